@@ -1,0 +1,1 @@
+//! Where a volume's files are and how it is configured.

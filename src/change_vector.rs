@@ -98,7 +98,12 @@ impl ChangeVector {
     ///
     /// # Errors
     /// Changes out of order, a block twice, or a count of sub-blocks outside of 1 to 16.
-    pub fn new(epoch: Epoch, opened_us: u64, sealed_us: u64, changes: Vec<Change>) -> Result<Self, ChangeVectorError> {
+    pub fn new(
+        epoch: Epoch,
+        opened_us: u64,
+        sealed_us: u64,
+        changes: Vec<Change>,
+    ) -> Result<Self, ChangeVectorError> {
         let mut last = None;
         for (index, change) in changes.iter().enumerate() {
             if last.is_some_and(|last| last >= change.block) {
@@ -138,7 +143,10 @@ mod tests {
     fn order_and_counts_are_checked() {
         let make = |changes| ChangeVector::new(Epoch(1), 0, 1, changes);
         assert!(make(vec![change(1, 1), change(2, 16)]).is_ok());
-        assert_eq!(make(vec![change(2, 1), change(2, 1)]), Err(ChangeVectorError::Order { index: 1, block: 2 }));
+        assert_eq!(
+            make(vec![change(2, 1), change(2, 1)]),
+            Err(ChangeVectorError::Order { index: 1, block: 2 })
+        );
         assert_eq!(make(vec![change(2, 0)]), Err(ChangeVectorError::SubBlocks { index: 0, count: 0 }));
         assert_eq!(make(vec![change(2, 17)]), Err(ChangeVectorError::SubBlocks { index: 0, count: 17 }));
     }

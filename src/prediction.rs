@@ -88,7 +88,12 @@ impl Threshold {
         if (Self::MIN..=Self::MAX).contains(&value) {
             Ok(Self(value as f32))
         } else {
-            Err(RangeError::Fraction { what: "the prediction threshold", value, min: Self::MIN, max: Self::MAX })
+            Err(RangeError::Fraction {
+                what: "the prediction threshold",
+                value,
+                min: Self::MIN,
+                max: Self::MAX,
+            })
         }
     }
 

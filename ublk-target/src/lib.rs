@@ -1,1 +1,9 @@
-//! x
+//! forerun's data path: a volume engine over a fast and a capacity tier, and the ublk device in front.
+
+pub mod aligned;
+pub mod capacity_tier;
+pub mod control;
+pub mod device;
+pub mod fast_tier;
+pub mod request;
+pub mod volume;

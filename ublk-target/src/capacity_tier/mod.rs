@@ -1,0 +1,1 @@
+//! The capacity tier: segments, layers and HEAD in a directory.

@@ -1,0 +1,1 @@
+//! The ublk device: the only module that knows libublk.

@@ -1,0 +1,1 @@
+//! The fast tier: superblocks, journal, checkpoint and slots.

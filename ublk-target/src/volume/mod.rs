@@ -1,0 +1,1 @@
+//! The volume engine: map, slots, layers, plan and commit.

@@ -150,6 +150,7 @@ done
 for signal in TERM KILL; do
     pid=pid_$signal
     await "$work/$signal/up"
+    check "SIG$signal: QEMU runs" yes "$(running "$work/$signal")"
     kill -$signal "${!pid}"
     wait "${!pid}" 2>/dev/null
     status=$?

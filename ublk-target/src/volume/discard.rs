@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use forerun::geometry::{BlockIndex, SlotId};
 
 use super::Volume;
-use super::slots::{ADDED, Below, CLEAN, CURRENT, NO_BLOCK, QUEUED};
+use super::slots::{ADDED, Below, CLEAN, CURRENT, NO_BLOCK, QUEUED, TOP};
 use super::write::NotYet;
 use crate::fast_tier::delta::Delta;
 
@@ -47,8 +47,10 @@ impl Volume {
                     let below = record.below();
                     self.free(slot);
                     self.free_clean(below);
+                } else {
+                    // It stays, with what is below it, until its layer is written back.
+                    record.set(TOP);
                 }
-                // A slot of a sealed layer stays, with what is below it, until that layer is written back.
                 was_there
             }
             None if shard.deleted.contains_key(&block) => return Ok(DiscardOutcome::Nothing),
@@ -81,12 +83,14 @@ impl Volume {
         }
     }
 
-    /// Frees the clean slots from `below` down: what is under a clean slot is clean.
-    pub(super) fn free_clean(&self, below: Below) {
+    /// Frees the clean slots from `below` down: what is under a clean slot is clean. A slot of a sealed
+    /// layer stays for its write-back, with nothing above it.
+    fn free_clean(&self, below: Below) {
         let mut from = below;
         while let Below::Slot(slot) = from {
             let record = self.slots.at(slot);
             if record.layer.load(Ordering::SeqCst) != CLEAN {
+                record.set(TOP);
                 break;
             }
             from = record.below();

@@ -14,7 +14,7 @@ use forerun::geometry::{BlockIndex, Epoch, Geometry, SlotId, SubBlockMask};
 
 use super::Volume;
 use super::layers::{LayerInfo, LayerNumber};
-use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, FREQUENCY_ONE};
+use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, FREQUENCY_ONE, TOP};
 use crate::fast_tier::delta::{Delta, Holds};
 use crate::fast_tier::log::DeltaLog;
 
@@ -171,7 +171,11 @@ impl Volume {
             let dirty = if is_clean { SubBlockMask::EMPTY } else { holds.dirty };
             record.set_bits(Bits { valid: holds.valid, dirty });
             record.set_below(match chain {
-                _ if holds.over_zero && !is_clean => Below::Zero,
+                Some((older, _)) if holds.over_zero && !is_clean => {
+                    self.slots.at(older).set(TOP);
+                    Below::Zero
+                }
+                None if holds.over_zero && !is_clean => Below::Zero,
                 Some((older, _)) => Below::Slot(older),
                 None => Below::Place,
             });
@@ -188,6 +192,7 @@ impl Volume {
         // Deleted after it was last written: the slots stay for their layers only. A deletion and a
         // write of the same epoch: the write was the later, for a deletion frees the epoch's slot.
         if deleted_in.is_some_and(|deleted| deleted > epoch) {
+            self.slots.at(newest).set(TOP);
             return;
         }
         self.slots.at(newest).set(CURRENT);

@@ -1,1 +1,4 @@
 //! The API server of one volume.
+
+pub mod plane;
+pub mod status;

@@ -34,6 +34,9 @@ impl Volume {
         if !self.log.has_room() {
             return Err(NotYet::LogFull);
         }
+        if self.live_deletions() >= u64::from(self.slots.len()) {
+            return Err(NotYet::NoRoom);
+        }
         let joined = self.layers.join(lane);
         let layer = joined.layer();
         let was_there = match self.index.find(&self.slots, block) {
@@ -59,6 +62,7 @@ impl Volume {
         };
         if was_there {
             shard.deleted.insert(block, layer);
+            self.deletions.fetch_add(1, Ordering::Relaxed);
             self.layers.with_info(layer, |info| info.deleted.push(block));
             self.log.append(&Delta::Deleted { block, epoch: self.layers.epoch(layer) });
         }

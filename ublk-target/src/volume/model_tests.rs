@@ -16,7 +16,7 @@ use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, Geometry, MIN_VOLUME_BYT
 use proptest::prelude::*;
 
 use super::handle::{Handler, Services};
-use super::recover::{Placed, Recovered, RecoveredLayer};
+use super::recover::{Recovered, RecoveredLayer, Recovery};
 use super::*;
 use crate::aligned::AlignedBuffer;
 use crate::request::{Operation, Request, RequestIo};
@@ -513,8 +513,8 @@ impl World {
 
     fn promote(&mut self, block: u8) {
         let block = BlockIndex(u32::from(block) % BLOCKS);
-        let Some(ticket) = self.volume.begin_promote(block, 2) else { return };
-        let place = self.volume.place(block).expect("a promoted block has a place");
+        let Some(place) = self.volume.place(block) else { return };
+        let Some(ticket) = self.volume.begin_promote(block, place, 2) else { return };
         let data = lock(&self.capacity).blocks[&place.get()].1.clone();
         self.disk.borrow_mut().write(ticket.slot().offset_bytes() as usize, &data);
         // Durable before the log says so, as for every write.
@@ -523,8 +523,8 @@ impl World {
 
     fn fill(&mut self, block: u8) {
         let block = BlockIndex(u32::from(block) % BLOCKS);
-        let Some(ticket) = self.volume.begin_fill(block) else { return };
-        let place = self.volume.place(block).expect("a clean block has a place");
+        let Some(place) = self.volume.place(block) else { return };
+        let Some(ticket) = self.volume.begin_fill(block, place) else { return };
         let data = lock(&self.capacity).blocks[&place.get()].1.clone();
         for (first, count) in ticket.missing().runs() {
             let (from, to) = (first as usize * 4096, (first + count) as usize * 4096);
@@ -563,19 +563,25 @@ impl World {
         recovered.sealed.retain(|layer| layer.epoch.0 > 0);
         let capacity = lock(&self.capacity);
         let written_back = capacity.layers.last().map_or(Epoch(0), |(epoch, _)| *epoch);
-        let places: Vec<Placed> = capacity
-            .layers
-            .iter()
-            .flat_map(|(epoch, layer)| layer.iter().map(|(block, place)| (*block, *epoch, *place)))
-            .collect();
-        drop(capacity);
         let open = recovered.open_epoch();
         self.log = Arc::new(MemoryLog::default());
         *lock(&self.log.deltas) = durable;
         self.log.durable.store(self.log.appended().0, Ordering::SeqCst);
         self.services.log = self.log.clone();
-        self.volume =
-            Volume::recover(self.geometry, SLOTS, self.log.clone(), &recovered, written_back, places, 1);
+        let mut recovery =
+            Recovery::begin(self.geometry, SLOTS, self.log.clone(), &recovered, written_back, 1);
+        for (epoch, layer) in &capacity.layers {
+            layer.iter().for_each(|(block, place)| recovery.place(*block, *epoch, *place));
+        }
+        drop(capacity);
+        self.volume = recovery.finish();
+        if surviving.is_none() {
+            // A checkpoint in place of the journal: what it says is what the map knows.
+            let mut facts = Vec::new();
+            self.volume.facts(&mut |fact| facts.push(fact.clone()));
+            *lock(&self.log.deltas) = facts;
+            self.log.durable.store(self.log.appended().0, Ordering::SeqCst);
+        }
         // An epoch that is open again may be sealed with other content.
         self.sealed.retain(|epoch, _| *epoch < open);
         if surviving.is_some() {

@@ -109,6 +109,8 @@ impl Volume {
             }
         }
         self.forget_deleted(layer);
+        let deletions = self.layers.with_info(layer, |info| info.deleted.len() as u64);
+        self.deletions.fetch_sub(deletions, Ordering::Relaxed);
         self.layers.retire(layer);
     }
 
@@ -181,5 +183,15 @@ impl Volume {
             return;
         }
         self.free(slot);
+    }
+}
+
+impl Volume {
+    /// Follows a block's record to its new place, if the block's place still is the old one.
+    pub fn relocated(&self, block: BlockIndex, from: NonZeroU64, to: NonZeroU64) {
+        let _shard = self.shard(block);
+        if self.places.get(block) == Some(from) {
+            self.places.set(block, Some(to));
+        }
     }
 }

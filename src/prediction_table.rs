@@ -26,7 +26,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use layout::{BUFFER_BYTES, ENTRY_BYTES, FILE_BYTES, HEADER_BYTES, MAX_ENTRIES, MODEL_NAME_BYTES, VERSION};
+pub use layout::{
+    BUFFER_BYTES, ENTRY_BYTES, FILE_BYTES, HEADER_BYTES, MAX_ENTRIES, MODEL_NAME_BYTES, VERSION,
+};
 pub use reader::TableReader;
 pub use writer::TableWriter;
 

@@ -279,21 +279,32 @@ impl VolumeConfig {
         toml::to_string(&file).map_err(|error| error.to_string())
     }
 
-    /// Stores the configuration durably, making the volume's state directory (mode 0700) where it is missing.
-    ///
-    /// A crash leaves the old file or the new one.
+    /// Stores the configuration durably as the volume's, making its state directory (mode 0700) where it is
+    /// missing. A crash leaves the old file or the new one.
     ///
     /// # Errors
     /// The directory cannot be made or written.
     pub fn store(&self, paths: &VolumePaths) -> Result<(), ConfigError> {
         let path = paths.config_file();
-        let text = self.to_toml().map_err(|problem| ConfigError::Content { path: path.clone(), problem })?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(paths.state_dir())
-            .and_then(|()| replace_file(&path, text.as_bytes(), 0o600))
-            .map_err(|source| ConfigError::Io { action: "write", path, source })
+            .map_err(|source| ConfigError::Io { action: "write", path: path.clone(), source })?;
+        self.store_at(&path)
+    }
+
+    /// Stores the configuration durably in the file at `path`; its directory must be there.
+    ///
+    /// # Errors
+    /// The directory is missing or cannot be written.
+    pub fn store_at(&self, path: &Path) -> Result<(), ConfigError> {
+        let text = self.to_toml().map_err(|problem| ConfigError::Content { path: path.into(), problem })?;
+        replace_file(path, text.as_bytes(), 0o600).map_err(|source| ConfigError::Io {
+            action: "write",
+            path: path.into(),
+            source,
+        })
     }
 
     fn check(file: VolumeFile) -> Result<Self, ValueError> {

@@ -137,7 +137,8 @@ impl TableReader {
         if header.version.get() != VERSION {
             return Err(TableError::Version(header.version.get()));
         }
-        if header.entry_bytes.get() as usize != ENTRY_BYTES || header.max_entries.get() as usize != MAX_ENTRIES
+        if header.entry_bytes.get() as usize != ENTRY_BYTES
+            || header.max_entries.get() as usize != MAX_ENTRIES
         {
             return Err(TableError::Field("size of entries"));
         }

@@ -87,13 +87,14 @@ impl Calibration {
         }
         let logit = to_logit(score);
         let above = self.curve.partition_point(|(at, _)| *at < logit);
-        let probability = match (above.checked_sub(1).and_then(|at| self.curve.get(at)), self.curve.get(above)) {
-            (Some((from, low)), Some((to, high))) => {
-                low + (high - low) * (logit - from) / (to - from).max(1e-6)
-            }
-            (Some((_, share)), None) | (None, Some((_, share))) => *share,
-            (None, None) => 0.0,
-        };
+        let probability =
+            match (above.checked_sub(1).and_then(|at| self.curve.get(at)), self.curve.get(above)) {
+                (Some((from, low)), Some((to, high))) => {
+                    low + (high - low) * (logit - from) / (to - from).max(1e-6)
+                }
+                (Some((_, share)), None) | (None, Some((_, share))) => *share,
+                (None, None) => 0.0,
+            };
         probability.clamp(0.0, 1.0)
     }
 

@@ -121,16 +121,22 @@ pub fn cells(facts: &Facts) -> Cells {
     [
         history * 8 + log2_bucket(facts.count, 7),
         (position * 16 + moves * 4 + idle) * 4 + log2_bucket(extension as u32, 6) / 2,
-        log2_bucket(facts.since, 9) * 64 + ((facts.mean_gap * 2.0) as u32).min(15) * 4
+        log2_bucket(facts.since, 9) * 64
+            + ((facts.mean_gap * 2.0) as u32).min(15) * 4
             + facts.last_gap.abs_diff(facts.since).min(3),
         (facts.now.near_1 * 5 + log2_bucket(facts.now.near_8, 4)) * 48
-            + log2_bucket(facts.near_64, 5) * 8 + changed * 4 + known * 2
+            + log2_bucket(facts.near_64, 5) * 8
+            + changed * 4
+            + known * 2
             + u32::from(facts.history & 2 == 2),
-        log2_bucket((facts.groups[2] * 16.0) as u32, 9) * 128 + log2_bucket(facts.age, 7) * 16
+        log2_bucket((facts.groups[2] * 16.0) as u32, 9) * 128
+            + log2_bucket(facts.age, 7) * 16
             + rate(1, 15.0),
         rate(0, 7.9) * 128 + rate(2, 15.9) * 8 + ((facts.similar * 6.0).ceil() as u32).min(7),
-        log2_bucket(after_run, 11) * 128 + log2_bucket(run_len, 7) * 16
-            + u32::from(facts.now.run.continues) * 8 + written,
+        log2_bucket(after_run, 11) * 128
+            + log2_bucket(run_len, 7) * 16
+            + u32::from(facts.now.run.continues) * 8
+            + written,
     ]
     .map(|cell| cell.min(CELLS as u32 - 1) as u16)
 }

@@ -89,10 +89,8 @@ impl EpochView {
             for run in &mut runs {
                 // A run goes on where one ended: at its end, or in its last, partly written block.
                 let next = before.runs.partition_point(|old| old.end < run.start);
-                run.continues = before
-                    .runs
-                    .get(next)
-                    .is_some_and(|old| old.end <= run.start + 1 && old.end < run.end);
+                run.continues =
+                    before.runs.get(next).is_some_and(|old| old.end <= run.start + 1 && old.end < run.end);
             }
         }
         let ratio = ((blocks.len() as f32 + 1.0) / (mean_changes + 1.0)).ln().clamp(-3.0, 3.0);
@@ -155,7 +153,8 @@ impl<'a> Cursor<'a> {
         self.run = advance(&self.view.runs, self.run, |run| run.start <= block);
         let run = self.run.checked_sub(1).and_then(|last| self.view.runs.get(last));
         self.region = advance(&self.view.regions, self.region, |(region, _)| *region < block / REGION_BLOCKS);
-        let region = self.view.regions.get(self.region).filter(|(region, _)| *region == block / REGION_BLOCKS);
+        let region =
+            self.view.regions.get(self.region).filter(|(region, _)| *region == block / REGION_BLOCKS);
         let mine = here.then_some(self.at);
         Point {
             sub_blocks: mine.and_then(|at| self.view.sub_blocks.get(at)).copied().unwrap_or(0),
@@ -255,8 +254,8 @@ mod tests {
             assert_eq!(point.sub_blocks > 0, view.contains(block));
             let around = view.count_between(block.saturating_sub(8), block + 8);
             assert_eq!(point.near_8 + u32::from(point.sub_blocks > 0), around, "block {block}");
-            let beside = u32::from(view.contains(block + 1))
-                + u32::from(block > 0 && view.contains(block - 1));
+            let beside =
+                u32::from(view.contains(block + 1)) + u32::from(block > 0 && view.contains(block - 1));
             assert_eq!(point.near_1, beside, "block {block}");
             let last_run = view.runs.iter().rfind(|run| run.start <= block);
             assert_eq!(point.after_run, last_run.map(|run| (block + 1).saturating_sub(run.end)));

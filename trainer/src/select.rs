@@ -151,7 +151,9 @@ impl Scoreboard {
     /// Whether what was read from a file is a scoreboard.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.tallies.len() == PREDICTORS && self.serving < PREDICTORS && self.tallies.iter().all(Tally::is_sound)
+        self.tallies.len() == PREDICTORS
+            && self.serving < PREDICTORS
+            && self.tallies.iter().all(Tally::is_sound)
     }
 
     fn map(&self, predictor: Predictor) -> f64 {
@@ -170,7 +172,10 @@ mod tests {
 
     fn learn(board: &mut Scoreboard, scores: &[(Predictor, f64)]) {
         for (predictor, average_precision) in scores {
-            board.learn(*predictor, EpochScore { average_precision: *average_precision, ..Default::default() });
+            board.learn(
+                *predictor,
+                EpochScore { average_precision: *average_precision, ..Default::default() },
+            );
         }
         board.choose(0.1);
     }

@@ -83,8 +83,7 @@ mod tests {
         let kinds = [ChangeKind::Added, ChangeKind::Deleted];
         for epoch in 1..=12u32 {
             let change = |block, kind| Change { block: BlockIndex(block), kind, sub_blocks: 16 };
-            let changes =
-                vec![change(1, kinds[(epoch as usize - 1) % 2]), change(2, ChangeKind::Modified)];
+            let changes = vec![change(1, kinds[(epoch as usize - 1) % 2]), change(2, ChangeKind::Modified)];
             state.push(&ChangeVector::new(Epoch(epoch), 0, 1, changes).expect("sorted"));
             if epoch == 11 {
                 assert_eq!(state.expected_kind(1), ChangeKind::Deleted);

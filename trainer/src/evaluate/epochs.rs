@@ -28,7 +28,8 @@ impl FromStr for EpochLength {
 
     fn from_str(text: &str) -> Result<Self> {
         if let Some(requests) = text.strip_suffix("-requests") {
-            let requests = requests.parse().with_context(|| format!("{requests:?} is no number of requests"))?;
+            let requests =
+                requests.parse().with_context(|| format!("{requests:?} is no number of requests"))?;
             if requests == 0 {
                 bail!("an epoch has at least one request");
             }
@@ -108,7 +109,9 @@ impl Open {
             at += len;
             let block = block as u32;
             if request.op == Op::Discard {
-                if len == BLOCK_BYTES && (self.holds_data.contains(&block) || self.changes.contains_key(&block)) {
+                if len == BLOCK_BYTES
+                    && (self.holds_data.contains(&block) || self.changes.contains_key(&block))
+                {
                     self.changes.insert(block, (SubBlockMask::FULL, true));
                 }
             } else {
@@ -143,7 +146,8 @@ mod tests {
 
     #[test]
     fn a_trace_becomes_epochs() {
-        let request = |timestamp_us, op, offset_bytes, len_bytes| Request { timestamp_us, op, offset_bytes, len_bytes };
+        let request =
+            |timestamp_us, op, offset_bytes, len_bytes| Request { timestamp_us, op, offset_bytes, len_bytes };
         let requests = [
             request(0, Op::Write, 0, 4096),
             request(1, Op::Read, 1 << 20, 4096),

@@ -190,7 +190,15 @@ impl TraceReport {
     pub fn table(&self) -> String {
         let mut text = format!(
             "{}\n  {} epochs, {} changes; the last fifth ({} epochs with changes): reach {:.2}\n\n  {:<20} {:>6} {:>7} {:>9}\n",
-            self.trace, self.epochs, self.changes, self.scored_epochs, self.reach, "predictor", "mAP", "cov100", "mAP (all)"
+            self.trace,
+            self.epochs,
+            self.changes,
+            self.scored_epochs,
+            self.reach,
+            "predictor",
+            "mAP",
+            "cov100",
+            "mAP (all)"
         );
         for predictor in self.predictors.iter().chain(std::iter::once(&self.served)) {
             text += &format!(

@@ -101,7 +101,8 @@ pub fn decode(bytes: &[u8]) -> Result<ChangeVector, CodecError> {
     let mut rest = body.as_slice();
     let mut changes = Vec::new();
     for kind in KINDS {
-        let bitmap = RoaringBitmap::deserialize_from(&mut rest).map_err(|_| CodecError("has a bad bitmap"))?;
+        let bitmap =
+            RoaringBitmap::deserialize_from(&mut rest).map_err(|_| CodecError("has a bad bitmap"))?;
         changes.extend(bitmap.iter().map(|block| Change { block: BlockIndex(block), kind, sub_blocks: 1 }));
     }
     if changes.len() != count || rest.len() != count.div_ceil(2) {

@@ -269,7 +269,11 @@ fn vectors(tree: &sled::Tree, from: Epoch) -> impl Iterator<Item = Result<Change
                 bytes.extend_from_slice(&more);
             }
             let vector = codec::decode(&bytes)?;
-            if vector.epoch == epoch { Ok(vector) } else { Err(damaged(epoch, "is stored under another's key")) }
+            if vector.epoch == epoch {
+                Ok(vector)
+            } else {
+                Err(damaged(epoch, "is stored under another's key"))
+            }
         }))
     })
 }
@@ -280,9 +284,9 @@ fn check_chunk(
 ) -> Result<(Epoch, u16, Vec<u8>), HistoryError> {
     let (epoch, chunk) =
         split_key(key).ok_or_else(|| HistoryError::Damaged("a key has another length".to_owned()))?;
-    let parts = value.split_first_chunk::<4>().and_then(|(crc, rest)| {
-        rest.split_first_chunk::<2>().map(|(count, bytes)| (*crc, *count, bytes))
-    });
+    let parts = value
+        .split_first_chunk::<4>()
+        .and_then(|(crc, rest)| rest.split_first_chunk::<2>().map(|(count, bytes)| (*crc, *count, bytes)));
     let (crc, count, bytes) = parts.ok_or_else(|| damaged(epoch, "has a piece that is too short"))?;
     if codec::crc32c(bytes) != u32::from_le_bytes(crc) {
         return Err(damaged(epoch, "has a wrong checksum"));

@@ -101,7 +101,9 @@ impl Learner {
             let mut sequence = Vec::with_capacity(batch.len() * SEQUENCE_EPOCHS * PER_EPOCH);
             let mut wides = Vec::with_capacity(batch.len() * WIDE);
             for at in batch {
-                let Some((block, cells)) = scored.blocks.get(*at).zip(scored.cells.get(*at)) else { continue };
+                let Some((block, cells)) = scored.blocks.get(*at).zip(scored.cells.get(*at)) else {
+                    continue;
+                };
                 let Some(known) = facts.facts(*block) else { continue };
                 wides.extend_from_slice(&wide(&known, &self.contexts.logits(cells)));
                 sequences.append(*block, &mut sequence);
@@ -126,7 +128,9 @@ impl Learner {
     fn blend(&self, scored: &Scored) -> Vec<f32> {
         let mut sums = vec![0.0; scored.blocks.len()];
         let mut total = 0.0;
-        for predictor in [Predictor::Lstm, Predictor::Linear, Predictor::ContextTables, Predictor::DecayedRate12] {
+        for predictor in
+            [Predictor::Lstm, Predictor::Linear, Predictor::ContextTables, Predictor::DecayedRate12]
+        {
             let tally = self.scoreboard.tally(predictor);
             let weight = (tally.mean_average_precision().powi(BLEND_SHARPNESS) + 1e-6) as f32;
             let (Some(scores), Some(calibration)) =

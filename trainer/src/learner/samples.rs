@@ -29,7 +29,8 @@ impl Learner {
         self.choose(&mut positives, POSITIVES, &mut chosen);
         let score = |at: &usize| by.get(*at).copied().unwrap_or(0.0);
         if negatives.len() > HARD_NEGATIVES {
-            negatives.select_nth_unstable_by(HARD_NEGATIVES, |a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
+            negatives
+                .select_nth_unstable_by(HARD_NEGATIVES, |a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
         }
         let mut others = negatives.split_off(HARD_NEGATIVES.min(negatives.len()));
         others.sort_unstable();

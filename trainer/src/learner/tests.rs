@@ -33,9 +33,9 @@ fn small_epochs_are_predicted_after_a_few() {
     let next = database_epoch(7, &mut rng);
     let likely: Vec<_> =
         predictions.iter().filter(|prediction| prediction.probability.get() >= 0.5).collect();
-    let right = likely.iter().filter(|prediction| {
-        next.changes().iter().any(|change| change.block == prediction.block)
-    });
+    let right = likely
+        .iter()
+        .filter(|prediction| next.changes().iter().any(|change| change.block == prediction.block));
     let (right, all) = (right.count(), likely.len());
     assert!(learner.scoreboard().pays(), "{}", learner.reason());
     assert!(right * 10 >= all * 7, "{} by {serving:?}: {right} of {all} right", learner.reason());

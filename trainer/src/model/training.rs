@@ -80,7 +80,12 @@ impl Trainer {
     ///
     /// # Errors
     /// candle refuses, for want of memory at most.
-    pub fn train(&mut self, replay: &Replay, steps: u32, budget: &Budget) -> candle_core::Result<TrainingReport> {
+    pub fn train(
+        &mut self,
+        replay: &Replay,
+        steps: u32,
+        budget: &Budget,
+    ) -> candle_core::Result<TrainingReport> {
         let mut report = TrainingReport::default();
         if replay.is_empty() {
             return Ok(report);

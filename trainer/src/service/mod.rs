@@ -50,7 +50,12 @@ pub struct Paths {
 ///
 /// # Errors
 /// The state folder cannot be used, or another trainer has it. A target that is away is no error.
-pub async fn run(volume_id: &str, paths: Paths, config: Config, stop: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(
+    volume_id: &str,
+    paths: Paths,
+    config: Config,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
     let _lock = lock(&paths.state_dir)?;
     let (work, queue) = mpsc::channel(QUEUE);
     let (report, reports) = watch::channel(None);
@@ -81,7 +86,9 @@ fn lock(state_dir: &Path) -> Result<File> {
         Err(TryLockError::WouldBlock) => {
             bail!("another trainer is using {}; there can be one a volume", state_dir.display())
         }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
     }
 }
 
@@ -142,7 +149,8 @@ async fn session(
     let last = answer.await.context("the learning thread ended")?;
 
     let from = v1::WatchChangeVectorsRequest { volume_id: volume_id.to_owned(), from_epoch: last.0 + 1 };
-    let mut stream = client.watch_change_vectors(from).await.context("asking for change vectors")?.into_inner();
+    let mut stream =
+        client.watch_change_vectors(from).await.context("asking for change vectors")?.into_inner();
     info!("connected to {}; change vectors from epoch {}", socket.display(), last.0 + 1);
     *connected = true;
     let mut assembly = Assembly::new(uuid, blocks, last);

@@ -64,7 +64,10 @@ impl Worker {
         let folder = paths.state_dir.join("history");
         let opened = history::open(&folder)?;
         if let Some((aside, why)) = &opened.quarantined {
-            warn!("the history was damaged ({why}) and put aside as {}; it is asked for again", aside.display());
+            warn!(
+                "the history was damaged ({why}) and put aside as {}; it is asked for again",
+                aside.display()
+            );
         }
         Ok(Self {
             volume_id,

@@ -1,6 +1,5 @@
 //! What others ask of the background thread: it alone holds the capacity tier.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -13,8 +12,13 @@ use tokio::sync::oneshot;
 use super::Tasks;
 use crate::aligned::AlignedBuffer;
 pub use crate::capacity_tier::CapacityError;
-use crate::capacity_tier::Place;
+use crate::capacity_tier::{MAX_DIFF_PAGE, Relocation, Urgency};
 use crate::volume::lock;
+
+/// Steps of upkeep after a layer was written back, at most: the rest follows with the next.
+const MAINTENANCE_STEPS: usize = 16;
+/// With less than this free on the capacity tier its upkeep presses for space, in bytes.
+const SPACE_SHORT_BYTES: u64 = 1 << 30;
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<io::Result<T>>;
@@ -55,11 +59,6 @@ pub enum Ask {
     },
     /// Free slots: a request waits.
     Room,
-    /// The snapshots on the capacity tier.
-    Kept {
-        /// Who waits.
-        reply: CapacityReply<Vec<KeptLayer>>,
-    },
     /// Take a snapshot's name off.
     Delete {
         /// Which.
@@ -95,25 +94,28 @@ pub enum Ask {
 pub(super) async fn answer(tasks: &Tasks, ask: Ask) {
     // Whoever asked may have gone away: then nobody wants the answer.
     match ask {
-        Ask::Kept { reply } => {
-            let _ = reply.send(Ok(kept(tasks)));
-        }
         Ask::Delete { name, reply } => {
             let deleted = match crate::capacity_tier::SnapshotName::new(name.as_str()) {
                 Ok(name) => tasks.capacity.delete_snapshot(&name).await,
                 Err(error) => Err(CapacityError::Misuse(error.to_string())),
             };
+            note_kept(tasks);
             let _ = reply.send(deleted);
             maintain(tasks).await;
         }
         Ask::Diff { from, to, after, limit, reply } => {
-            let _ = reply.send(tasks.capacity.diff(from, to, after, limit).await);
+            let _ = reply.send(diff(tasks, from, to, after, limit).await);
         }
         Ask::Vector { from, reply } => {
             let _ = reply.send(vector(tasks, from).await);
         }
         Ask::Fetch { .. } | Ask::Room | Ask::Stop => {}
     }
+}
+
+/// Tells the other threads which snapshots HEAD has.
+pub(super) fn note_kept(tasks: &Tasks) {
+    *lock(&tasks.shared.kept) = kept(tasks);
 }
 
 /// HEAD's snapshots, each with the changes since the one before.
@@ -137,11 +139,35 @@ fn kept(tasks: &Tasks) -> Vec<KeptLayer> {
     kept
 }
 
+/// The tier's pages are smaller than the API's.
+async fn diff(
+    tasks: &Tasks,
+    from: Option<Epoch>,
+    to: Epoch,
+    mut after: Option<BlockIndex>,
+    limit: usize,
+) -> Result<Vec<Change>, CapacityError> {
+    let mut changes: Vec<Change> = Vec::new();
+    while changes.len() < limit {
+        let wanted = (limit - changes.len()).min(MAX_DIFF_PAGE);
+        let page = tasks.capacity.diff(from, to, after, wanted).await?;
+        let last = page.len() < wanted;
+        changes.extend(page);
+        after = changes.last().map(|change| change.block);
+        if last {
+            break;
+        }
+    }
+    Ok(changes)
+}
+
 async fn vector(
     tasks: &Tasks,
     from: Epoch,
 ) -> Result<Option<(ChangeVector, Option<SnapshotName>)>, CapacityError> {
-    let Some(vector) = tasks.capacity.change_vector(from).await? else { return Ok(None) };
+    let before = Epoch(from.0.saturating_sub(1));
+    let vectors = tasks.capacity.change_vectors(before, 1).await?;
+    let Some(vector) = vectors.into_iter().next() else { return Ok(None) };
     let head = tasks.capacity.head();
     let name = head
         .layers()
@@ -152,21 +178,26 @@ async fn vector(
     Ok(Some((vector, name)))
 }
 
-/// One step of merging, compaction and deletion; the map follows what moved.
+/// Steps of merging, compaction and deletion, as long as there is something to do; the map follows what moved.
 pub(super) async fn maintain(tasks: &Tasks) {
-    let volume = &tasks.shared.volume;
-    let current = |block: BlockIndex| volume.place(block).and_then(|place| Place::from_word(place.get()));
-    match tasks.capacity.maintain(&current).await {
-        Ok(maintained) => {
-            let mut moved = BTreeMap::new();
-            for (block, from, to) in maintained.relocations {
-                moved.insert(block, (from, to));
+    let shared = &tasks.shared;
+    for _ in 0..MAINTENANCE_STEPS {
+        let short = lock(&shared.progress).free_bytes < SPACE_SHORT_BYTES;
+        let urgency = if short { Urgency::SpaceShort } else { Urgency::Relaxed };
+        match tasks.capacity.maintain(urgency).await {
+            Ok(maintained) => {
+                for Relocation { block, old, new } in maintained.relocations {
+                    shared.volume.relocated(block, old.word(), new.word());
+                }
+                if !maintained.more || shared.stopping() {
+                    return;
+                }
             }
-            for (block, (from, to)) in moved {
-                volume.relocated(block, from.word(), to.word());
+            Err(error) => {
+                tracing::warn!(%error, "the capacity tier's upkeep failed; it is tried again later");
+                return;
             }
         }
-        Err(error) => tracing::warn!(%error, "the capacity tier's upkeep failed; it is tried again"),
     }
 }
 

@@ -123,6 +123,8 @@ impl Background {
 
 /// Serves asks and looks for work until told to stop.
 async fn serve(tasks: Rc<Tasks>, mut asks: mpsc::UnboundedReceiver<Ask>) {
+    capacity::note_kept(&tasks);
+    capacity::look_at_space(&tasks).await;
     let writer = tokio::task::spawn_local(write_back::keep_writing_back(tasks.clone()));
     let keeper = tokio::task::spawn_local(evict::keep_room(tasks.clone()));
     let sealer = tokio::task::spawn_local(seal::keep_sealing(tasks.clone()));

@@ -11,6 +11,7 @@ use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::{Notify, watch};
 
 use super::budget::Foreground;
+use super::capacity::KeptLayer;
 use super::predict::PredictionState;
 use super::seal::Sealer;
 use crate::fast_tier::Committer;
@@ -98,6 +99,8 @@ pub struct Shared {
     pub urgent: AtomicBool,
     /// How write-back does.
     pub progress: Mutex<Progress>,
+    /// The snapshots on the capacity tier, oldest first.
+    pub kept: Mutex<Vec<KeptLayer>>,
     /// What is predicted and what came of it.
     pub prediction: PredictionState,
     /// Bytes of foreground data so far uncounted elsewhere; for tests and status.
@@ -130,6 +133,7 @@ impl Shared {
             foreground: Foreground::default(),
             urgent: AtomicBool::new(false),
             progress: Mutex::default(),
+            kept: Mutex::default(),
             prediction,
             fetched_bytes: AtomicU64::new(0),
             wake_keeper: Notify::new(),

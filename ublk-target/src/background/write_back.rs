@@ -103,6 +103,8 @@ async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()>
     let placed = writer.commit(snapshot.as_ref(), mapped).await?;
     let placed: Vec<(BlockIndex, Option<NonZeroU64>)> =
         placed.into_iter().map(|(block, place)| (block, place.map(Place::word))).collect();
+    // Before the layer ceases to be live: a snapshot is always in one of the two lists.
+    super::capacity::note_kept(tasks);
     volume.written_back_layer(layer, &blocks, &placed);
     let bytes = blocks.iter().filter(|entry| entry.slot.is_some()).count() as u64 * BLOCK_BYTES;
     volume.stats().written_back_bytes.add(bytes);

@@ -142,14 +142,14 @@ fn rate(blocks: u64, since_us: u64, until_us: u64) -> f64 {
     if seconds > 0.0 { blocks as f64 * BLOCK_BYTES as f64 / seconds } else { 0.0 }
 }
 
-fn from_kept(kept: KeptLayer) -> Snapshot {
+fn from_kept(kept: &KeptLayer) -> Snapshot {
     Snapshot {
         change_bytes_per_second: rate(
             kept.added + kept.modified + kept.deleted,
             kept.since_us,
             kept.sealed_us,
         ),
-        name: kept.name,
+        name: kept.name.clone(),
         epoch: kept.epoch,
         created_us: kept.sealed_us,
         data_bytes: kept.data_bytes,
@@ -218,7 +218,7 @@ impl ControlPlane for VolumeControl {
         // Live ones first: one that is written back in between is then in both, not in neither.
         let mut by_name: HashMap<SnapshotName, Snapshot> =
             self.live_snapshots().into_iter().map(|snapshot| (snapshot.name.clone(), snapshot)).collect();
-        for kept in self.ask(|reply| Ask::Kept { reply })? {
+        for kept in lock(&self.shared().kept).iter() {
             by_name.insert(kept.name.clone(), from_kept(kept));
         }
         Ok(by_name.into_values().collect())

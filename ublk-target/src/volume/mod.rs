@@ -50,7 +50,7 @@ use crate::fast_tier::log::{DeltaLog, LogPosition};
 use allocator::Allocator;
 use index::Index;
 use layers::Layers;
-use place_map::PlaceMap;
+pub use place_map::PlaceMap;
 use shard::Shard;
 use slots::{ADDED, Below, SlotTable};
 

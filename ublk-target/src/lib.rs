@@ -3,6 +3,7 @@
 pub mod aligned;
 pub mod capacity_tier;
 pub mod control;
+pub mod daemon;
 pub mod device;
 pub mod fast_tier;
 pub mod request;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use forerun::geometry::{BlockIndex, SlotId};
 
 use super::Volume;
-use super::slots::{ADDED, Below, CLEAN, CURRENT, NO_BLOCK, QUEUED};
+use super::slots::{ADDED, Below, CLEAN, CURRENT, NO_BLOCK, QUEUED, TOP};
 use super::write::NotYet;
 use crate::fast_tier::delta::Delta;
 
@@ -34,6 +34,9 @@ impl Volume {
         if !self.log.has_room() {
             return Err(NotYet::LogFull);
         }
+        if self.live_deletions() >= u64::from(self.slots.len()) {
+            return Err(NotYet::NoRoom);
+        }
         let joined = self.layers.join(lane);
         let layer = joined.layer();
         let was_there = match self.index.find(&self.slots, block) {
@@ -47,8 +50,10 @@ impl Volume {
                     let below = record.below();
                     self.free(slot);
                     self.free_clean(below);
+                } else {
+                    // It stays, with what is below it, until its layer is written back.
+                    record.set(TOP);
                 }
-                // A slot of a sealed layer stays, with what is below it, until that layer is written back.
                 was_there
             }
             None if shard.deleted.contains_key(&block) => return Ok(DiscardOutcome::Nothing),
@@ -57,6 +62,7 @@ impl Volume {
         };
         if was_there {
             shard.deleted.insert(block, layer);
+            self.deletions.fetch_add(1, Ordering::Relaxed);
             self.layers.with_info(layer, |info| info.deleted.push(block));
             self.log.append(&Delta::Deleted { block, epoch: self.layers.epoch(layer) });
         }
@@ -81,12 +87,14 @@ impl Volume {
         }
     }
 
-    /// Frees the clean slots from `below` down: what is under a clean slot is clean.
-    pub(super) fn free_clean(&self, below: Below) {
+    /// Frees the clean slots from `below` down: what is under a clean slot is clean. A slot of a sealed
+    /// layer stays for its write-back, with nothing above it.
+    fn free_clean(&self, below: Below) {
         let mut from = below;
         while let Below::Slot(slot) = from {
             let record = self.slots.at(slot);
             if record.layer.load(Ordering::SeqCst) != CLEAN {
+                record.set(TOP);
                 break;
             }
             from = record.below();

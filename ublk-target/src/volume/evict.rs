@@ -12,7 +12,9 @@ use std::sync::atomic::Ordering;
 
 use forerun::geometry::{BlockIndex, SlotId};
 
-use super::slots::{Below, CLEAN, CURRENT, FREQUENCY, FREQUENCY_ONE, NO_BLOCK, NO_SLOT, QUEUED, SlotTable};
+use super::slots::{
+    Below, CLEAN, CURRENT, FREQUENCY, FREQUENCY_ONE, NO_BLOCK, NO_SLOT, QUEUED, SlotTable, TOP,
+};
 use super::{Volume, lock};
 
 /// The small queue's share of all queued slots, in percent (the paper's 10 %).
@@ -190,8 +192,14 @@ impl Volume {
                 self.queue_clean(slot);
                 return false;
             }
-            if let Some(above) = self.slot_above(block, slot) {
-                self.slots.at(above).set_below(Below::Place);
+            match self.slot_above(block, slot) {
+                Some(above) => self.slots.at(above).set_below(Below::Place),
+                None if record.has(TOP) => {}
+                None => {
+                    // Below a slot that waits for its write-back out of the index's sight, and freed with it.
+                    record.clear(QUEUED);
+                    return false;
+                }
             }
         }
         record.clear(QUEUED);

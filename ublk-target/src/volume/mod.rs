@@ -19,6 +19,7 @@
 mod allocator;
 mod discard;
 mod evict;
+mod facts;
 pub mod handle;
 mod index;
 pub mod layers;
@@ -49,7 +50,7 @@ use crate::fast_tier::log::{DeltaLog, LogPosition};
 use allocator::Allocator;
 use index::Index;
 use layers::Layers;
-use place_map::PlaceMap;
+pub use place_map::PlaceMap;
 use shard::Shard;
 use slots::{ADDED, Below, SlotTable};
 
@@ -57,7 +58,7 @@ pub use discard::DiscardOutcome;
 pub use evict::Evicted;
 pub use promote::{FillTicket, PromoteTicket};
 pub use read::{Piece, ReadHit, ReadPlan, Source};
-pub use recover::{Recovered, RecoveredLayer};
+pub use recover::{Recovered, RecoveredLayer, Recovery};
 pub use reserve::Reservation;
 pub use seal::SealError;
 pub use stats::Stats;
@@ -132,6 +133,8 @@ pub struct Volume {
     mapped: AtomicU64,
     /// Slots held for blocks that are expected to be written.
     reserved: AtomicU32,
+    /// Deletions in live layers.
+    deletions: AtomicU64,
     room: Room,
     stats: Stats,
 }
@@ -162,6 +165,7 @@ impl Volume {
             written_back: AtomicU32::new(open.0 - 1),
             mapped: AtomicU64::new(0),
             reserved: AtomicU32::new(0),
+            deletions: AtomicU64::new(0),
             room: Room::default(),
             stats: Stats::default(),
         }
@@ -212,6 +216,12 @@ impl Volume {
         self.reserved.load(Ordering::Relaxed)
     }
 
+    /// Deletions in live layers; from as many as there are slots on, discards wait for write-back, since the
+    /// fast tier's checkpoint has room for so many.
+    pub fn live_deletions(&self) -> u64 {
+        self.deletions.load(Ordering::Relaxed)
+    }
+
     /// Blocks that hold something.
     pub fn mapped_blocks(&self) -> u64 {
         self.mapped.load(Ordering::Relaxed)
@@ -235,9 +245,13 @@ impl Volume {
     /// Appends what a slot now holds to the log. `epoch` is the slot's layer's, or for clean data the
     /// newest epoch at whose end it was current.
     fn log_holds(&self, slot: SlotId, block: BlockIndex, epoch: Epoch) -> LogPosition {
+        self.log.append(&Delta::Holds(self.holds(slot, block, epoch)))
+    }
+
+    fn holds(&self, slot: SlotId, block: BlockIndex, epoch: Epoch) -> Holds {
         let record = self.slots.at(slot);
         let bits = record.bits();
-        self.log.append(&Delta::Holds(Holds {
+        Holds {
             slot,
             block,
             epoch,
@@ -245,7 +259,7 @@ impl Volume {
             dirty: bits.dirty,
             added: record.has(ADDED),
             over_zero: record.below() == Below::Zero,
-        }))
+        }
     }
 
     /// Gives slots whose freeing has become durable to whoever waits for one.

@@ -115,7 +115,7 @@ impl Region {
 }
 
 /// Where each written-back block lies on the capacity tier.
-pub(super) struct PlaceMap {
+pub struct PlaceMap {
     regions: Box<[Mutex<Region>]>,
     len: AtomicU64,
 }

@@ -102,9 +102,9 @@ impl FillTicket<'_> {
 }
 
 impl Volume {
-    /// Takes a slot for a block that lies on the capacity tier only. `None` where the block has a slot,
-    /// has no place, or where no more than `keep_free` slots are free.
-    pub fn begin_promote(&self, block: BlockIndex, keep_free: u32) -> Option<PromoteTicket<'_>> {
+    /// Takes a slot for a block that lies on the capacity tier only, at `place`, where it was read. `None`
+    /// where the block has a slot or has moved on, or where no more than `keep_free` slots are free.
+    pub fn begin_promote(&self, block: BlockIndex, place: NonZeroU64, keep_free: u32) -> Option<PromoteTicket<'_>> {
         if self.allocator.free() <= keep_free || !self.log.has_room() {
             return None;
         }
@@ -112,15 +112,17 @@ impl Volume {
         if shard.deleted.contains_key(&block) || self.index.find(&self.slots, block).is_some() {
             return None;
         }
-        let place = self.places.get(block)?;
+        if self.places.get(block) != Some(place) {
+            return None;
+        }
         let slot = self.allocator.take(&self.slots)?;
         debug_assert_eq!(self.slots.at(slot).block.load(Ordering::SeqCst), NO_BLOCK);
         Some(PromoteTicket { volume: self, block, place, slot: Some(slot) })
     }
 
-    /// Begins to complete the block's newest slot, if that is clean and not complete. Only the background
-    /// thread fills, one fill a block at a time.
-    pub fn begin_fill(&self, block: BlockIndex) -> Option<FillTicket<'_>> {
+    /// Begins to complete the block's newest slot, if that is clean and not complete, with what was read at
+    /// `place`. Only the background thread fills.
+    pub fn begin_fill(&self, block: BlockIndex, place: NonZeroU64) -> Option<FillTicket<'_>> {
         if !self.log.has_room() {
             return None;
         }
@@ -128,7 +130,8 @@ impl Volume {
         let slot = self.index.find(&self.slots, block)?;
         let record = self.slots.at(slot);
         let missing = SubBlockMask::FULL.minus(record.bits().valid);
-        if record.layer.load(Ordering::SeqCst) != CLEAN || missing.is_empty() {
+        let clean = record.layer.load(Ordering::SeqCst) == CLEAN;
+        if !clean || missing.is_empty() || self.places.get(block) != Some(place) {
             return None;
         }
         Some(FillTicket { volume: self, block, pin: self.slots.pin(slot), missing })

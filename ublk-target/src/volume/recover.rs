@@ -14,7 +14,7 @@ use forerun::geometry::{BlockIndex, Epoch, Geometry, SlotId, SubBlockMask};
 
 use super::Volume;
 use super::layers::{LayerInfo, LayerNumber};
-use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, FREQUENCY_ONE};
+use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, FREQUENCY_ONE, TOP};
 use crate::fast_tier::delta::{Delta, Holds};
 use crate::fast_tier::log::DeltaLog;
 
@@ -50,22 +50,26 @@ impl Recovered {
     }
 }
 
-/// One entry of the capacity tier's layers: a block's place (or deletion) and the epoch it is of.
-pub type Placed = (BlockIndex, Epoch, Option<NonZeroU64>);
+/// A map that is being built.
+pub struct Recovery<'a> {
+    volume: Volume,
+    recovered: &'a Recovered,
+    numbers: HashMap<Epoch, LayerNumber>,
+    /// Of each block that has a slot: the epoch of its newest place.
+    newest_place: HashMap<BlockIndex, Epoch>,
+}
 
-impl Volume {
-    /// Builds the map. `written_back` is the newest epoch on the capacity tier, `places` its entries from
-    /// the oldest to the newest, `mapped_at_seal` what to say of layers whose count is not known.
+impl<'a> Recovery<'a> {
+    /// Begins with what the fast tier says; `written_back` is the newest epoch on the capacity tier.
     ///
     /// The caller has checked that `recovered.open_epoch()` is newer than `written_back`, that there are
     /// at most as many live layers as there can be, and that slots and blocks are in range.
-    pub fn recover(
+    pub fn begin(
         geometry: Geometry,
         slots: u32,
         log: Arc<dyn DeltaLog>,
-        recovered: &Recovered,
+        recovered: &'a Recovered,
         written_back: Epoch,
-        places: impl IntoIterator<Item = Placed>,
         now_us: u64,
     ) -> Self {
         let open = recovered.open_epoch();
@@ -73,7 +77,7 @@ impl Volume {
         let live: Vec<&RecoveredLayer> =
             recovered.sealed.iter().filter(|layer| layer.epoch > written_back).collect();
         let first = live.first().map_or(open, |layer| layer.epoch);
-        let volume = Self::bare(geometry, slots, log, first, now_us);
+        let volume = Volume::bare(geometry, slots, log, first, now_us);
         volume.written_back.store(written_back.0, Ordering::SeqCst);
         let mut numbers = HashMap::from([(first, volume.layers.open())]);
         for layer in &live {
@@ -88,22 +92,31 @@ impl Volume {
                 });
             }
         }
-
-        let mut newest_place: HashMap<BlockIndex, Epoch> =
-            recovered.holds.iter().map(|holds| (holds.block, Epoch(0))).collect();
-        for (block, epoch, place) in places {
-            if block.0 < geometry.blocks() {
-                volume.places.set(block, place);
-                if let Some(newest) = newest_place.get_mut(&block) {
-                    *newest = epoch;
-                }
-            }
-        }
-
-        volume.rebuild_chains(recovered, written_back, &numbers, &newest_place);
-        volume
+        let newest_place = recovered.holds.iter().map(|holds| (holds.block, Epoch(0))).collect();
+        Self { volume, recovered, numbers, newest_place }
     }
 
+    /// Adds an entry of the capacity tier's layers, which come from the oldest to the newest: a block's
+    /// place (`None`: deleted) and the epoch it is of.
+    pub fn place(&mut self, block: BlockIndex, epoch: Epoch, place: Option<NonZeroU64>) {
+        if block.0 >= self.volume.geometry.blocks() {
+            return;
+        }
+        self.volume.places.set(block, place);
+        if let Some(newest) = self.newest_place.get_mut(&block) {
+            *newest = epoch;
+        }
+    }
+
+    /// Links slots and layers, and gives the map.
+    pub fn finish(self) -> Volume {
+        let written_back = self.volume.written_back();
+        self.volume.rebuild_chains(self.recovered, written_back, &self.numbers, &self.newest_place);
+        self.volume
+    }
+}
+
+impl Volume {
     fn rebuild_chains(
         &self,
         recovered: &Recovered,
@@ -114,6 +127,7 @@ impl Volume {
         for (block, epoch) in &recovered.deleted {
             if let Some(number) = numbers.get(epoch) {
                 self.layers.with_info(*number, |info| info.deleted.push(*block));
+                self.deletions.fetch_add(1, Ordering::Relaxed);
                 let mut shard = self.shard(*block);
                 let newest = shard.deleted.entry(*block).or_insert(*number);
                 if self.layers.epoch(*newest) < *epoch {
@@ -171,7 +185,11 @@ impl Volume {
             let dirty = if is_clean { SubBlockMask::EMPTY } else { holds.dirty };
             record.set_bits(Bits { valid: holds.valid, dirty });
             record.set_below(match chain {
-                _ if holds.over_zero && !is_clean => Below::Zero,
+                Some((older, _)) if holds.over_zero && !is_clean => {
+                    self.slots.at(older).set(TOP);
+                    Below::Zero
+                }
+                None if holds.over_zero && !is_clean => Below::Zero,
                 Some((older, _)) => Below::Slot(older),
                 None => Below::Place,
             });
@@ -188,6 +206,7 @@ impl Volume {
         // Deleted after it was last written: the slots stay for their layers only. A deletion and a
         // write of the same epoch: the write was the later, for a deletion frees the epoch's slot.
         if deleted_in.is_some_and(|deleted| deleted > epoch) {
+            self.slots.at(newest).set(TOP);
             return;
         }
         self.slots.at(newest).set(CURRENT);

@@ -65,3 +65,21 @@ impl Volume {
         self.room.wake_all();
     }
 }
+
+impl Volume {
+    /// Whether a slot is held for the block.
+    pub fn is_reserved(&self, block: BlockIndex) -> bool {
+        self.shard(block).reserved.contains_key(&block)
+    }
+
+    /// Whether the block's data is on the capacity tier and nowhere else.
+    pub fn lies_below_only(&self, block: BlockIndex) -> bool {
+        if block.0 >= self.geometry.blocks() {
+            return false;
+        }
+        let shard = self.shard(block);
+        self.index.find(&self.slots, block).is_none()
+            && !shard.deleted.contains_key(&block)
+            && self.places.get(block).is_some()
+    }
+}

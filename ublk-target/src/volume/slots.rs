@@ -32,6 +32,9 @@ pub(super) const FREQUENCY_ONE: u8 = 4;
 pub(super) const PREFETCHED: u8 = 16;
 /// The slot is in one of the eviction queues.
 pub(super) const QUEUED: u8 = 32;
+/// The block was deleted after this slot was its newest: nothing lies above the slot, and the index does
+/// not lead to it. It is kept for its layer's write-back.
+pub(super) const TOP: u8 = 64;
 
 /// What the sub-blocks that are not valid in a slot are to be read from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

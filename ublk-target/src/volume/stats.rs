@@ -68,3 +68,36 @@ counters! {
     /// Times a write had to wait for a free slot.
     waits_for_room,
 }
+
+/// How many slots are in which state, at one moment, nearly.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct SlotCounts {
+    /// Hold data that is on the capacity tier as well.
+    pub clean: u64,
+    /// Hold data of sealed epochs that are not written back.
+    pub sealed: u64,
+    /// Hold data of the open epoch.
+    pub open: u64,
+    /// Sub-blocks that are not on the capacity tier.
+    pub dirty_sub_blocks: u64,
+}
+
+impl super::Volume {
+    /// Counts the slots. Looks at every one: for a status, not for a hot path.
+    pub fn slot_counts(&self) -> SlotCounts {
+        let open = self.layers.open();
+        let mut counts = SlotCounts::default();
+        for (_, record) in self.slots.iter() {
+            if record.block.load(Ordering::Relaxed) == super::slots::NO_BLOCK {
+                continue;
+            }
+            match record.layer.load(Ordering::Relaxed) {
+                super::slots::CLEAN => counts.clean += 1,
+                layer if layer == open.0 => counts.open += 1,
+                _ => counts.sealed += 1,
+            }
+            counts.dirty_sub_blocks += u64::from(record.bits().dirty.count());
+        }
+        counts
+    }
+}

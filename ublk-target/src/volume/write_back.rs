@@ -9,7 +9,7 @@ use forerun::geometry::{BLOCK_BYTES, BlockIndex, SUB_BLOCKS_PER_BLOCK, SlotId, S
 
 use super::layers::LayerNumber;
 use super::read::ReadPlan;
-use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, NO_BLOCK};
+use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, NO_BLOCK, TOP};
 use super::{Span, Volume};
 
 /// One block of a sealed layer.
@@ -109,6 +109,8 @@ impl Volume {
             }
         }
         self.forget_deleted(layer);
+        let deletions = self.layers.with_info(layer, |info| info.deleted.len() as u64);
+        self.deletions.fetch_sub(deletions, Ordering::Relaxed);
         self.layers.retire(layer);
     }
 
@@ -133,9 +135,11 @@ impl Volume {
         record.layer.store(CLEAN, Ordering::SeqCst);
         if record.has(CURRENT) || self.slot_above(block, slot).is_some() {
             self.queue_clean(slot);
-        } else {
+        } else if record.has(TOP) {
             self.free(slot);
         }
+        // Else it lies below a slot of a later layer that the index does not lead to any more, and goes
+        // when that layer is written back.
     }
 
     /// Frees everything from `below` down: it is older than what has just been written back.
@@ -172,7 +176,22 @@ impl Volume {
             }
         } else if let Some(above) = self.slot_above(block, slot) {
             self.slots.at(above).set_below(below);
+        } else {
+            // Not reachable from the index: all older layers are written back, so it is a clean slot
+            // like others, only with nothing in it.
+            self.slot_became_clean(block, slot);
+            return;
         }
         self.free(slot);
+    }
+}
+
+impl Volume {
+    /// Follows a block's record to its new place, if the block's place still is the old one.
+    pub fn relocated(&self, block: BlockIndex, from: NonZeroU64, to: NonZeroU64) {
+        let _shard = self.shard(block);
+        if self.places.get(block) == Some(from) {
+            self.places.set(block, Some(to));
+        }
     }
 }

@@ -1,0 +1,3 @@
+//! Tests of the whole capacity tier: in a real directory, and over a store in memory that fails and crashes.
+
+mod directory;

@@ -36,7 +36,7 @@ pub(super) fn run(shared: &Shared) {
 }
 
 /// Takes a checkpoint of `state` and gives the journal before it free.
-pub(super) fn take(shared: &Shared, state: &StateWalk) -> io::Result<()> {
+pub(super) fn take(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
     let _turn = lock(&shared.checkpoint_turn);
     {
         let mut inner = shared.lock();
@@ -64,7 +64,7 @@ pub(super) fn take(shared: &Shared, state: &StateWalk) -> io::Result<()> {
     result
 }
 
-fn write(shared: &Shared, state: &StateWalk) -> io::Result<()> {
+fn write(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
     let (start, place) = {
         let mut inner = shared.lock();
         inner.checkpoint.attempted += 1;

@@ -41,7 +41,7 @@ pub const ROOM_RESERVE_BYTES: usize = 1 << 20;
 /// It must show every change whose append had returned when the walk began, and no change whose append
 /// has not returned: so the engine changes its map and appends under one lock, and takes that lock to read
 /// a fact. The function may write to the device: it is called without any lock that an append is made under.
-pub type StateWalk = dyn Fn(&mut dyn FnMut(&Delta)) + Send + Sync;
+pub type StateWalk<'a> = dyn Fn(&mut dyn FnMut(&Delta)) + Send + Sync + 'a;
 
 /// Whether the tier takes commits.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -124,7 +124,7 @@ pub(super) struct CheckpointState {
     pub wanted: bool,
     pub running: bool,
     pub failed: Option<Outcome>,
-    pub source: Option<Arc<StateWalk>>,
+    pub source: Option<Arc<StateWalk<'static>>>,
     pub taken: u64,
 }
 
@@ -226,9 +226,9 @@ impl Committer {
     }
 
     /// Takes checkpoints of this state from now on, whenever the ring is over half full.
-    pub fn checkpoint_from(&self, state: Arc<StateWalk>) {
+    pub fn checkpoints(&self, state: Box<StateWalk<'static>>) {
         let mut inner = self.shared.lock();
-        inner.checkpoint.source = Some(state);
+        inner.checkpoint.source = Some(Arc::from(state));
         inner.checkpoint.wanted = inner.ring.is_half_full();
         self.shared.changed.notify_all();
     }
@@ -237,8 +237,17 @@ impl Committer {
     ///
     /// # Errors
     /// What the device failed with; the checkpoint before is as good as it was.
-    pub fn checkpoint_blocking(&self, state: &StateWalk) -> io::Result<()> {
+    pub fn checkpoint_blocking(&self, state: &StateWalk<'_>) -> io::Result<()> {
         checkpointer::take(&self.shared, state)
+    }
+
+    /// Why no commit succeeds any more, if that is so.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        match &self.shared.lock().health {
+            Health::Failed(words) => Some(words.clone()),
+            _ => None,
+        }
     }
 
     /// Where the journal stands.

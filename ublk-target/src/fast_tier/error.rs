@@ -176,6 +176,12 @@ pub enum FastTierError {
     },
 }
 
+impl From<io::Error> for FastTierError {
+    fn from(source: io::Error) -> Self {
+        Self::Tier { operation: "use the file", source }
+    }
+}
+
 impl FastTierError {
     /// For `map_err` on I/O of an open tier.
     pub(super) fn tier(operation: &'static str) -> impl FnOnce(io::Error) -> Self {

@@ -10,7 +10,7 @@ use forerun::geometry::{Geometry, Lsn};
 use uuid::Uuid;
 
 use super::checkpoint::{CheckpointWriter, Place};
-use super::device::{FastDevice, TierFile};
+use super::device::{FastDevice, Lock, TierFile};
 use super::error::FastTierError;
 use super::layout::Layout;
 use super::page::{Kind, PAGE_BYTES, open_any};
@@ -24,7 +24,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 
 /// What a fast tier is made for.
 #[derive(Clone, Copy, Debug)]
-pub struct FormatOptions {
+pub(super) struct FormatOptions {
     /// The volume.
     pub volume: Uuid,
     /// Its shape.
@@ -33,24 +33,31 @@ pub struct FormatOptions {
     pub now_us: u64,
 }
 
-/// Makes the tier at `path`. A block device or a file that is there is taken as it is; where nothing is, a
-/// file of `file_bytes` bytes is made, and removed again if the rest fails.
-///
-/// # Errors
-/// There is nothing and no size; it is in use, too small, not empty, or takes no I/O of the
-/// volume's logical blocks; or I/O. What is there is changed only by an I/O error in the middle.
-pub fn format(
+/// Sees whether `path` can be made a tier.
+pub(super) fn check(path: &Path, file_bytes: Option<u64>, geometry: Geometry) -> Result<(), FastTierError> {
+    if let Some(bytes) = file_bytes.filter(|_| !path.exists()) {
+        return Layout::for_tier(bytes).map(drop);
+    }
+    let tier = TierFile::open(path, Lock::Now)?;
+    check_open(&tier, geometry).map(drop)
+}
+
+fn check_open(tier: &TierFile, geometry: Geometry) -> Result<Layout, FastTierError> {
+    let layout = Layout::for_tier(tier.size_bytes())?;
+    tier.takes(geometry.logical_block_bytes())?;
+    refuse_occupied(tier, tier.path())?;
+    Ok(layout)
+}
+
+/// Makes the tier at `path`; see [`super::FastTier::format`].
+pub(super) fn format(
     path: &Path,
     file_bytes: Option<u64>,
     options: &FormatOptions,
 ) -> Result<Superblock, FastTierError> {
     let was_there = path.exists();
     let tier = TierFile::open_or_make(path, file_bytes)?;
-    let made = tier
-        .takes(options.geometry.logical_block_bytes())
-        .and_then(|()| refuse_occupied(&tier, path))
-        .and_then(|()| Layout::for_tier(tier.size_bytes()))
-        .and_then(|layout| write(&tier, layout, options));
+    let made = check_open(&tier, options.geometry).and_then(|layout| write(&tier, layout, options));
     if made.is_err() && !was_there {
         drop(std::fs::remove_file(path));
     }

@@ -18,7 +18,7 @@ pub mod committer;
 pub mod delta;
 pub mod device;
 pub mod error;
-pub mod format;
+mod format;
 mod journal;
 pub mod layout;
 pub mod log;
@@ -33,11 +33,13 @@ mod state;
 mod superblock;
 pub mod tier;
 
+#[cfg(test)]
+mod tests;
+
 pub use commit::Commit;
 pub use committer::{Committer, Health, JournalStatus, StateWalk};
 pub use device::{FastDevice, Lock, TierFile};
 pub use error::FastTierError;
-pub use format::{FormatOptions, format};
 pub use pending::PendingState;
 pub use superblock::Superblock;
 pub use tier::{FastTier, LastEnd, OpenInfo, OpenOptions};

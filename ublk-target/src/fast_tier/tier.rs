@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use forerun::geometry::{Epoch, Geometry, Lsn};
 use tracing::warn;
@@ -25,6 +25,7 @@ use super::committer::{CheckpointState, Committer, Health, Inner, Shared, StateW
 use super::delta::Delta;
 use super::device::{FastDevice, Lock, TierFile};
 use super::error::FastTierError;
+use super::format::{self, FormatOptions};
 use super::journal::JournalWriter;
 use super::layout::Layout;
 use super::log::DeltaLog;
@@ -86,7 +87,10 @@ pub enum LastEnd {
 pub struct OpenInfo {
     /// How the tier was left.
     pub end: LastEnd,
-    /// The pending log. Only with [`PendingState::Found`] may a device that stayed alive be taken over.
+    /// Whether what a killed process had acknowledged is all there. Only then may a device that stayed alive
+    /// be taken over.
+    pub pending_found: bool,
+    /// The pending log as it was found.
     pub pending: PendingState,
     /// The volume's shape.
     pub geometry: Geometry,
@@ -112,12 +116,29 @@ pub struct FastTier<D = TierFile> {
 }
 
 impl FastTier<TierFile> {
-    /// Opens the tier of `volume` at `path`.
+    /// Opens the tier at `path` of the volume with this UUID and shape; its pending log is at `pending`.
+    /// `wait_for_lock` waits for the last I/O of a killed predecessor.
     ///
     /// # Errors
     /// It is missing, in use, foreign, of another volume or version, too small, or damaged. Nothing has
     /// changed then, unless it is an I/O error.
     pub fn open(
+        path: &Path,
+        volume: [u8; 16],
+        geometry: Geometry,
+        pending: &Path,
+        wait_for_lock: bool,
+    ) -> Result<(Self, Recovered, OpenInfo), FastTierError> {
+        let lock = if wait_for_lock { Lock::Wait } else { Lock::Now };
+        let options = OpenOptions { geometry: Some(geometry), lock, ..OpenOptions::new(pending) };
+        Self::open_with(path, Uuid::from_bytes(volume), &options)
+    }
+
+    /// [`Self::open`] with all there is to say.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
         path: &Path,
         volume: Uuid,
         options: &OpenOptions,
@@ -127,6 +148,36 @@ impl FastTier<TierFile> {
             file.takes(geometry.logical_block_bytes())?;
         }
         Self::open_on(Arc::new(file), &path.display().to_string(), volume, options)
+    }
+
+    /// Sees whether [`Self::format`] would refuse; changes nothing, and makes no file.
+    ///
+    /// # Errors
+    /// As [`Self::format`], but for I/O errors that come only with writing.
+    pub fn check_before_format(
+        path: &Path,
+        file_bytes: Option<u64>,
+        geometry: Geometry,
+    ) -> Result<(), FastTierError> {
+        format::check(path, file_bytes, geometry)
+    }
+
+    /// Makes an empty tier at `path` for a volume. A block device or a file that is there is taken as it is;
+    /// where nothing is, a file of `file_bytes` bytes is made, and removed again if the rest fails.
+    ///
+    /// # Errors
+    /// There is nothing and no size; it is in use, too small, not empty, or takes no I/O of the
+    /// volume's logical blocks; or I/O.
+    pub fn format(
+        path: &Path,
+        file_bytes: Option<u64>,
+        volume: [u8; 16],
+        geometry: Geometry,
+    ) -> Result<(), FastTierError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now_us = now.as_micros() as u64;
+        let options = FormatOptions { volume: Uuid::from_bytes(volume), geometry, now_us };
+        format::format(path, file_bytes, &options).map(drop)
     }
 
     /// The file for rings to do I/O on.
@@ -175,8 +226,16 @@ impl<D: FastDevice + 'static> FastTier<D> {
 
         recovery.state.forget(options.written_back);
         if recovery.ring.is_half_full() {
-            checkpoint_at_rest(&*device, &superblock, &mut recovery)
-                .map_err(FastTierError::tier("take a checkpoint"))?;
+            let taken = checkpoint_at_rest(&*device, &superblock, &mut recovery);
+            // Layers on the capacity tier, of which nothing is known here, may make it too large; the
+            // engine's own will be smaller.
+            let can_wait = recovery.ring.free() >= 2 * layout.batch_pages();
+            match taken {
+                Err(error) if can_wait && error.kind() == io::ErrorKind::StorageFull => {
+                    warn!(tier = name, "{error}")
+                }
+                other => other.map_err(FastTierError::tier("take a checkpoint"))?,
+            }
         }
         let pending_deltas = match &found {
             Some(found) => commit_pending(&*device, &superblock, &mut recovery, found)?,
@@ -190,6 +249,7 @@ impl<D: FastDevice + 'static> FastTier<D> {
                 (PendingState::Found, false) => LastEnd::Killed,
                 _ => LastEnd::Crashed,
             },
+            pending_found: pending_state == PendingState::Found,
             pending: pending_state,
             geometry: superblock.geometry,
             created_us: superblock.created_us,
@@ -284,8 +344,8 @@ impl<D: FastDevice + 'static> FastTier<D> {
 
     /// The journal's end that the engine writes to.
     #[must_use]
-    pub const fn committer(&self) -> &Arc<Committer> {
-        &self.committer
+    pub fn committer(&self) -> Arc<Committer> {
+        Arc::clone(&self.committer)
     }
 
     /// Leaves the tier in order: everything committed, a checkpoint of `state`, and superblocks that say so.
@@ -293,7 +353,7 @@ impl<D: FastDevice + 'static> FastTier<D> {
     ///
     /// # Errors
     /// I/O; the tier is then left as a killed process leaves it.
-    pub fn close_clean(self, state: &StateWalk) -> Result<(), FastTierError> {
+    pub fn close_clean(self, state: &StateWalk<'_>) -> Result<(), FastTierError> {
         let close = || {
             self.committer.commit_blocking()?;
             self.committer.checkpoint_blocking(state)?;

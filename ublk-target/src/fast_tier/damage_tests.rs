@@ -13,7 +13,7 @@ use super::format::{FormatOptions, write};
 use super::layout::Layout;
 use super::log::DeltaLog;
 use super::sim::{Random, SimDisk};
-use super::{FastTier, FastTierError, OpenInfo, OpenOptions};
+use super::{Committer, FastTier, FastTierError, OpenInfo, OpenOptions};
 use crate::volume::Recovered;
 
 const VOLUME: Uuid = Uuid::from_u128(0xABCD);
@@ -75,9 +75,15 @@ fn fact(n: u32) -> Delta {
         epoch: Epoch(1),
         valid: SubBlockMask::FULL,
         dirty: SubBlockMask(n as u16),
-        added: n % 2 == 0,
+        added: n.is_multiple_of(2),
         over_zero: false,
     })
+}
+
+fn append(log: &Committer, facts: std::ops::Range<u32>) {
+    for n in facts {
+        log.append(&fact(n));
+    }
 }
 
 /// A tier whose two checkpoints have some pages each; 700 slots are held.
@@ -86,7 +92,7 @@ fn used() -> Tier {
     let open = tier.open();
     let log = open.committer();
     let all = |emit: &mut dyn FnMut(&Delta)| (0..700).for_each(|n| emit(&fact(n)));
-    (0..700).for_each(|n| drop(log.append(&fact(n))));
+    append(&log, 0..700);
     log.commit_blocking().expect("committed");
     log.checkpoint_blocking(&all).expect("a checkpoint");
     drop(log);
@@ -134,7 +140,7 @@ fn a_changed_byte_of_the_journal_is_found() {
     let log = open.committer();
     let mut pages = 0;
     for n in 0..20 {
-        (0..30).for_each(|m| drop(log.append(&fact(n * 30 + m))));
+        append(&log, n * 30..(n + 1) * 30);
         log.commit_blocking().expect("committed");
         pages += 1;
     }
@@ -203,7 +209,7 @@ fn a_damaged_newest_checkpoint_is_made_up_for_by_the_older_one_and_the_journal()
     let tier = Tier::new();
     let open = tier.open();
     let log = open.committer();
-    (0..10).for_each(|n| drop(log.append(&fact(n))));
+    append(&log, 0..10);
     log.commit_blocking().expect("committed");
     log.checkpoint_blocking(&|emit| (0..10).for_each(|n| emit(&fact(n)))).expect("a checkpoint");
     log.append(&fact(10));
@@ -250,3 +256,31 @@ fn too_many_deletions_fail_the_checkpoint_and_nothing_else() {
     let (_, recovered, _) = tier.open_on(&tier.disk, 2).expect("opened");
     assert_eq!(recovered.holds.len(), 1);
 }
+
+/// Version 1 as it is on disk. A change of these bytes is a new version of the format.
+#[test]
+fn version_1_stays_as_it_is() {
+    let tier = Tier::new();
+    let open = tier.open();
+    let log = open.committer();
+    log.append(&fact(1));
+    log.append(&Delta::Free(SlotId(2)));
+    log.append(&Delta::Deleted { block: BlockIndex(3), epoch: Epoch(1) });
+    log.append(&Delta::Named { epoch: Epoch(1), name: "golden".into() });
+    log.append(&Delta::Sealed { epoch: Epoch(1), opened_us: 7, sealed_us: 8 });
+    log.append(&Delta::Unnamed { epoch: Epoch(1) });
+    log.commit_blocking().expect("committed");
+    drop(log);
+    open.close_clean(&|emit| emit(&fact(1))).expect("closed");
+    let [a, b] = tier.layout.checkpoint_offsets;
+    let pages = [0, tier.layout.journal_offset, a, a + 4096, b, b + 4096, tier.layout.tier_bytes - 4096];
+    let sums = pages.map(|offset| {
+        let mut page = [0; 4096];
+        super::FastDevice::read_at(&*tier.disk, offset, &mut page).expect("read");
+        crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &page)
+    });
+    assert_eq!(sums.map(|sum| format!("{sum:08x}")), GOLDEN);
+}
+
+const GOLDEN: [&str; 7] =
+    ["9aa36422", "cc37b50b", "e4bb5c4b", "0613eac4", "2143020d", "98f94189", "079a219d"];

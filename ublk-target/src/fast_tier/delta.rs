@@ -8,7 +8,7 @@
 //! |---|---|
 //! | 1 slot holds | slot u32, block u32, epoch u32, valid u16, dirty u16, flags u8 |
 //! | 2 slot is free | slot u32 |
-//! | 3 block deleted | block u32, epoch u32, flags u8 |
+//! | 3 block deleted | block u32, epoch u32 |
 //! | 4 epoch sealed | epoch u32, opened µs u64, sealed µs u64 |
 //! | 5 snapshot named | epoch u32, length u8, name |
 //! | 6 snapshot unnamed | epoch u32 |

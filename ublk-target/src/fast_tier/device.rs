@@ -130,6 +130,8 @@ impl TierFile {
             Err(source) if source.raw_os_error() == Some(Errno::EINVAL as i32) => {
                 Err(FastTierError::Sector { path: self.path.clone(), logical_block_bytes })
             }
+            // A file of less than two blocks is no tier, which is seen when its superblocks are looked for.
+            Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
             other => other.map_err(error("read", &self.path)),
         }
     }

@@ -37,12 +37,6 @@ impl Ring {
         self.next
     }
 
-    /// After the newest checkpoint.
-    #[must_use]
-    pub const fn start(&self) -> JournalPoint {
-        self.start
-    }
-
     /// Pages in the ring.
     #[must_use]
     pub const fn pages(&self) -> u64 {
@@ -110,6 +104,6 @@ mod tests {
         ring.free_to(checkpoint);
         assert_eq!(ring.used(), 10);
         ring.free_to(ring.next());
-        assert_eq!((ring.used(), ring.start()), (0, point(4, 9)));
+        assert_eq!((ring.used(), ring.start), (0, point(4, 9)));
     }
 }

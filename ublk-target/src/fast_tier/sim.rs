@@ -4,13 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::device::FastDevice;
 use super::page::PAGE_BYTES;
 
-type Page = [u8; PAGE_BYTES];
+/// Shared, so that copies of a disk are cheap.
+type Page = Arc<[u8; PAGE_BYTES]>;
 const SECTOR_BYTES: usize = 512;
+
+fn blank() -> Page {
+    Arc::new([0; PAGE_BYTES])
+}
 
 /// Random numbers (splitmix64).
 #[derive(Clone, Debug)]
@@ -98,22 +103,22 @@ impl SimDisk {
         let state = self.state();
         let mut durable = state.durable.clone();
         for (page, versions) in &state.dirty {
-            let old = durable.get(page).copied().unwrap_or([0; PAGE_BYTES]);
+            let old = durable.get(page).cloned().unwrap_or_else(blank);
             let any = |random: &mut Random| match random.below(versions.len() as u64 + 1) {
-                0 => old,
-                n => versions[n as usize - 1],
+                0 => old.clone(),
+                n => versions[n as usize - 1].clone(),
             };
             let found = match random.below(4) {
                 0 => old,
-                1 => versions[versions.len() - 1],
+                1 => versions[versions.len() - 1].clone(),
                 2 => any(&mut random),
                 _ => {
-                    let mut torn = old;
+                    let mut torn = *old;
                     for at in (0..PAGE_BYTES).step_by(SECTOR_BYTES) {
                         let version = any(&mut random);
                         torn[at..at + SECTOR_BYTES].copy_from_slice(&version[at..at + SECTOR_BYTES]);
                     }
-                    torn
+                    Arc::new(torn)
                 }
             };
             durable.insert(*page, found);
@@ -138,17 +143,17 @@ impl SimDisk {
     pub fn flip(&self, offset: u64, mask: u8) {
         let mut state = self.state();
         let (page, at) = (offset / PAGE_BYTES as u64, offset as usize % PAGE_BYTES);
-        let mut content = state.newest(page);
+        let mut content = *state.newest(page);
         content[at] ^= mask;
         state.dirty.remove(&page);
-        state.durable.insert(page, content);
+        state.durable.insert(page, Arc::new(content));
     }
 }
 
 impl State {
     fn newest(&self, page: u64) -> Page {
         let dirty = self.dirty.get(&page).and_then(|versions| versions.last());
-        dirty.or_else(|| self.durable.get(&page)).copied().unwrap_or([0; PAGE_BYTES])
+        dirty.or_else(|| self.durable.get(&page)).cloned().unwrap_or_else(blank)
     }
 
     /// Counts a step; an error if it fails, and whether it is the one of the cut.
@@ -178,7 +183,7 @@ impl FastDevice for SimDisk {
             return Err(io::Error::other("the power is off"));
         }
         for (page, target) in (offset / PAGE_BYTES as u64..).zip(buffer.chunks_mut(PAGE_BYTES)) {
-            target.copy_from_slice(&state.newest(page));
+            target.copy_from_slice(&*state.newest(page));
         }
         Ok(())
     }
@@ -191,8 +196,8 @@ impl FastDevice for SimDisk {
         for (page, content) in (offset / PAGE_BYTES as u64..).zip(bytes.chunks(PAGE_BYTES)) {
             // A write that is cut off has done any of its pages.
             if !cut || state.random.one_in(2) {
-                let content = content.try_into().expect("a whole page");
-                state.dirty.entry(page).or_default().push(content);
+                let content: [u8; PAGE_BYTES] = content.try_into().expect("a whole page");
+                state.dirty.entry(page).or_default().push(Arc::new(content));
             }
         }
         if cut { Err(io::Error::other("the power went")) } else { Ok(()) }
@@ -205,7 +210,7 @@ impl FastDevice for SimDisk {
         }
         for (page, versions) in std::mem::take(&mut state.dirty) {
             if let Some(newest) = versions.last() {
-                state.durable.insert(page, *newest);
+                state.durable.insert(page, newest.clone());
             }
         }
         Ok(())

@@ -97,11 +97,14 @@ impl Copies {
     /// # Errors
     /// I/O.
     pub fn read(device: &dyn FastDevice) -> io::Result<Self> {
+        if device.size_bytes() < 2 * PAGE_BYTES as u64 {
+            return Ok(Self([Err(NoPage::Absent), Err(NoPage::Absent)]));
+        }
         let first = read_copy(device, 0, 0)?;
         let end = device.size_bytes() / PAGE_BYTES as u64 * PAGE_BYTES as u64;
         let stated = first.as_ref().ok().and_then(Unverified::tier_bytes).filter(|bytes| *bytes <= end);
         let last = stated.unwrap_or(end).saturating_sub(PAGE_BYTES as u64);
-        let second = if last == 0 { Err(NoPage::Absent) } else { read_copy(device, last, 1)? };
+        let second = read_copy(device, last, 1)?;
         Ok(Self([first, second]))
     }
 
@@ -166,12 +169,6 @@ impl Unverified {
 
     fn tier_bytes(&self) -> Option<u64> {
         self.fields.as_ref().map(|(.., layout)| layout.tier_bytes)
-    }
-
-    /// The volume it claims to belong to.
-    #[must_use]
-    pub const fn volume(&self) -> Uuid {
-        self.volume
     }
 
     /// Its generation.

@@ -191,6 +191,36 @@ fn what_is_not_this_volumes_tier_is_refused_and_left_alone() {
 }
 
 #[test]
+fn an_empty_file_is_no_tier() {
+    let place = formatted();
+    for bytes in [0, 1, 5000, 8192, 200_000] {
+        std::fs::write(&place.tier, vec![0; bytes]).expect("written");
+        let error = place.try_open().err().expect("refused");
+        assert!(matches!(error, FastTierError::Foreign(_)), "{error}");
+        let again = FastTier::format(&place.tier, None, VOLUME, geometry());
+        assert!(matches!(again, Err(FastTierError::TooSmall { .. })));
+    }
+}
+
+#[test]
+fn an_untouched_tier_passes_its_check() {
+    let place = formatted();
+    let report = check::check(&place.tier, Some(VOLUME)).expect("readable");
+    assert!(report.is_clean() && report.clean, "{report:?}");
+    let (tier, ..) = place.open();
+    let used = check::check(&place.tier, Some(VOLUME));
+    assert!(matches!(used, Err(FastTierError::InUse(_))));
+    tier.committer().append(&Delta::Holds(holds(1, 1, 1)));
+    tier.committer().commit_blocking().expect("committed");
+    drop(tier);
+    let report = check::check(&place.tier, Some(VOLUME)).expect("readable");
+    assert!(report.is_clean() && !report.clean, "{report:?}");
+    assert_eq!((report.held_slots, report.journal_commits), (1, 1));
+    let other = check::check(&place.tier, Some([9; 16])).expect("readable");
+    assert_eq!(other.findings.len(), 1);
+}
+
+#[test]
 fn a_tier_that_shrank_is_refused() {
     let place = formatted();
     let file = std::fs::File::options().write(true).open(&place.tier).expect("opened");

@@ -25,14 +25,24 @@ pub struct Model {
 impl Model {
     pub fn apply(&mut self, delta: &Delta) {
         match delta.clone() {
-            Delta::Holds(holds) => drop(self.slots.insert(holds.slot.0, holds)),
-            Delta::Free(slot) => drop(self.slots.remove(&slot.0)),
-            Delta::Deleted { block, epoch } => drop(self.deleted.insert((block, epoch))),
-            Delta::Sealed { epoch, opened_us, sealed_us } => {
-                drop(self.sealed.insert(epoch, (opened_us, sealed_us)));
+            Delta::Holds(holds) => {
+                self.slots.insert(holds.slot.0, holds);
             }
-            Delta::Named { epoch, name } => drop(self.names.insert(epoch, name)),
-            Delta::Unnamed { epoch } => drop(self.names.remove(&epoch)),
+            Delta::Free(slot) => {
+                self.slots.remove(&slot.0);
+            }
+            Delta::Deleted { block, epoch } => {
+                self.deleted.insert((block, epoch));
+            }
+            Delta::Sealed { epoch, opened_us, sealed_us } => {
+                self.sealed.insert(epoch, (opened_us, sealed_us));
+            }
+            Delta::Named { epoch, name } => {
+                self.names.insert(epoch, name);
+            }
+            Delta::Unnamed { epoch } => {
+                self.names.remove(&epoch);
+            }
         }
     }
 

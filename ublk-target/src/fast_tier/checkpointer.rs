@@ -49,10 +49,7 @@ pub(super) fn take(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
     let checkpoint = &mut inner.checkpoint;
     checkpoint.running = false;
     match &result {
-        Ok(()) => {
-            checkpoint.failed = None;
-            checkpoint.taken += 1;
-        }
+        Ok(()) => checkpoint.failed = None,
         Err(error) => {
             checkpoint.failed = Some(outcome(&result));
             if inner.health == Health::Good {
@@ -95,6 +92,7 @@ fn write(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
     let mut inner = shared.lock();
     inner.ring.free_to(start);
     inner.checkpoint.place = place;
+    inner.checkpoint.taken += 1;
     Ok(())
 }
 

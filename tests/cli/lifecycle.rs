@@ -124,3 +124,32 @@ fn list_shows_volumes_without_a_target_installed() {
     assert_eq!(json["volumes"][1]["state"], "stopped");
     assert_eq!(json["volumes"][1]["device"], serde_json::Value::Null);
 }
+
+#[test]
+fn del_stops_the_trainer_that_add_started_and_no_other_process() {
+    let rig = Rig::new();
+    rig.configure("data");
+    let files = rig.volume("data");
+    fs::create_dir_all(files.run_dir()).unwrap();
+    let gone = DeviceRecord { dev_id: 987_654, pid: u32::MAX, snapshot: None };
+    // Looks like a trainer of the volume, and like something else.
+    for (name, is_stopped) in [("/forerun-trainer", true), ("/editor", false)] {
+        let program = rig.path().join("bin").join(name.trim_start_matches('/'));
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::copy("/bin/sh", &program).unwrap();
+        let mut child = std::process::Command::new(&program)
+            .args(["-c", "read line", "data"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        gone.store(&files.device_file(None)).unwrap();
+        fs::write(files.trainer_pid(), child.id().to_string()).unwrap();
+        run(&mut rig.forerun("del data")).ok();
+        assert!(!files.trainer_pid().exists());
+        if !is_stopped {
+            assert!(child.try_wait().unwrap().is_none(), "still there");
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+    }
+}

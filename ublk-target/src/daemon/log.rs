@@ -41,7 +41,7 @@ pub(super) fn to_syslog() {
 }
 
 fn filter() -> EnvFilter {
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"))
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,libublk=warn"))
 }
 
 /// Says why the program ends without success.

@@ -1,5 +1,6 @@
 //! What each command does.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,23 +78,21 @@ fn serve(
         if answer.is_wanted() {
             answer.there_is(info.id).inspect_err(|_| PidFile::remove(run_dir, info.id))?;
         } else {
-            announce(info);
+            announce(info)?;
         }
         Ok(())
     })
 }
 
 /// Prints the device, for whoever started this by hand.
-fn announce(info: &DeviceInfo) {
-    match device::list_one(info.id) {
-        Ok(entry) => println!("{entry}"),
-        Err(error) => tracing::warn!(%error, "the device cannot be shown"),
-    }
+fn announce(info: &DeviceInfo) -> anyhow::Result<()> {
+    let entry = device::list_one(info.id)?;
     let granted = device::feature_names(info.granted_flags).join(" ");
-    println!("\tdata path: {}; features: {granted}", info.data_path);
+    let mut text = format!("{entry}\n\tdata path: {}; features: {granted}\n", info.data_path);
     if !info.not_granted.is_empty() {
-        println!("\tnot granted by this kernel: {}", info.not_granted.join(" "));
+        text += &format!("\tnot granted by this kernel: {}\n", info.not_granted.join(" "));
     }
+    print(&text)
 }
 
 /// Closes the volume, and only then lets go of the device: who deletes it waits for that.
@@ -126,19 +125,29 @@ fn list(id: Option<u32>, verbose: bool) -> anyhow::Result<()> {
         Some(id) => vec![device::list_one(id)?],
         None => device::list()?,
     };
+    let mut text = String::new();
     for entry in devices {
-        println!("{entry}");
+        text += &format!("{entry}\n");
         match PidFile::read(Path::new(RUN_DIR), entry.id) {
             Ok(file) => {
-                println!("\ttarget {}", file.json["target"]);
+                text += &format!("\ttarget {}\n", file.json["target"]);
                 if verbose {
-                    println!("\tqueues {}", file.json["queues"]);
+                    text += &format!("\tqueues {}\n", file.json["queues"]);
                 }
             }
             Err(error) => tracing::debug!(%error, "a device without a pid file of ours"),
         }
     }
-    Ok(())
+    print(&text)
+}
+
+/// Prints to standard output; a reader that has seen enough (`| head -1`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
 }
 
 fn del(id: u32, force: bool) -> anyhow::Result<()> {

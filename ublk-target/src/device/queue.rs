@@ -105,6 +105,8 @@ impl<B: Backend> Queue<'_, B> {
             backend: self.backend,
             limits: self.limits,
             abandoned: self.abandoned,
+            failed_requests: Cell::new(0),
+            reported: Cell::new(None),
             serving: Cell::new(tags),
             started: Cell::new(false),
             failure: RefCell::new(None),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use forerun::config::{DeviceRecord, VolumeConfig};
 
 use super::fake_target::{self, calls, good_target, target};
-use super::rig::{Rig, golden, run};
+use super::rig::{Rig, copy_program, golden, run};
 
 const CREATE: &str = "create data --size 1G --fast fast.img --fast-size 128M --capacity cap --threshold 0.7";
 
@@ -136,7 +136,7 @@ fn del_stops_the_trainer_that_add_started_and_no_other_process() {
     for (name, is_stopped) in [("/forerun-trainer", true), ("/editor", false)] {
         let program = rig.path().join("bin").join(name.trim_start_matches('/'));
         fs::create_dir_all(program.parent().unwrap()).unwrap();
-        fs::copy("/bin/sh", &program).unwrap();
+        copy_program("/bin/sh".as_ref(), &program);
         let mut child = std::process::Command::new(&program)
             .args(["-c", "read line", "data"])
             .stdin(std::process::Stdio::piped())

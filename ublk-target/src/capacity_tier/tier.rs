@@ -201,7 +201,7 @@ impl<S: Store> CapacityTier<S> {
     pub async fn load_places(
         &self,
         upto: Option<Epoch>,
-        sink: &mut dyn FnMut(BlockIndex, Option<Place>),
+        sink: &mut dyn FnMut(BlockIndex, Epoch, Option<Place>),
     ) -> Result<u64> {
         let head = self.head();
         let layers = match upto {
@@ -212,7 +212,7 @@ impl<S: Store> CapacityTier<S> {
         for layer in layers {
             let mut cursor = LayerCursor::new(&self.inner, layer, PAGES_PER_READ);
             while let Some(entry) = cursor.next().await? {
-                sink(entry.block, entry.place);
+                sink(entry.block, entry.epoch, entry.place);
                 told += 1;
             }
         }
@@ -251,23 +251,18 @@ impl<S: Store> CapacityTier<S> {
     }
 }
 
-async fn read_head<S: Store>(store: &S, volume: Option<VolumeUuid>) -> Result<(Head, Vec<u8>)> {
+pub(super) async fn read_head<S: Store>(store: &S, volume: Option<VolumeUuid>) -> Result<(Head, Vec<u8>)> {
     let place = store.place();
     let read = store.read_head(MAX_HEAD_BYTES).await;
     let head = format!("{place}/HEAD");
     let bytes =
         read.map_err(|source| CapacityError::Io { operation: "read", place: head.clone(), source })?;
     let Some(bytes) = bytes else { return Err(CapacityError::NoVolume { place }) };
-    let verified = Head::verify(&bytes).map_err(|fault| CapacityError::Corrupt { place: head, fault })?;
+    let verified = Head::verify(&bytes).map_err(|fault| CapacityError::faulty(head, fault))?;
     match volume {
         Some(expected) if expected != verified.volume => {
             Err(CapacityError::OtherVolume { place, found: verified.volume, expected })
         }
         _ => Ok((verified, bytes)),
     }
-}
-
-/// Used by the offline check as well.
-pub(super) async fn read_verified_head<S: Store>(store: &S) -> Result<(Head, Vec<u8>)> {
-    read_head(store, None).await
 }

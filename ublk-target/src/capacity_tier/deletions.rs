@@ -85,7 +85,8 @@ impl<S: Store> Inner<S> {
         // Leases are looked up after HEAD was read: whoever takes one later reads a HEAD without these objects.
         let leased = self.store.leased().map_err(|error| self.io_error("list", "leases", error))?;
         let newest_lease = leased.into_iter().max();
-        for _ in 0..self.state.borrow().deletions.len() {
+        let queued = self.state.borrow().deletions.len();
+        for _ in 0..queued {
             let Some(deletion) = self.state.borrow_mut().deletions.0.pop_front() else { break };
             let held = newest_lease.is_some_and(|lease| lease >= deletion.from_epoch);
             if deletion.due > now || held || done.objects as usize >= DELETIONS_PER_STEP {

@@ -17,7 +17,7 @@ use super::names::ObjectName;
 use super::options::SEGMENTS_IN_FLIGHT;
 use super::place::Place;
 use super::record::RecordHeader;
-use super::segment::{SEGMENT_TARGET_BYTES, SegmentBuilder};
+use super::segment::{MAX_SEGMENT_BYTES, SegmentBuilder};
 use super::state::Inner;
 use super::store::Store;
 use super::usage::SegmentUse;
@@ -59,7 +59,8 @@ impl<S: Store> SegmentWriter<S> {
 
     /// Appends a record with `header` (whose segment is filled in here) and tells its place.
     pub async fn append(&mut self, header: RecordHeader, stored: &[u8]) -> Result<Place> {
-        if self.filling.as_ref().is_some_and(|(builder, _)| !builder.fits(header.record_bytes())) {
+        let target = self.tier.options.segment_bytes;
+        if self.filling.as_ref().is_some_and(|(builder, _)| !builder.fits(header.record_bytes(), target)) {
             self.send_off().await?;
         }
         if self.filling.is_none() {
@@ -92,7 +93,7 @@ impl<S: Store> SegmentWriter<S> {
         }
         let Some((builder, object)) = self.filling.take() else { return Ok(()) };
         let (header, bytes) = builder.finish();
-        debug_assert!(bytes.len() <= SEGMENT_TARGET_BYTES);
+        debug_assert!(bytes.len() as u64 <= MAX_SEGMENT_BYTES);
         let (tier, held) = (Rc::clone(&self.tier), Rc::clone(&object));
         let upload = tokio::task::spawn_local(async move {
             // Held to the end, so that the object is not queued for deletion while it is being written.

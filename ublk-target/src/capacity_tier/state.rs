@@ -9,6 +9,7 @@
 //! half-way. No borrow of the state lives across an await.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::rc::Rc;
@@ -38,6 +39,8 @@ pub(super) struct State {
     fenced: Option<Generation>,
     pub usage: Usage,
     pub deletions: Deletions,
+    /// Objects in which damage was met; maintenance leaves them as they are.
+    pub damaged: BTreeSet<ObjectName>,
 }
 
 pub(super) struct Inner<S: Store> {
@@ -72,6 +75,7 @@ impl<S: Store> Inner<S> {
             fenced: None,
             usage: Usage::default(),
             deletions: Deletions::default(),
+            damaged: BTreeSet::new(),
         };
         Self {
             store,
@@ -94,7 +98,15 @@ impl<S: Store> Inner<S> {
     }
 
     pub fn corrupt(&self, what: impl Display, fault: Fault) -> CapacityError {
-        CapacityError::Corrupt { place: format!("{}/{what}", self.store.place()), fault }
+        CapacityError::faulty(format!("{}/{what}", self.store.place()), fault)
+    }
+
+    /// Remembers what is damaged, so that maintenance goes on with the rest.
+    pub fn note_damage(&self, name: ObjectName, error: CapacityError) -> CapacityError {
+        if error.is_corrupt() || error.is_not_found() {
+            self.state.borrow_mut().damaged.insert(name);
+        }
+        error
     }
 
     /// Reads a range of an object; one that is too short is damaged.

@@ -251,23 +251,18 @@ impl<S: Store> CapacityTier<S> {
     }
 }
 
-async fn read_head<S: Store>(store: &S, volume: Option<VolumeUuid>) -> Result<(Head, Vec<u8>)> {
+pub(super) async fn read_head<S: Store>(store: &S, volume: Option<VolumeUuid>) -> Result<(Head, Vec<u8>)> {
     let place = store.place();
     let read = store.read_head(MAX_HEAD_BYTES).await;
     let head = format!("{place}/HEAD");
     let bytes =
         read.map_err(|source| CapacityError::Io { operation: "read", place: head.clone(), source })?;
     let Some(bytes) = bytes else { return Err(CapacityError::NoVolume { place }) };
-    let verified = Head::verify(&bytes).map_err(|fault| CapacityError::Corrupt { place: head, fault })?;
+    let verified = Head::verify(&bytes).map_err(|fault| CapacityError::faulty(head, fault))?;
     match volume {
         Some(expected) if expected != verified.volume => {
             Err(CapacityError::OtherVolume { place, found: verified.volume, expected })
         }
         _ => Ok((verified, bytes)),
     }
-}
-
-/// Used by the offline check as well.
-pub(super) async fn read_verified_head<S: Store>(store: &S) -> Result<(Head, Vec<u8>)> {
-    read_head(store, None).await
 }

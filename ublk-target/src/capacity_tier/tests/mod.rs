@@ -1,3 +1,6 @@
 //! Tests of the whole capacity tier: in a real directory, and over a store in memory that fails and crashes.
 
 mod directory;
+mod memory_store;
+mod model;
+mod random;

@@ -1,6 +1,9 @@
 //! Tests of the whole capacity tier: in a real directory, and over a store in memory that fails and crashes.
 
+mod crash;
+mod damage;
 mod directory;
 mod memory_store;
 mod model;
 mod random;
+mod writers;

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod directory;
+mod golden;
 mod memory_store;
 mod model;
 mod random;

@@ -165,3 +165,21 @@ fn an_abandoned_layer_is_cleaned_up() {
         compare(&tier, &model).await;
     });
 }
+
+#[test]
+fn a_layer_that_lost_a_segment_cannot_be_committed() {
+    run(async {
+        let (store, _, tier, model) = prepared(1).await;
+        let mut layer = tier.begin_layer(forerun::geometry::Epoch(4), 0, 0).unwrap();
+        let kind = forerun::change_vector::ChangeKind::Added;
+        store.trouble(1, Trouble::Fail(Errno::EIO));
+        let mut failed = false;
+        for block in 0..300 {
+            let data = content(u64::from(block) * 5 + 5);
+            failed |= layer.put(forerun::geometry::BlockIndex(block + 100), kind, 1, &data).await.is_err();
+        }
+        assert!(failed);
+        assert!(layer.commit(None, 300).await.is_err());
+        compare(&tier, &model).await;
+    });
+}

@@ -293,6 +293,15 @@ fn figures() {
                 );
             }
         }
+        let begin = Instant::now();
+        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+        let seconds = begin.elapsed().as_secs_f64();
+        println!(
+            "check {} MB: {:.0} MB/s, {} findings",
+            report.bytes >> 20,
+            report.bytes as f64 / 1e6 / seconds,
+            report.findings.len()
+        );
         // Tables: a million entries in one layer, then one of a tenth of it merged into it.
         for (epoch, blocks, step) in [(10, 1_000_000u32, 1), (11, 300_000, 3)] {
             let mut layer = tier.begin_layer(Epoch(epoch), 0, 0).unwrap();
@@ -316,15 +325,56 @@ fn figures() {
         let begin = Instant::now();
         let done = tier.maintain(Urgency::SpaceShort).await.unwrap();
         println!("merge {} layers: {:.2} s", done.merged_layers, begin.elapsed().as_secs_f64());
+    });
+}
+
+/// By hand, as root: FORERUN_SMALL_DIR is on a file system of a few MiB.
+#[test]
+#[ignore = "needs a small file system in FORERUN_SMALL_DIR"]
+fn a_full_disk() {
+    let Ok(small) = std::env::var("FORERUN_SMALL_DIR") else { return };
+    let path = Path::new(&small).join("capacity");
+    tokio_uring::start(async {
+        let tier = create(&path).await;
+        write(&tier, 1, &[0, 3, 6], Some("kept")).await;
+        let mut errors = 0;
+        for epoch in 2..200 {
+            let mut layer = tier.begin_layer(Epoch(epoch), 0, 0).unwrap();
+            for block in 0..8 {
+                if let Err(error) = layer
+                    .put(BlockIndex(block * 3), ChangeKind::Modified, 16, &content(block * 3, epoch))
+                    .await
+                {
+                    assert!(error.is_no_space(), "{error}");
+                }
+            }
+            let name = SnapshotName::new(format!("s{epoch}")).unwrap();
+            if let Err(error) = layer.commit(Some(&name), 8).await {
+                assert!(error.is_no_space(), "{error}");
+                println!("epoch {epoch}: {error}");
+                errors += 1;
+                if errors == 3 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(errors, 3);
+        let written = tier.head().written_back_epoch();
         drop(tier);
-        let begin = Instant::now();
-        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
-        let seconds = begin.elapsed().as_secs_f64();
-        println!(
-            "check {} MB: {:.0} MB/s, {} findings",
-            report.bytes >> 20,
-            report.bytes as f64 / 1e6 / seconds,
-            report.findings.len()
-        );
+        assert!(CapacityTier::check(&path, &mut |_| ()).await.unwrap().is_clean());
+        // Opening writes HEAD; what the failed attempts left has been deleted or is now.
+        let options = Options { deletion_delay: std::time::Duration::ZERO, ..Options::default() };
+        let tier = CapacityTier::open_writer_in(DirectoryStore::new(&path), VOLUME, geometry(), options)
+            .await
+            .unwrap();
+        assert_eq!(tier.head().written_back_epoch(), written);
+        tier.maintain(Urgency::SpaceShort).await.unwrap();
+        for epoch in 2..written.0 {
+            tier.delete_snapshot(&SnapshotName::new(format!("s{epoch}")).unwrap()).await.unwrap();
+        }
+        while tier.maintain(Urgency::SpaceShort).await.unwrap().more {}
+        tier.maintain(Urgency::SpaceShort).await.unwrap();
+        write(&tier, written.0 + 1, &[0, 3, 6], None).await;
+        println!("{:?}", tier.space().await.unwrap());
     });
 }

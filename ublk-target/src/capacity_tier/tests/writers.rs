@@ -167,3 +167,33 @@ fn change_vectors_follow_the_layers() {
         assert_eq!((vectors[0].epoch, vectors[0].opened_us, vectors[0].sealed_us), (Epoch(5), 2000, 5999));
     });
 }
+
+#[test]
+fn data_does_not_depend_on_the_kinds_of_change() {
+    run(async {
+        let (_, clock, tier, mut model) = started().await;
+        // Told as added though it is there, then deleted: both together look as if nothing had been below.
+        let kind = forerun::change_vector::ChangeKind::Added;
+        let mut layer = tier.begin_layer(Epoch(2), 0, 0).unwrap();
+        layer.put(BlockIndex(1), kind, 1, &content(7)).await.unwrap();
+        layer.commit(None, 1).await.unwrap();
+        let mut layer = tier.begin_layer(Epoch(3), 0, 0).unwrap();
+        layer.delete(BlockIndex(1)).unwrap();
+        layer.commit(None, 0).await.unwrap();
+        while tier.maintain(Urgency::SpaceShort).await.unwrap().more {
+            clock.pass(31);
+        }
+        assert_eq!(tier.head().layers().len(), 2);
+        assert!(
+            read_all(&tier, None).await.unwrap().is_empty(),
+            "the block of the snapshot must not shine through"
+        );
+        assert!(read_all(&tier, Some(Epoch(1))).await.unwrap()[&1] == content(1));
+        model.commit(3, &Changes::from([(1, None)]), None);
+        tier.delete_snapshot(&name("one")).await.unwrap();
+        model.snapshots.clear();
+        while tier.maintain(Urgency::Relaxed).await.unwrap().more {}
+        assert!(read_all(&tier, None).await.unwrap().is_empty());
+        assert_eq!(tier.head().layers()[0].counts.entries(), 0, "at the bottom tombstones go");
+    });
+}

@@ -73,11 +73,15 @@ impl<S: Store> Inner<S> {
     }
 
     /// Deletes what is due, at most [`DELETIONS_PER_STEP`] objects.
-    pub async fn delete_due(&self) -> Result<Deleted> {
+    pub async fn delete_due(self: &Rc<Self>) -> Result<Deleted> {
         let now = (self.options.now)();
         let mut done = Deleted::default();
         if !self.state.borrow().deletions.0.iter().any(|deletion| deletion.due <= now) {
             return Ok(done);
+        }
+        if self.in_doubt() {
+            // Nothing else may come to settle which HEAD is there, and space would never come back.
+            self.update_head(|_| Ok(()), |_| ()).await?;
         }
         if !self.head_is_ours().await? {
             return Ok(done);

@@ -221,7 +221,18 @@ impl Store for DirectoryStore {
                 });
             }
         }
-        std::fs::rename(&temporary, self.path.join(HEAD)).map_err(ReplaceError::InDoubt)?;
+        let head = self.path.join(HEAD);
+        if expected.is_empty() {
+            // A link is refused where a HEAD has come meanwhile; a rename would put itself over it.
+            let linked = std::fs::hard_link(&temporary, &head);
+            let _ = std::fs::remove_file(&temporary);
+            linked.map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => ReplaceError::Conflict,
+                _ => ReplaceError::InDoubt(error),
+            })?;
+        } else {
+            std::fs::rename(&temporary, &head).map_err(ReplaceError::InDoubt)?;
+        }
         sync_folder(&self.path).await.map_err(ReplaceError::InDoubt)
     }
 

@@ -231,16 +231,17 @@ impl Head {
         if header.mark != MARK {
             return Err(Fault::Mark { what: WHAT });
         }
-        let (found, supported) = (header.version.get(), HEAD_VERSION);
-        // Told before the checksum is tried: a newer format may compute it in another way.
-        if found > supported {
-            return Err(Fault::NewerFormat { what: WHAT, found, supported });
-        }
         if have < header.bytes.get() {
             return Err(short(header.bytes.get()));
         }
+        // Mark, version, checksum and length stay where they are in every version, so that damage and a newer
+        // format are told apart.
         if header.checksum.get() != sum(bytes) {
             return Err(Fault::Checksum { what: WHAT });
+        }
+        let (found, supported) = (header.version.get(), HEAD_VERSION);
+        if found > supported {
+            return Err(Fault::NewerFormat { what: WHAT, found, supported });
         }
         let range = |field, found| Fault::Range { what: WHAT, field, found };
         let count = header.layers.get() as usize;
@@ -438,6 +439,8 @@ mod tests {
         }
         let mut newer = sample().encode();
         newer[8] = 2;
+        let sum = sum(&newer);
+        newer[12..16].copy_from_slice(&sum.to_le_bytes());
         assert!(matches!(Head::verify(&newer), Err(Fault::NewerFormat { found: 2, .. })));
     }
 

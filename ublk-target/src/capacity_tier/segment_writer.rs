@@ -42,6 +42,8 @@ pub(super) struct SegmentWriter<S: Store> {
     in_flight: VecDeque<InFlight<S>>,
     written: Vec<WrittenSegment<S>>,
     spare: Vec<u8>,
+    // A segment is missing: what was appended must never be referred to.
+    failed: bool,
 }
 
 impl<S: Store> SegmentWriter<S> {
@@ -54,6 +56,7 @@ impl<S: Store> SegmentWriter<S> {
             in_flight: VecDeque::new(),
             written: Vec::new(),
             spare: Vec::new(),
+            failed: false,
         }
     }
 
@@ -80,6 +83,11 @@ impl<S: Store> SegmentWriter<S> {
 
     /// Sends the last segment off and waits until all are durable.
     pub async fn finish(mut self) -> Result<Vec<WrittenSegment<S>>> {
+        if self.failed {
+            return Err(CapacityError::Misuse(
+                "a layer committed after one of its blocks had failed".to_owned(),
+            ));
+        }
         self.send_off().await?;
         while !self.in_flight.is_empty() {
             self.wait_for_first().await?;
@@ -113,6 +121,7 @@ impl<S: Store> SegmentWriter<S> {
         let name = first.written.object.name;
         let ended = (&mut first.upload).await;
         let first = self.in_flight.pop_front();
+        self.failed |= !matches!(ended, Ok((Ok(()), _)));
         let (result, bytes) =
             ended.map_err(|error| CapacityError::Misuse(format!("writing {name} stopped: {error}")))?;
         result.map_err(|error| self.tier.io_error("write", name, error))?;

@@ -275,10 +275,15 @@ impl<S: Store> Inner<S> {
         }
     }
 
+    /// Whether a replacement of HEAD ended without telling whether it happened.
+    pub fn in_doubt(&self) -> bool {
+        !self.state.borrow().in_doubt.is_empty()
+    }
+
     /// Whether HEAD in the store is still the one known here, so that deleting by it is right.
     pub async fn head_is_ours(&self) -> Result<bool> {
         self.writer()?;
-        if !self.state.borrow().in_doubt.is_empty() {
+        if self.in_doubt() {
             return Ok(false);
         }
         let read = self.store.read_head(MAX_HEAD_BYTES).await;

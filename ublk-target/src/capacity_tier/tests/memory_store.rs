@@ -110,16 +110,8 @@ impl MemoryStore {
         Self(Rc::new(RefCell::new(next)))
     }
 
-    pub fn object_bytes(&self) -> u64 {
-        self.0.borrow().objects.values().map(|object| object.bytes.len() as u64).sum()
-    }
-
     pub fn names(&self) -> Vec<ObjectName> {
         self.0.borrow().objects.keys().copied().collect()
-    }
-
-    pub fn has(&self, name: ObjectName) -> bool {
-        self.0.borrow().objects.contains_key(&name)
     }
 
     /// Changes an object (`None`: HEAD) behind the tier's back.

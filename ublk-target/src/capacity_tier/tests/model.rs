@@ -85,6 +85,9 @@ impl Model {
     }
 
     pub fn diff(&self, from: u32, to: u32) -> Vec<(u32, ChangeKind)> {
+        if from >= to {
+            return Vec::new();
+        }
         let (before, after) = (self.content(from), self.content(to));
         let mut touched = BTreeMap::new();
         for (_, (changes, _)) in self.epochs.range(from + 1..=to) {
@@ -215,6 +218,7 @@ pub async fn compare(tier: &Tier, model: &Model) {
         }
     }
     points.sort_unstable();
+    points.dedup();
     points.insert(0, 0);
     for pair in points.windows(2) {
         let whole = all_pages(tier, pair[0], pair[1]).await;

@@ -57,6 +57,8 @@ struct Run {
     clock: Clock,
     tier: Tier,
     model: Model,
+    /// What the state may turn out to be at the next opening: steps that failed in doubt.
+    maybe: Vec<Model>,
     map: Map,
     next_id: u64,
 }
@@ -66,7 +68,7 @@ impl Run {
         let (store, clock) = (MemoryStore::new(seed), Clock::new());
         CapacityTier::create_in(&store, VOLUME, geometry()).await.unwrap();
         let tier = open(&store, &clock).await.unwrap();
-        Self { store, clock, tier, model: Model::default(), map: Map::new(), next_id: 1 }
+        Self { store, clock, tier, model: Model::default(), maybe: Vec::new(), map: Map::new(), next_id: 1 }
     }
 
     async fn reload_map(&mut self) {
@@ -83,17 +85,22 @@ impl Run {
     }
 
     /// After a crash: the state is that before the last step or after it.
-    async fn recover(&mut self, before: &Model, after: &Model) {
+    async fn recover(&mut self) {
         self.store = self.store.after_crash();
+        self.reopen().await;
+        compare(&self.tier, &self.model).await;
+    }
+
+    async fn reopen(&mut self) {
         self.tier = open(&self.store, &self.clock).await.unwrap();
         let head = self.tier.head();
-        let names = |model: &Model| model.snapshots.clone();
         let there: BTreeMap<String, u32> =
             head.snapshots().map(|(name, layer)| (name.as_str().to_owned(), layer.last_epoch.0)).collect();
-        let is = |model: &Model| head.written_back_epoch().0 == model.newest() && there == names(model);
-        assert!(is(before) || is(after), "neither before nor after: {there:?}");
-        self.model = if is(after) { after.clone() } else { before.clone() };
-        compare(&self.tier, &self.model).await;
+        let is = |model: &Model| head.written_back_epoch().0 == model.newest() && there == model.snapshots;
+        self.maybe.push(self.model.clone());
+        let found = self.maybe.iter().find(|model| is(model)).cloned();
+        self.model = found.unwrap_or_else(|| panic!("neither before nor after: {there:?}"));
+        self.maybe.clear();
         self.reload_map().await;
     }
 
@@ -106,9 +113,9 @@ impl Run {
             }
             Err(error) => {
                 assert!(matches!(error, CapacityError::Io { .. }), "{error}");
+                self.maybe.push(after);
                 if self.store.crashed() {
-                    let before = self.model.clone();
-                    self.recover(&before, &after).await;
+                    self.recover().await;
                 }
                 None
             }
@@ -131,6 +138,9 @@ impl Run {
                 let snapshot = snapshot.then_some(text.as_str());
                 after.commit(epoch, &changes, snapshot);
                 let result = write_back(&self.tier, &self.model, epoch, &changes, snapshot).await;
+                if result.is_ok() {
+                    self.maybe.clear();
+                }
                 for (block, place) in self.ended(result, after).await.unwrap_or_default() {
                     match place {
                         Some(place) => self.map.insert(block, place),
@@ -146,12 +156,18 @@ impl Run {
                 }
                 after.snapshots.insert(text.clone(), newest);
                 let result = self.tier.name_snapshot(Epoch(newest), &name(&text)).await;
+                if result.is_ok() {
+                    self.maybe.clear();
+                }
                 self.ended(result, after).await;
             }
             Step::DeleteSnapshot(which) => {
                 let Some(text) = after.snapshots.keys().nth(*which).cloned() else { return };
                 after.snapshots.remove(&text);
                 let result = self.tier.delete_snapshot(&name(&text)).await;
+                if result.is_ok() {
+                    self.maybe.clear();
+                }
                 self.ended(result, after).await;
             }
             Step::Maintain(urgency) => {
@@ -169,8 +185,7 @@ impl Run {
             Step::Pass(seconds) => self.clock.pass(*seconds),
             Step::Reopen => {
                 self.store.heal();
-                self.tier = open(&self.store, &self.clock).await.unwrap();
-                self.reload_map().await;
+                self.reopen().await;
             }
             Step::Trouble(later, trouble) => self.store.trouble(*later, *trouble),
             Step::Heal => self.store.heal(),
@@ -222,8 +237,7 @@ proptest! {
             for step in &steps {
                 run.step(step).await;
                 if run.store.crashed() {
-                    let same = run.model.clone();
-                    run.recover(&same, &same).await;
+                    run.recover().await;
                 }
             }
             run.compare().await;

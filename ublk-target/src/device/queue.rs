@@ -48,7 +48,7 @@ pub(super) struct Queue<'d, B> {
     pub data_path: DataPath,
     pub cpus: Vec<usize>,
     pub events: &'d Events,
-    /// Set when the start is given up: requests then fail instead of waiting for the backend.
+    /// Set when a start or a stop is given up: requests then fail instead of waiting for the backend.
     pub abandoned: &'d AtomicBool,
 }
 

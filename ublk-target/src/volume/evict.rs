@@ -149,10 +149,11 @@ impl Volume {
             }
             drop(queues);
             if self.give_up(slot, block) {
-                if from_small && block.0 != NO_BLOCK {
-                    if let Some((word, fingerprint)) = lock(&self.eviction).ghost(block) {
-                        *word = fingerprint;
-                    }
+                if from_small
+                    && block.0 != NO_BLOCK
+                    && let Some((word, fingerprint)) = lock(&self.eviction).ghost(block)
+                {
+                    *word = fingerprint;
                 }
                 return Evicted::One;
             }

@@ -195,15 +195,15 @@ impl<S: Store> CapacityTier<S> {
         Ok(())
     }
 
-    /// Tells every change up to the consistency point `upto` (all of them for `None`), oldest layer first; a later
-    /// one of the same block wins, `None` means that the block holds nothing. Gives the number of calls.
+    /// Tells every change up to the consistency point `upto` (all of them for `None`), oldest layer first, with the epoch
+    /// that made it; a later one of the same block wins, no place means that the block holds nothing. Gives the number of calls.
     ///
     /// # Errors
     /// An epoch at which no layer ends, a failing store, damage.
     pub async fn load_places(
         &self,
         upto: Option<Epoch>,
-        sink: &mut dyn FnMut(BlockIndex, Option<Place>),
+        sink: &mut dyn FnMut(BlockIndex, Epoch, Option<Place>),
     ) -> Result<u64> {
         let head = self.head();
         let layers = match upto {
@@ -214,7 +214,7 @@ impl<S: Store> CapacityTier<S> {
         for layer in layers {
             let mut cursor = LayerCursor::new(&self.inner, layer, PAGES_PER_READ);
             while let Some(entry) = cursor.next().await? {
-                sink(entry.block, entry.place);
+                sink(entry.block, entry.epoch, entry.place);
                 told += 1;
             }
         }

@@ -1,1 +1,47 @@
 //! The ublk device: the only module that knows libublk.
+//!
+//! [`run`] makes `/dev/ublkbN` and serves its requests with a [`Backend`](crate::request::Backend); [`recover`] takes over a device whose
+//! process has died. One thread and one ring a queue; one task a tag, which fetches a request, lets
+//! the backend do it on the same ring, answers it and fetches the next. No lock and no allocation
+//! on the way of a request.
+//!
+//! What always holds here:
+//! - a request is answered only when none of its operations is in flight any more;
+//! - an operation's memory outlives it, whatever is dropped (`ops`);
+//! - a wake-up from another thread reaches a queue that sleeps in its ring (`wake`);
+//! - every control command and the start as a whole have a deadline (`control`, `run`);
+//! - a start that fails leaves no device; a crash leaves one that can be recovered.
+//!
+//! It knows nothing of volumes, names, pid files or signals: those are `daemon`'s.
+
+mod abi;
+mod admin;
+mod control;
+mod copy;
+mod data;
+mod descriptor;
+mod dma;
+mod error;
+mod events;
+mod fast;
+mod features;
+mod ops;
+mod options;
+mod params;
+mod queue;
+mod run;
+mod state_file;
+mod tag;
+mod tasks;
+mod wake;
+mod zero_copy;
+
+pub use admin::{DeviceEntry, DeviceState, delete, list, list_one};
+pub use error::DeviceError;
+pub use events::Stop;
+pub use features::names as feature_names;
+pub use options::{
+    DELETE_LIMIT, DataPath, DeviceInfo, DeviceOptions, IO_BUFFER_BYTES, MAX_DEPTH, MAX_QUEUES, QueueInfo,
+    START_LIMIT, STOP_LIMIT, ZeroCopy,
+};
+pub use run::{ReadyResult, Stopped, recover, run};

@@ -56,7 +56,7 @@ fn blocks_come_back_after_reopening() {
         assert_eq!(tier.head().written_back_epoch(), Epoch(3));
         for (upto, changed) in [(Some(Epoch(1)), 1), (None, 3)] {
             let mut places = vec![None; 500];
-            tier.load_places(upto, &mut |block, place| places[block.0 as usize] = place).await.unwrap();
+            tier.load_places(upto, &mut |block, _, place| places[block.0 as usize] = place).await.unwrap();
             let mut out = vec![0; BLOCK];
             for block in 0..400 {
                 let epoch = if block == 5 || block == 9 { changed } else { 1 };
@@ -64,7 +64,7 @@ fn blocks_come_back_after_reopening() {
                 assert!(out == content(block, epoch), "block {block}");
             }
         }
-        let missing = tier.load_places(Some(Epoch(2)), &mut |_, _| ()).await;
+        let missing = tier.load_places(Some(Epoch(2)), &mut |_, _, _| ()).await;
         assert!(matches!(missing, Err(CapacityError::NoSuchEpoch { .. })));
     });
 }
@@ -313,7 +313,7 @@ fn figures() {
             println!("table of {blocks} entries: {:.2} s", begin.elapsed().as_secs_f64());
         }
         let begin = Instant::now();
-        let told = tier.load_places(None, &mut |_, _| ()).await.unwrap();
+        let told = tier.load_places(None, &mut |_, _, _| ()).await.unwrap();
         println!("load {told} places: {:.2} s", begin.elapsed().as_secs_f64());
         let begin = Instant::now();
         let page = tier.diff(Some(Epoch(3)), Epoch(11), Some(BlockIndex(500_000)), 1000).await.unwrap();

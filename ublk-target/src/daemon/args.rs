@@ -1,0 +1,202 @@
+//! The command line, as a user and as the stock `ublk` tool give it.
+//!
+//! `ublk` reads `-n` and `-t` itself, letter by letter, before it runs us; so all that takes a value
+//! has a long name, none of which begins with `--n` or `--t` but the two.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::device::{DeviceOptions, ZeroCopy};
+
+/// Serves forerun volumes as block devices (/dev/ublkbN).
+#[derive(Parser, Debug)]
+#[command(name = "ublk.forerun", version)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Show a volume as a block device and serve it until it is stopped
+    Add(AddArgs),
+    /// Take over a device whose process has died
+    Recover(RecoverArgs),
+    /// Commands that need no device
+    #[command(flatten)]
+    Offline(Offline),
+    /// Show ublk devices
+    List {
+        /// Only this device
+        #[arg(short = 'n', long = "number", value_name = "ID")]
+        id: Option<u32>,
+        /// Also what the daemon noted about it
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Stop and delete a device
+    Del {
+        /// The device's number N in /dev/ublkbN
+        #[arg(short = 'n', long = "number", value_name = "ID", required_unless_present = "all")]
+        id: Option<u32>,
+        /// All devices that forerun serves or has served
+        #[arg(short, long, conflicts_with = "id")]
+        all: bool,
+        /// Also if it is mounted or held by another device
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Commands that need no device.
+#[derive(Subcommand, Debug)]
+pub enum Offline {
+    /// Format the tiers of a new volume
+    Create {
+        /// The volume's configuration
+        #[arg(long, value_name = "PATH")]
+        config_file: PathBuf,
+    },
+    /// Verify every checksum of a volume that is not in use; 0: sound, 5: damaged
+    Check(CheckArgs),
+}
+
+/// What `check` takes.
+#[derive(ClapArgs, Debug)]
+pub struct CheckArgs {
+    /// The volume's name
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["fast", "capacity"])]
+    pub volume: Option<String>,
+    /// A fast tier: device or file
+    #[arg(long, value_name = "PATH", conflicts_with = "volume")]
+    pub fast: Option<PathBuf>,
+    /// A capacity tier: directory
+    #[arg(long, value_name = "DIR", conflicts_with = "volume")]
+    pub capacity: Option<PathBuf>,
+    /// Findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `add` takes.
+#[derive(ClapArgs, Debug)]
+pub struct AddArgs {
+    /// The target's type, as `ublk add -t` gives it
+    #[arg(short = 't', long = "type", value_name = "TYPE", hide = true)]
+    pub target_type: Option<String>,
+    /// The volume's name
+    #[arg(long, value_name = "NAME")]
+    pub volume: String,
+    /// Show this snapshot of the volume, read-only
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
+    /// The device's number N in /dev/ublkbN; -1 for the first free one
+    #[arg(short = 'n', long = "number", value_name = "ID", default_value_t = -1, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(-1..))]
+    pub id: i32,
+    /// Queues, each with a thread; no more than CPUs are used
+    #[arg(short, long, value_name = "COUNT", default_value_t = 1)]
+    pub queues: u16,
+    /// Requests under way at once in each queue
+    #[arg(short, long, value_name = "COUNT", default_value_t = 128)]
+    pub depth: u16,
+    /// The most data a request has: a power of two from 65536 to 1048576 bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 512 * 1024)]
+    pub max_io_buf_bytes: u32,
+    /// Refuse a kernel without zero copy; else it is used where there is any
+    #[arg(short = 'z', long = "zerocopy", conflicts_with = "copy")]
+    pub zero_copy: bool,
+    /// Copy pages even where the kernel has zero copy
+    #[arg(long)]
+    pub copy: bool,
+    /// Where to say that the device is there: the stock `ublk` gives it
+    #[arg(long, value_name = "FD", hide = true, value_parser = clap::value_parser!(i32).range(0..))]
+    pub eventfd: Option<RawFd>,
+}
+
+/// What `recover` takes.
+#[derive(ClapArgs, Debug)]
+pub struct RecoverArgs {
+    /// The device's number N in /dev/ublkbN
+    #[arg(short = 'n', long = "number", value_name = "ID")]
+    pub id: u32,
+    /// Where to say that the device is there: the stock `ublk` gives it
+    #[arg(long, value_name = "FD", hide = true, value_parser = clap::value_parser!(i32).range(0..))]
+    pub eventfd: Option<RawFd>,
+}
+
+impl AddArgs {
+    /// What is shown: `VOLUME` or `VOLUME@SNAPSHOT`.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match &self.snapshot {
+            None => self.volume.clone(),
+            Some(snapshot) => format!("{}@{snapshot}", self.volume),
+        }
+    }
+
+    /// The device's options, unchecked.
+    #[must_use]
+    pub fn device_options(&self) -> DeviceOptions {
+        DeviceOptions {
+            id: u32::try_from(self.id).ok(),
+            queues: self.queues,
+            depth: self.depth,
+            io_buffer_bytes: self.max_io_buf_bytes,
+            zero_copy: match (self.zero_copy, self.copy) {
+                (true, _) => ZeroCopy::Required,
+                (_, true) => ZeroCopy::Never,
+                _ => ZeroCopy::WherePossible,
+            },
+            ..DeviceOptions::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(words: &str) -> Args {
+        Args::try_parse_from(words.split_whitespace()).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_ublk_gives_is_understood() {
+        let words = "ublk.forerun add -t forerun --volume v1 -n 3 -q 2 -d 64 --eventfd 7";
+        let Command::Add(add) = parse(words).command else { panic!("not add") };
+        assert_eq!((add.volume.as_str(), add.eventfd), ("v1", Some(7)));
+        let options = add.device_options();
+        assert_eq!((options.id, options.queues, options.depth), (Some(3), 2, 64));
+        assert_eq!(options.zero_copy, ZeroCopy::WherePossible);
+        let Command::Add(add) = parse("ublk.forerun add --volume v1 -n -1 -z").command else {
+            panic!("not add")
+        };
+        assert_eq!((add.device_options().id, add.device_options().zero_copy), (None, ZeroCopy::Required));
+        let Command::Recover(recover) = parse("ublk.forerun recover -n 5 --eventfd 4").command else {
+            panic!("not recover")
+        };
+        assert_eq!((recover.id, recover.eventfd), (5, Some(4)));
+    }
+
+    #[test]
+    fn bad_words_are_refused() {
+        for words in
+            ["add", "add --volume v -n -2", "del", "del -n 1 -a", "recover", "add --volume v -z --copy"]
+        {
+            let words = format!("ublk.forerun {words}");
+            assert!(Args::try_parse_from(words.split_whitespace()).is_err(), "{words}");
+        }
+    }
+}

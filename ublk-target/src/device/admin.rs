@@ -1,0 +1,208 @@
+//! Looking at devices and removing them, whoever serves them.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+
+use libublk::sys;
+use nix::libc;
+
+use super::control::Control;
+use super::error::DeviceError;
+use super::options::{DELETE_LIMIT, STOP_LIMIT};
+
+/// Where the kernel shows every ublk device.
+const CLASS_DIR: &str = "/sys/class/ublk-char";
+
+/// What state a device is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceState {
+    /// Added and not started, or stopped.
+    Dead,
+    /// Served.
+    Live,
+    /// Its process has died; requests wait for one that recovers it.
+    Quiesced,
+    /// Its process has died; requests fail.
+    FailIo,
+    /// One that this program does not know.
+    Unknown(u16),
+}
+
+impl fmt::Display for DeviceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dead => "DEAD",
+            Self::Live => "LIVE",
+            Self::Quiesced => "QUIESCED",
+            Self::FailIo => "FAIL_IO",
+            Self::Unknown(_) => "UNKNOWN",
+        })
+    }
+}
+
+impl From<u16> for DeviceState {
+    fn from(state: u16) -> Self {
+        match u32::from(state) {
+            sys::UBLK_S_DEV_DEAD => Self::Dead,
+            sys::UBLK_S_DEV_LIVE => Self::Live,
+            sys::UBLK_S_DEV_QUIESCED => Self::Quiesced,
+            sys::UBLK_S_DEV_FAIL_IO => Self::FailIo,
+            _ => Self::Unknown(state),
+        }
+    }
+}
+
+/// A ublk device, as the driver knows it.
+///
+/// Its text is the one that scripts parse: the state is the eleventh word of its line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceEntry {
+    /// N in `/dev/ublkbN`.
+    pub id: u32,
+    /// Queues.
+    pub queues: u16,
+    /// Requests under way at once in each.
+    pub depth: u16,
+    /// The logical block size, in bytes.
+    pub logical_block_bytes: u32,
+    /// The size, in sectors of 512 bytes.
+    pub sectors: u64,
+    /// The most data a request has, in bytes.
+    pub io_buffer_bytes: u32,
+    /// The process that serves it or did so last.
+    pub pid: i32,
+    /// UBLK_F_*.
+    pub flags: u64,
+    /// Its state.
+    pub state: DeviceState,
+    /// Major and minor numbers of `/dev/ublkcN`, then of `/dev/ublkbN`.
+    pub numbers: [u32; 4],
+    /// User and group that own it.
+    pub owner: (u32, u32),
+}
+
+impl fmt::Display for DeviceEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [char_major, char_minor, disk_major, disk_minor] = self.numbers;
+        writeln!(
+            f,
+            "dev id {}: nr_hw_queues {} queue_depth {} block size {} dev_capacity {}",
+            self.id, self.queues, self.depth, self.logical_block_bytes, self.sectors
+        )?;
+        writeln!(
+            f,
+            "\tmax rq size {} daemon pid {} flags 0x{:x} state {}",
+            self.io_buffer_bytes, self.pid, self.flags, self.state
+        )?;
+        write!(
+            f,
+            "\tublkc: {char_major}:{char_minor} ublkb: {disk_major}:{disk_minor} owner: {}:{}",
+            self.owner.0, self.owner.1
+        )
+    }
+}
+
+/// All ublk devices, by number.
+///
+/// # Errors
+/// The driver cannot be asked.
+pub fn list() -> Result<Vec<DeviceEntry>, DeviceError> {
+    let mut control = Control::open()?;
+    let mut ids: Vec<u32> = match std::fs::read_dir(CLASS_DIR) {
+        Ok(entries) => entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("ublkc")?.parse().ok())
+            .collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(DeviceError::Process { what: "reading /sys/class/ublk-char", source }),
+    };
+    ids.sort_unstable();
+    let mut devices = Vec::with_capacity(ids.len());
+    for id in ids {
+        match entry(&mut control, id) {
+            Ok(device) => devices.push(device),
+            // It went while we looked.
+            Err(DeviceError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(devices)
+}
+
+/// One ublk device.
+///
+/// # Errors
+/// There is none with this number, or the driver cannot be asked.
+pub fn list_one(id: u32) -> Result<DeviceEntry, DeviceError> {
+    entry(&mut Control::open()?, id)
+}
+
+fn entry(control: &mut Control, id: u32) -> Result<DeviceEntry, DeviceError> {
+    let info = control.info(id)?;
+    let params = control.params(id)?;
+    Ok(DeviceEntry {
+        id,
+        queues: info.queues,
+        depth: info.depth,
+        logical_block_bytes: 1u32.checked_shl(u32::from(params.logical_shift)).unwrap_or(0),
+        sectors: params.sectors,
+        io_buffer_bytes: info.io_buffer_bytes,
+        pid: info.pid,
+        flags: info.flags,
+        state: info.state.into(),
+        numbers: [params.char_major, params.char_minor, params.disk_major, params.disk_minor],
+        owner: (info.owner_uid, info.owner_gid),
+    })
+}
+
+/// Stops and deletes a device, and waits until it is gone.
+///
+/// One that is mounted or held is refused without `force`, and nothing is changed then.
+///
+/// # Errors
+/// There is none with this number, it is in use, or the driver does not answer in time.
+pub fn delete(id: u32, force: bool) -> Result<(), DeviceError> {
+    let mut control = Control::open()?;
+    control.info(id)?;
+    if !force {
+        // An exclusive open succeeds only where nobody else has one, as a mount does.
+        let path = format!("/dev/ublkb{id}");
+        match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Err(DeviceError::InUse(id)),
+            _ => {}
+        }
+    }
+    control.stop(id, STOP_LIMIT)?;
+    control.delete(id, DELETE_LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_what_scripts_parse() {
+        let device = DeviceEntry {
+            id: 3,
+            queues: 2,
+            depth: 128,
+            logical_block_bytes: 4096,
+            sectors: 2048,
+            io_buffer_bytes: 524_288,
+            pid: 140,
+            flags: 0x42,
+            state: DeviceState::from(1),
+            numbers: [239, 3, 259, 1],
+            owner: (0, 0),
+        };
+        let text = device.to_string();
+        let line = text.lines().find(|line| line.contains("state")).unwrap();
+        assert_eq!(line, "\tmax rq size 524288 daemon pid 140 flags 0x42 state LIVE");
+        assert_eq!(line.split_whitespace().nth(10), Some("LIVE"), "the eleventh word");
+        assert_eq!(line.split_whitespace().nth(6), Some("140"), "the seventh word");
+        assert!(
+            text.starts_with("dev id 3: nr_hw_queues 2 queue_depth 128 block size 4096 dev_capacity 2048\n")
+        );
+    }
+}

@@ -1,0 +1,429 @@
+//! A device's life: made or taken over, started, served until it is stopped, let go.
+//!
+//! A start that fails leaves nothing behind: the device is stopped and deleted again. A take-over
+//! that fails leaves the device as it was, to be tried again. Every wait has a limit, so that a broken
+//! queue, a backend that does not answer or a driver that hangs ends in a message.
+//!
+//! A crash of this process at any moment leaves a device that waits: its requests are kept by the
+//! driver and done again by whoever recovers it (or fail, once it is deleted).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use libublk::UblkFlags;
+use libublk::ctrl::UblkCtrl;
+use libublk::io::UblkDev;
+use libublk::sys;
+use nix::libc;
+
+use super::abi::DevInfo;
+use super::control::{Command, Control, SHORT};
+use super::descriptor::Limits;
+use super::dma::memory_alignment;
+use super::error::{DeviceError, io_error};
+use super::events::{Events, Stop};
+use super::features;
+use super::options::{
+    DELETE_LIMIT, DataPath, DeviceInfo, DeviceOptions, QueueInfo, START_LIMIT, STOP_LIMIT, ZeroCopy,
+};
+use super::params::params;
+use super::queue::{AbortOnPanic, Queue};
+use super::state_file::StateFile;
+use crate::request::Backend;
+
+/// Kept by the driver with each device of ours ("FORERUN", 1): tells ours from others'.
+const OURS: u64 = u64::from_be_bytes(*b"FORERUN\x01");
+/// How long queue threads may take to end once their device has stopped.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long the driver may take to notice that a device's process has died.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
+const RECOVERY_RETRY: Duration = Duration::from_millis(100);
+
+/// What the caller does once its device is there.
+pub type ReadyResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Makes a device, calls `ready` once it is there, and serves it until it is stopped.
+///
+/// Returns when the device takes no more requests and all have been answered: by [`Stop::request`], or
+/// by somebody's STOP_DEV (`ublk del`). The caller then closes what is behind the backend, and
+/// after that lets go of the device with [`Stopped::release`].
+///
+/// # Errors
+/// Any of [`DeviceError`]; no device is left then.
+pub fn run<B: Backend>(
+    options: &DeviceOptions,
+    backend: Arc<B>,
+    stop: &Stop,
+    ready: impl FnOnce(&DeviceInfo) -> ReadyResult,
+) -> Result<Stopped, DeviceError> {
+    options.check()?;
+    let mut control = Control::open()?;
+    let asked_flags = features::to_ask(options.zero_copy, control.features()?);
+    let asked = DevInfo {
+        queues: options.queues,
+        depth: options.depth,
+        io_buffer_bytes: options.io_buffer_bytes,
+        id: options.id.unwrap_or(u32::MAX),
+        pid: std::process::id() as i32,
+        flags: asked_flags,
+        server_flags: OURS,
+        ..DevInfo::default()
+    };
+    let info = control.add(asked, options.start_limit)?;
+    let mut start = Start::new(control, info, backend, stop, options.start_limit, false);
+    if options.zero_copy == ZeroCopy::Required && start.data_path() != DataPath::ZeroCopy {
+        start.undo();
+        return Err(DeviceError::NoZeroCopy);
+    }
+    start.asked_flags = asked_flags;
+    start.not_granted = features::not_granted(options.zero_copy, info.flags);
+    let alignment = start.backend.fast_tier().and_then(memory_alignment);
+    let alignment = alignment.filter(|_| start.data_path() == DataPath::ZeroCopy);
+    let limits = start.limits;
+    let params = params(limits.geometry, limits.read_only, info.io_buffer_bytes, alignment);
+    if let Err(error) = start.control.set_params(info.id, params) {
+        start.undo();
+        return Err(error);
+    }
+    start.go(("START_DEV", sys::UBLK_U_CMD_START_DEV), ready)
+}
+
+/// Takes over a device whose process has died, with its queues, depth and features as they are.
+///
+/// Requests that were under way are done again. Otherwise as [`run`].
+///
+/// # Errors
+/// Any of [`DeviceError`]; the device is left as it was, to be taken over later.
+pub fn recover<B: Backend>(
+    id: u32,
+    backend: Arc<B>,
+    stop: &Stop,
+    ready: impl FnOnce(&DeviceInfo) -> ReadyResult,
+) -> Result<Stopped, DeviceError> {
+    let started = Instant::now();
+    let mut control = Control::open()?;
+    let refuse = |why: String| Err(DeviceError::NotRecoverable { id, why });
+    let info = control.info(id)?;
+    if info.server_flags != OURS {
+        return refuse("it was not made by forerun".into());
+    }
+    if info.flags & features::RECOVERY != features::RECOVERY {
+        return refuse("it was made without recovery, which its kernel did not grant".into());
+    }
+    let shown = control.params(id)?.sectors * 512;
+    let size = backend.geometry().size_bytes();
+    if shown != size {
+        return refuse(format!("it shows {shown} bytes, and the volume has {size}: it is of another volume"));
+    }
+    loop {
+        let command = Command::new("START_USER_RECOVERY", sys::UBLK_U_CMD_START_USER_RECOVERY, id);
+        match control.send(command, SHORT, &|| true) {
+            Ok(_) => break,
+            Err(DeviceError::Command { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {
+                if started.elapsed() >= RECOVERY_LIMIT {
+                    return refuse(format!("its process {} still lives", info.pid));
+                }
+                thread::sleep(RECOVERY_RETRY);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let mut start = Start::new(control, info, backend, stop, START_LIMIT, true);
+    start.asked_flags = info.flags;
+    start.go(("END_USER_RECOVERY", sys::UBLK_U_CMD_END_USER_RECOVERY), ready)
+}
+
+/// A device that has been added or is being taken over, and is not started yet.
+struct Start<B> {
+    control: Control,
+    info: DevInfo,
+    backend: Arc<B>,
+    events: Arc<Events>,
+    limits: Limits,
+    limit: Duration,
+    until: Instant,
+    recovered: bool,
+    abandoned: Arc<AtomicBool>,
+    asked_flags: u64,
+    not_granted: Vec<&'static str>,
+    device: Option<Arc<UblkDev>>,
+    threads: Vec<JoinHandle<()>>,
+    cpus: Vec<Vec<usize>>,
+}
+
+impl<B: Backend> Start<B> {
+    fn new(
+        control: Control,
+        info: DevInfo,
+        backend: Arc<B>,
+        stop: &Stop,
+        limit: Duration,
+        recovered: bool,
+    ) -> Self {
+        let limits = Limits {
+            geometry: backend.geometry(),
+            read_only: backend.read_only(),
+            io_buffer_bytes: info.io_buffer_bytes,
+        };
+        Self {
+            control,
+            info,
+            backend,
+            events: Arc::clone(stop.events()),
+            limits,
+            limit,
+            until: Instant::now() + limit,
+            recovered,
+            abandoned: Arc::default(),
+            asked_flags: 0,
+            not_granted: Vec::new(),
+            device: None,
+            threads: Vec::new(),
+            cpus: Vec::new(),
+        }
+    }
+
+    fn data_path(&self) -> DataPath {
+        features::data_path(self.info.flags)
+    }
+
+    /// Starts the device, serves it, and undoes everything if that does not work.
+    fn go(
+        mut self,
+        start: (&'static str, u32),
+        ready: impl FnOnce(&DeviceInfo) -> ReadyResult,
+    ) -> Result<Stopped, DeviceError> {
+        let id = self.info.id;
+        let begun = self.begin(start).and_then(|info| {
+            info.log();
+            ready(&info).map_err(|source| DeviceError::Ready { id, source })
+        });
+        if let Err(error) = begun {
+            // Only a device that we made is ours to remove; and one taken over and running is left
+            // to the next, who finds it waiting once this process has ended.
+            if !self.recovered {
+                self.undo();
+            }
+            return Err(error);
+        }
+        let queues = self.info.queues;
+        self.events.wait(None, |state| state.stop || state.ended == queues);
+        let asked_to_stop = self.events.look(|state| state.stop && state.ended < queues);
+        if asked_to_stop {
+            tracing::info!(id, "stopping the device");
+            if let Err(error) = self.control.stop(id, STOP_LIMIT) {
+                // Somebody else may be stopping it: what counts is that the queues end.
+                tracing::warn!(id, %error, "the device could not be stopped");
+            }
+        }
+        if !self.events.wait(Some(Instant::now() + END_LIMIT), |state| state.ended == queues) {
+            let seconds = END_LIMIT.as_secs();
+            return Err(DeviceError::Deadline { command: "the end of the queue threads", id, seconds });
+        }
+        self.join();
+        Ok(Stopped { id, delete: asked_to_stop, control: self.control, device: self.device.take() })
+    }
+
+    fn begin(&mut self, (name, operation): (&'static str, u32)) -> Result<DeviceInfo, DeviceError> {
+        let id = self.info.id;
+        let queues = usize::from(self.info.queues);
+        let device = Arc::new(self.open()?);
+        self.device = Some(Arc::clone(&device));
+        for number in 0..self.info.queues {
+            let cpus = self.control.affinity(id, number)?;
+            self.cpus.push(cpus);
+            self.spawn(number, &device)?;
+        }
+        let settled = |state: &super::events::State| {
+            state.failure.is_some() || state.stop || state.ready.len() == queues
+        };
+        if !self.events.wait(Some(self.until), settled) {
+            return Err(self.late());
+        }
+        self.check()?;
+        let left = self.until.saturating_duration_since(Instant::now());
+        let events = Arc::clone(&self.events);
+        let wanted = || events.look(|state| state.failure.is_none() && !state.stop);
+        let command = Command::new(name, operation, id).data(u64::from(std::process::id()));
+        let sent = self.control.send(command, left, &wanted);
+        self.check()?;
+        match sent {
+            Ok(_) => Ok(self.describe()),
+            Err(DeviceError::Deadline { .. }) => Err(self.late()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A queue's failure or an early stop, if there was one.
+    fn check(&self) -> Result<(), DeviceError> {
+        let id = self.info.id;
+        self.events.look(|state| match state.failure.take() {
+            Some(failure) => Err(failure),
+            None if state.stop => Err(DeviceError::StoppedEarly(id)),
+            None => Ok(()),
+        })
+    }
+
+    fn late(&self) -> DeviceError {
+        DeviceError::StartLate { id: self.info.id, seconds: self.limit.as_secs() }
+    }
+
+    /// Opens the character device, through libublk.
+    fn open(&self) -> Result<UblkDev, DeviceError> {
+        let id = self.info.id;
+        let failed = |what| move |error| DeviceError::Process { what, source: io_error(error) };
+        let _quiet = StateFile::placeholder(id);
+        let control = UblkCtrl::new(None, id as i32, 0, 0, 0, 0, 0, UblkFlags::empty())
+            .map_err(failed("opening the control device again"))?;
+        let fast_tier = self.backend.fast_tier();
+        let prepare = |device: &mut UblkDev| {
+            if let Some(file) = fast_tier {
+                device.tgt.fds[1] = std::os::fd::AsRawFd::as_raw_fd(&file);
+                device.tgt.nr_fds = 2;
+            }
+            Ok(())
+        };
+        UblkDev::new("forerun".into(), prepare, &control).map_err(failed("opening the character device"))
+    }
+
+    fn spawn(&mut self, number: u16, device: &Arc<UblkDev>) -> Result<(), DeviceError> {
+        let device = Arc::clone(device);
+        let backend = Arc::clone(&self.backend);
+        let events = Arc::clone(&self.events);
+        let abandoned = Arc::clone(&self.abandoned);
+        let (limits, data_path) = (self.limits, self.data_path());
+        let cpus = self.cpus[usize::from(number)].clone();
+        let name = format!("ublk{}q{number}", self.info.id);
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            let _guard = AbortOnPanic;
+            let queue = Queue {
+                number,
+                device: &device,
+                backend: &*backend,
+                limits,
+                data_path,
+                cpus,
+                events: &events,
+                abandoned: &abandoned,
+            };
+            let result = queue.run();
+            let failure = result.err().map(|failure| queue.error(failure));
+            // What holds the character device open goes before the word is out.
+            drop(queue);
+            drop(device);
+            events.change(|state| {
+                state.ended += 1;
+                if let Some(failure) = failure {
+                    tracing::error!(error = %failure, "a queue ended early");
+                    state.fail(failure);
+                }
+            });
+        });
+        self.threads.push(thread.map_err(DeviceError::process("starting a queue's thread"))?);
+        Ok(())
+    }
+
+    fn describe(&self) -> DeviceInfo {
+        let mut ready = self.events.look(|state| state.ready.clone());
+        ready.sort_unstable();
+        let queue = |(number, tid): (u16, i32)| QueueInfo {
+            tid,
+            cpus: self.cpus.get(usize::from(number)).cloned().unwrap_or_default(),
+        };
+        DeviceInfo {
+            id: self.info.id,
+            pid: std::process::id() as i32,
+            geometry: self.limits.geometry,
+            read_only: self.limits.read_only,
+            queues: ready.into_iter().map(queue).collect(),
+            depth: self.info.depth,
+            io_buffer_bytes: self.info.io_buffer_bytes,
+            data_path: self.data_path(),
+            asked_flags: self.asked_flags,
+            granted_flags: self.info.flags,
+            not_granted: self.not_granted.clone(),
+            recovered: self.recovered,
+        }
+    }
+
+    /// Removes a device whose start failed, as far as the driver lets us, and logs what it does not.
+    fn undo(&mut self) {
+        let id = self.info.id;
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.events.look(|state| state.wakeups.iter().for_each(|wakeups| wakeups.wake_all()));
+        if let Err(error) = self.control.stop(id, SHORT) {
+            tracing::warn!(id, %error, "a device whose start failed could not be stopped");
+        }
+        let threads = self.threads.len();
+        let ended = |state: &super::events::State| usize::from(state.ended) == threads;
+        let result = if self.events.wait(Some(Instant::now() + END_LIMIT), ended) {
+            self.join();
+            self.device = None;
+            self.control.delete(id, DELETE_LIMIT)
+        } else {
+            self.control.delete_later(id)
+        };
+        match result {
+            Ok(()) => tracing::info!(id, "the device was removed again"),
+            Err(error) => tracing::warn!(id, %error, "a device whose start failed could not be removed"),
+        }
+    }
+
+    fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!(id = self.info.id, "a queue thread panicked");
+            }
+        }
+    }
+}
+
+/// A device that takes no more requests, and is still held by this process.
+#[must_use = "the device is held until it is released"]
+pub struct Stopped {
+    id: u32,
+    delete: bool,
+    control: Control,
+    device: Option<Arc<UblkDev>>,
+}
+
+impl Stopped {
+    /// The device's number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Lets go of the device. One that we were asked to stop is deleted; where somebody else stopped it,
+    /// they are waiting for this to delete it.
+    ///
+    /// # Errors
+    /// The delete was refused, or something has the device open; it goes when that closes it.
+    pub fn release(mut self) -> Result<(), DeviceError> {
+        self.device = None;
+        if !self.delete {
+            return Ok(());
+        }
+        match self.control.delete(self.id, DELETE_LIMIT) {
+            // Somebody else was faster.
+            Err(DeviceError::Command { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(DeviceError::Command { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl DeviceInfo {
+    fn log(&self) {
+        let Self { id, data_path, depth, not_granted, .. } = self;
+        let queues = self.queues.len();
+        if !not_granted.is_empty() {
+            tracing::warn!(id, ?not_granted, "the kernel did not grant all that was asked of it");
+        }
+        let action = if self.recovered { "taken over" } else { "started" };
+        tracing::info!(id, %data_path, queues, depth, "device {action}");
+    }
+}

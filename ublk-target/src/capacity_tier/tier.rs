@@ -195,8 +195,8 @@ impl<S: Store> CapacityTier<S> {
         Ok(())
     }
 
-    /// Tells every change up to the consistency point `upto` (all of them for `None`), oldest layer first; a later
-    /// one of the same block wins, `None` means that the block holds nothing. Gives the number of calls.
+    /// Tells every change up to the consistency point `upto` (all of them for `None`), oldest layer first, with the epoch
+    /// that made it; a later one of the same block wins, no place means that the block holds nothing. Gives the number of calls.
     ///
     /// # Errors
     /// An epoch at which no layer ends, a failing store, damage.

@@ -34,6 +34,10 @@ mod superblock;
 pub mod tier;
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 pub use commit::Commit;

@@ -74,11 +74,7 @@ impl Run {
     async fn reload_map(&mut self) {
         self.map.clear();
         let map = &mut self.map;
-<<<<<<< .merge_file_DXfa9J
-        let load = |block, _: Epoch, place: Option<Place>| {
-=======
         let load = |block, _, place: Option<Place>| {
->>>>>>> .merge_file_ZS7TE6
             match place {
                 Some(place) => map.insert(block, place),
                 None => map.remove(&block),

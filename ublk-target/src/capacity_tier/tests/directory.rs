@@ -359,6 +359,15 @@ fn a_full_disk() {
             }
         }
         assert_eq!(errors, 3);
+        assert!(path.join("RESERVE").exists(), "the reserve is for HEAD only");
+        // Not a byte is left.
+        let filler = std::fs::File::create(path.join("../filler")).unwrap();
+        for at in 0.. {
+            use std::os::unix::fs::FileExt;
+            if filler.write_all_at(&[1; 1024], at * 1024).and_then(|()| filler.sync_all()).is_err() {
+                break;
+            }
+        }
         let written = tier.head().written_back_epoch();
         drop(tier);
         assert!(CapacityTier::check(&path, &mut |_| ()).await.unwrap().is_clean());

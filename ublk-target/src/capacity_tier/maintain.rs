@@ -76,6 +76,9 @@ impl<S: Store> CapacityTier<S> {
         let _busy = Busy(&inner.maintaining);
         // First, so that what this step replaces is not deleted before its caller knows.
         let mut done = Maintained { deleted: inner.delete_due().await?, ..Maintained::default() };
+        if let Err(error) = inner.store.replenish().await {
+            tracing::debug!(%error, "no room is kept for HEAD");
+        }
         let head = self.head();
         let merge = choose_merge(&head, &inner.state.borrow().damaged, &inner.options, urgency);
         let stepped = if let Some(range) = merge {

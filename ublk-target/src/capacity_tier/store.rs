@@ -80,15 +80,27 @@ pub trait Store: 'static {
     /// The epochs that are leased now.
     fn leased(&self) -> io::Result<Vec<Epoch>>;
 
-    /// Writes a whole object, durably; gives the memory back.
+    /// Sees to it that HEAD can be replaced even when the store is full, where that takes room kept for it.
+    /// Called now and then; failing is no harm, there is just no room.
+    async fn replenish(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes a whole object, durably; gives the memory back. What was written of an object that failed is deleted at once: a
+    /// full store needs the room.
     async fn put(&self, name: ObjectName, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
         let mut upload = match self.begin_upload(name).await {
             Ok(upload) => upload,
             Err(error) => return (Err(error), bytes),
         };
-        match upload.append(bytes).await {
+        let (result, bytes) = match upload.append(bytes).await {
             (Ok(()), bytes) => (upload.finish().await, bytes),
             failed => failed,
+        };
+        if result.is_err() {
+            // Queued for deletion as well, so that a failure here is made up for.
+            let _ = self.delete(name).await;
         }
+        (result, bytes)
     }
 }

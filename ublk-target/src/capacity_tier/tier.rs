@@ -120,6 +120,9 @@ impl<S: Store> CapacityTier<S> {
         inner.update_head(take_numbers, |_| ()).await?;
         let tier = Self { inner, lease: None };
         tier.count_usage().await?;
+        if let Err(error) = tier.inner.store.replenish().await {
+            tracing::debug!(%error, "no room is kept for HEAD");
+        }
         Ok(tier)
     }
 

@@ -145,6 +145,20 @@ no_driver() {
     modprobe ublk_drv && await '[ -e /dev/ublk-control ]' && return $status
 }
 
+# A queue that waits costs nothing.
+idle() {
+    serve --volume /dev/vda || return
+    sleep 1
+    local before after
+    before=$(ticks) && sleep 2 && after=$(ticks)
+    echo "ticks of 10 ms: $before $after"
+    [ $((after - before)) -le 10 ] && done_with TERM
+}
+
+ticks() {
+    awk '{ print $14 + $15 }' "/proc/$daemon/stat"
+}
+
 id_in_use() {
     serve --volume /dev/vda -n 0 || return
     refused 'device id 0 is in use' add --volume /dev/vdb -n 0 || return
@@ -254,6 +268,7 @@ ok 'what was asked and granted is said' said_what
 ok 'copy where it is asked for' said_what --copy
 ok 'zero copy required' zero_copy_required
 ok 'limits of the block device' limits
+ok 'nothing is done when there is nothing to do' idle
 ok 'a whole life' good_life /dev/vda
 ok 'a whole life by copy' good_life /dev/vda --copy
 ok 'a whole life with 512-byte blocks' good_life /dev/vda,512 -q 2 -d 16

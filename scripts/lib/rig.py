@@ -5,10 +5,12 @@ Nothing here waits for ever: a program that does not end in time is killed, and 
 not end it (it may hang in the kernel) it is left behind and the caller is told.
 """
 
+import fcntl
 import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -19,6 +21,9 @@ IO_ERRORS = re.compile(
     r"|JBD2: .*(error|abort)|Remounting filesystem read-only|blocked for more than",
     re.IGNORECASE,
 )
+
+
+BLKRRPART = 0x125F
 
 
 class Failed(Exception):
@@ -235,6 +240,24 @@ def gone(pid):
 def quiet_umount(path):
     """Unmounts what may be mounted."""
     result(["umount", "-l", path], 60)
+
+
+def partition(device, start, sectors):
+    """Writes a partition table as disk images have it (MBR, one partition) and waits for the partition."""
+    entry = struct.pack("<B3sB3sII", 0, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", start, sectors)
+    with open(device, "r+b") as disk:
+        disk.seek(446)
+        disk.write(entry + bytes(48) + b"\x55\xaa")
+        disk.flush()
+        os.fsync(disk.fileno())
+        fcntl.ioctl(disk, BLKRRPART)
+    return partition_appears(device)
+
+
+def partition_appears(device):
+    name = f"{device}p1"
+    until(f"{name} to appear", 15, lambda: os.path.exists(name))
+    return name
 
 
 def drop_caches():

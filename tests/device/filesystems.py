@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from lab import BLOCK, MIB, equal, expect, files_are, run, test, until, write_files
-from rig import drop_caches
+from rig import drop_caches, partition, partition_appears
 
 
 def through_a_restart(lab, volume, make, fsck, *mount_options):
@@ -50,9 +50,7 @@ def partitions_of_512_byte_blocks(lab):
     volume = lab.volume("sectors", "512M", "128M", "--logical-block-size", "512")
     device = volume.add()
     equal(run(["blockdev", "--getss", device]).strip(), "512", "the logical block size")
-    run(["sfdisk", "-q", device], 60, text_in="label: dos\nstart=63, size=600001, type=83\n")
-    part = device + "p1"
-    until(f"{part} to appear", 15, lambda: os.path.exists(part))
+    part = partition(device, 63, 600001)
     equal(Path(f"/sys/class/block/{os.path.basename(part)}/start").read_text().strip(), "63", "the partition's start")
     run(["mkfs.ext4", "-q", "-b", "1024", part], 180)
     path = lab.mount(part)
@@ -61,7 +59,7 @@ def partitions_of_512_byte_blocks(lab):
     volume.delete()
     volume.check()
     equal(volume.add(), device, "the device after a restart")
-    until(f"{part} to appear", 15, lambda: os.path.exists(part))
+    partition_appears(device)
     run(["e2fsck", "-fn", part], 180)
     path = lab.mount(part)
     files_are(sums)

@@ -10,8 +10,10 @@
 //! DIR/leases/<8 hex epoch>    flock held shared by whoever reads a snapshot
 //! ```
 //! An object is written under its final name, then its file and its folder are synchronised: until HEAD
-//! names it nobody looks there, so a crash leaves a file that the next writer removes, whole or not. HEAD is written and
-//! synchronised under another name, compared, renamed, and the directory is synchronised: a crash leaves the old or
+//! names it nobody looks there, so a crash leaves a file that the next writer removes, whole or not. HEAD is
+//! written and
+//! synchronised under another name, compared, renamed, and the directory is synchronised: a crash leaves the
+//! old or
 //! the new one. Between compare and rename only the lock keeps others away, which is why a
 //! writer holds it for all its life.
 //!
@@ -210,7 +212,8 @@ impl Store for DirectoryStore {
         let limit = expected.iter().map(|head| head.len()).max().unwrap_or(0);
         let mut written = self.write_head(&temporary, new.clone()).await;
         if is_full(&written) && reserve::give_up(&self.path) {
-            // Deleting snapshots and merging begin with a HEAD: without room for it a full disk would stay full.
+            // Deleting snapshots and merging begin with a HEAD: without room for it a full disk would stay
+            // full.
             written = self.write_head(&temporary, new).await;
         }
         let compared = match written {

@@ -1,7 +1,9 @@
 //! Room kept in a capacity directory, so that a full disk can be emptied again.
 //!
-//! Giving space back begins with writing: a HEAD without the snapshot, then a table for the merged layers. The reserve
-//! is a file of allocated blocks that is given up when HEAD does not find room, and made anew once there is plenty.
+//! Giving space back begins with writing: a HEAD without the snapshot, then a table for the merged layers.
+//! The reserve
+//! is a file of allocated blocks that is given up when HEAD does not find room, and made anew once there is
+//! plenty.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

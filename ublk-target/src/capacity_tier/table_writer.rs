@@ -1,6 +1,7 @@
 //! Writing a layer's table into the store, entry by entry, in bounded memory (256 KiB and a page).
 //!
-//! Until [`TableWriter::finish`] has returned, and HEAD names the layer, the object is nobody's: dropped or failed,
+//! Until [`TableWriter::finish`] has returned, and HEAD names the layer, the object is nobody's: dropped or
+//! failed,
 //! it is queued for deletion.
 
 use std::io;

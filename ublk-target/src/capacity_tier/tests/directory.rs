@@ -241,7 +241,8 @@ fn a_full_or_read_only_directory_is_told() {
     });
 }
 
-/// Figures, not a test: `cargo test --workspace --lib -- --ignored --nocapture capacity_tier::tests::directory::figures`.
+/// Figures, not a test: `cargo test --workspace --lib -- --ignored --nocapture
+/// capacity_tier::tests::directory::figures`.
 #[test]
 #[ignore = "prints throughput; run by hand"]
 fn figures() {
@@ -254,7 +255,8 @@ fn figures() {
     tokio_uring::start(async {
         CapacityTier::create(&path, VOLUME, big).await.unwrap();
         let tier = Rc::new(CapacityTier::open_writer(&path, VOLUME, big).await.unwrap());
-        let kinds: [(&str, fn(u32) -> Vec<u8>); 3] = [
+        type Make = fn(u32) -> Vec<u8>;
+        let kinds: [(&str, Make); 3] = [
             ("incompressible", |block| content(block * 3, 1)),
             ("a quarter noise", |block| content(block * 3 + 1, 1)),
             ("zeros", |_| vec![0; BLOCK]),

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from postgres import AUDIT, BANK, NIGHT, Postgres, bench_counts  # noqa: E402
+from postgres import AUDIT, BANK, NIGHT, SETTLE, Postgres, bench_counts  # noqa: E402
 from replay import Device, Trace  # noqa: E402
 from rig import Failed, Forerun, Job, Kernel, drop_caches, last_lines, quiet_umount, run, until  # noqa: E402
 
@@ -29,9 +29,10 @@ VOLUME = "demo"
 TRACE_VOLUME = "trace"
 SHIFT_SECONDS = 6  # of transactions in each round
 EPOCHS_MIN = 20
-HORIZON = 2  # epochs
+HORIZON = 1  # epochs
+SYNC_SECONDS = 120  # longer than a round: each ends with a snapshot
 SHIFTS = ("morning", "noon", "evening", "night")
-SHIFT_ACCOUNTS = 16_000  # of each day shift
+SHIFT_ACCOUNTS = 32_000  # of each day shift
 TRACE_EPOCHS = 24
 TRACE_EPOCH_SECONDS = 6  # at most, of replay
 TRAINER_SECONDS = 8  # at most, until it has learned an epoch of the trace
@@ -208,7 +209,7 @@ class Demo:
         size = [] if self.options.fast_disk else ["--fast-size", "1G"]
         self.forerun(
             "create", VOLUME, "--size", "2G", "--fast", fast, *size, "--capacity", capacity / VOLUME,
-            "--sync-interval", 20, "--horizon", HORIZON,
+            "--sync-interval", SYNC_SECONDS, "--horizon", HORIZON,
         )  # fmt: skip
         self.at_end(self.stop_trainer, VOLUME)
         self.at_end(self.remove_volume, VOLUME)
@@ -221,7 +222,7 @@ class Demo:
         self.result |= {"device": self.device, "transfer_mode": volume["transfer_mode"]}
 
         title("ext4 and PostgreSQL on it")
-        run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.device], 180)
+        run(["mkfs.ext4", "-q", "-J", "size=16", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.device], 180)
         self.mount.mkdir()
         run(["mount", self.device, self.mount])
         self.at_end(quiet_umount, self.mount)
@@ -268,15 +269,21 @@ class Demo:
             self.database.sql(NIGHT, 120)
             self.database.sql("vacuum ledger", 120)
             return name, None
-        low = 1 + SHIFT_ACCOUNTS * (number % len(SHIFTS))
-        return name, self.database.bench(BANK, SHIFT_SECONDS, low=low, high=low + SHIFT_ACCOUNTS - 1)
+        low, high = self.accounts(number)
+        return name, self.database.bench(BANK, SHIFT_SECONDS, low=low, high=high)
 
-    def end_of_shift(self, job):
+    def accounts(self, number):
+        low = 1 + SHIFT_ACCOUNTS * (number % len(SHIFTS))
+        return low, low + SHIFT_ACCOUNTS - 1
+
+    def end_of_shift(self, number, job):
         done = (0, 0)
         if job is not None:
             done = bench_counts(job.succeed(150))
             if done[1]:
                 raise Failed(f"{done[1]} transactions failed:\n{last_lines(job.text())}")
+            low, high = self.accounts(number)
+            self.database.sql(SETTLE.format(low=low, high=high), 120)
         self.database.sql("checkpoint", 150)
         return done[0]
 
@@ -286,12 +293,12 @@ class Demo:
         if during:
             time.sleep(1)
             during()
-        transactions = self.end_of_shift(job)
+        transactions = self.end_of_shift(number, job)
         name = f"r{number:02d}-{shift}"
         answer = self.forerun.json("snapshot", "create", VOLUME, name, "--horizon", HORIZON)
         snapshot = answer["snapshot"]
         self.counters.look()
-        changed = snapshot["added_blocks"] + snapshot["modified_blocks"] + snapshot["deleted_blocks"]
+        changed = self.changed(VOLUME, name)
         self.rounds.append(
             Round(
                 number, shift, snapshot["epoch"], name, changed, answer["predictions_above_threshold"],
@@ -300,6 +307,17 @@ class Demo:
             )
         )  # fmt: skip
         self.show_round(transactions)
+
+    def changed(self, volume, name):
+        """The blocks that a snapshot's epoch changed; known when its last writes have come to their end."""
+        deadline = time.monotonic() + 5
+        while True:
+            listed = self.forerun.json("snapshot", "list", volume)["snapshots"]
+            snapshot = next(snapshot for snapshot in listed if snapshot["name"] == name)
+            count = snapshot["added_blocks"] + snapshot["modified_blocks"] + snapshot["deleted_blocks"]
+            if count or time.monotonic() > deadline:
+                return count
+            time.sleep(0.2)
 
     def show_round(self, transactions):
         this = self.rounds[-1]
@@ -377,7 +395,9 @@ class Demo:
 
     def fio_done(self, job):
         try:
-            done = json.loads((self.work / "logs" / "stress.json").read_text())["jobs"][0]
+            text = (self.work / "logs" / "stress.json").read_text()
+            # Notes may come before it.
+            done = json.loads(text[text.index("{") :])["jobs"][0]
             return f"fio: {done['read']['total_ios'] + done['write']['total_ios']} requests, {done['total_err']} errors"
         except (OSError, ValueError, KeyError, IndexError):
             return f"fio's report cannot be read:\n{last_lines(job.text())}"
@@ -514,7 +534,7 @@ class Demo:
                 counters[name] - before
                 for name, before in (("reservations_made", made), ("reservations_used", used), ("redirects", redirects))
             )
-            changed = snapshot["added_blocks"] + snapshot["modified_blocks"] + snapshot["deleted_blocks"]
+            changed = self.changed(TRACE_VOLUME, snapshot["name"])
             hit = f"{100 * used / redirects:3.0f} %" if redirects else "   - "
             prefetch = status["prefetch"]
             say(f"{snapshot['epoch']:5d}  {len(epoch):8d}  {changed:7d}  {made:8d}  {used:6d}  {hit}  {prefetch['precision']:9.2f}"

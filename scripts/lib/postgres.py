@@ -26,6 +26,7 @@ wal_recycle = on
 max_wal_size = 64MB
 min_wal_size = 32MB
 checkpoint_timeout = 30min
+wal_compression = lz4
 jit = off
 autovacuum_naptime = 5min
 log_min_messages = warning
@@ -54,6 +55,9 @@ commit;
 """
 
 AUDIT = "insert into audit (note) values (repeat('forerun ', 40));\n"
+
+# What ends a shift: one account in eighteen of its range, so that each page of it is written.
+SETTLE = "update pgbench_accounts set filler = to_char(now(), 'HH24:MI:SS') where aid between {low} and {high} and aid % 18 = 0;"
 
 NIGHT = "update ledger set total = total + 1;"
 

@@ -112,7 +112,10 @@ impl Served {
         let snapshot = self.snapshot.as_ref().map(ToString::to_string);
         DeviceRecord { dev_id: info.id, pid, snapshot }
             .store(&files.device_file(self.snapshot.as_ref()))
-            .context("noting the device")
+            .context("noting the device")?;
+        // Without a service manager there is nobody to tell, and that is no failure.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        Ok(())
     }
 
     /// Ends the API, closes the volume in order, and forgets the device.

@@ -1,6 +1,8 @@
 //! The whole engine in this process, on real files and through io_uring, without any ublk: requests,
 //! snapshots, write-back, kill and clean stop, and the offline check of every damaged byte.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -293,7 +295,7 @@ fn small_writes_on_a_volume_of_512_byte_blocks() {
             1 => 2,
             15 | 16 => 3,
             129 => 4,
-            0..128 => 1,
+            0..=127 => 1,
             _ => 0,
         };
         assert!(all_are(bytes, expected), "sector {sector}");

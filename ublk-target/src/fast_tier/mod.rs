@@ -11,6 +11,7 @@
 //!                                   page, layout, superblock, device
 //! ```
 
+pub mod check;
 mod checkpoint;
 mod checkpointer;
 mod commit;
@@ -35,6 +36,8 @@ pub mod tier;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

@@ -65,7 +65,7 @@ impl Source for Files {
         std::thread::spawn(move || {
             for (done, waker) in work {
                 // Sometimes while the queue is awake, sometimes after it has gone to sleep.
-                if Arc::as_ptr(&done) as usize / 64 % 4 == 0 {
+                if (Arc::as_ptr(&done) as usize / 64).is_multiple_of(4) {
                     std::thread::sleep(Duration::from_micros(200));
                 }
                 done.store(true, Ordering::Release);
@@ -153,7 +153,7 @@ impl Backend for LoopFile {
                 let buffer = AlignedBuffer::zeroed(4096);
                 let mut other = pin!(io.read_fast(0, buffer));
                 poll_fn(|context| Poll::Ready(other.as_mut().poll(context).is_ready())).await;
-                if self.count.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+                if self.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
                     return Ok(());
                 }
             }

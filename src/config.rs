@@ -1,1 +1,27 @@
 //! Where a volume's files are and how it is configured.
+//!
+//! A volume is known by its [`VolumeName`]. What has to survive a reboot is in the state directory
+//! (`$FORERUN_STATE_DIR`, else `/var/lib/forerun`), what lives as long as its processes in the run
+//! directory (`$FORERUN_RUN_DIR`, else `/run/forerun`); [`Paths`] knows every file in both.
+//!
+//! Always true: a name that was accepted is one path component and leads nowhere else; a
+//! configuration that was loaded has been checked whole; a crash while one is stored leaves the old
+//! file or the new one.
+
+mod atomic_file;
+mod device_record;
+mod name;
+mod paths;
+mod size;
+mod volume;
+
+pub use atomic_file::replace_file;
+pub use device_record::DeviceRecord;
+pub use name::{NAME_BYTES_MAX, NameError, SnapshotName, VolumeName};
+pub use paths::{
+    DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, Paths, RUN_DIR_VARIABLE, STATE_DIR_VARIABLE, VolumePaths,
+};
+pub use size::{SizeError, format_size, parse_size};
+pub use volume::{
+    CapacityTierConfig, ConfigError, FORMAT_VERSION, FastTierConfig, SyncInterval, ValueError, VolumeConfig,
+};

@@ -9,3 +9,4 @@ pub mod config;
 pub mod geometry;
 pub mod prediction;
 pub mod prediction_table;
+pub mod utc;

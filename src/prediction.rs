@@ -103,6 +103,14 @@ impl Threshold {
         self.0
     }
 
+    /// The value with as many decimals as it was given with: 0.7, not 0.699999988079071.
+    ///
+    /// For files, messages and the API, where people compare it with what they typed.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        self.0.to_string().parse().unwrap_or(f64::from(self.0))
+    }
+
     /// Whether a prediction of this probability is acted on.
     #[must_use]
     pub fn admits(self, probability: Probability) -> bool {

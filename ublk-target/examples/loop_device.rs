@@ -44,11 +44,15 @@ struct LoopFile {
 impl Source for Files {
     type Backend = LoopFile;
 
+    fn ready(&self, _: &Arc<LoopFile>, _: &ublk_target::device::DeviceInfo) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     fn paths(&self, volume: &str) -> Vec<PathBuf> {
         vec![volume.split(',').next().unwrap_or_default().into()]
     }
 
-    fn open(&self, volume: &str) -> anyhow::Result<Arc<LoopFile>> {
+    fn open(&self, volume: &str, _take_over: bool) -> anyhow::Result<Arc<LoopFile>> {
         let mut words = volume.split(',').map(str::to_owned);
         let path = words.next().unwrap_or_default();
         let ways: Vec<String> = words.collect();
@@ -178,5 +182,5 @@ impl Backend for LoopFile {
 }
 
 fn main() -> ExitCode {
-    daemon::main(&Files)
+    daemon::main(&Files, |_| anyhow::bail!("a loop device knows only add, recover, list and del"))
 }

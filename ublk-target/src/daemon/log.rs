@@ -55,7 +55,7 @@ pub(super) fn failure(text: &str) {
 /// Sends one message; there is nobody to tell if that fails.
 fn send(priority: u8, text: &str) {
     let text = text.trim_end();
-    let end = (0..=text.len().min(LINE_LIMIT_BYTES)).rev().find(|end| text.is_char_boundary(*end));
+    let end = (0..=LINE_LIMIT_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     let text = &text[..end.unwrap_or(0)];
     let line = format!("<{priority}>ublk.{}[{}]: {text}", super::TARGET_NAME, std::process::id());
     let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(line.as_bytes(), SYSLOG_SOCKET));

@@ -1,1 +1,273 @@
 //! The volume engine: map, slots, layers, plan and commit.
+//!
+//! Everything here but [`engine`] is in memory: a request is planned, its I/O is done by somebody else, the
+//! plan is committed. Queue threads meet background work only in here.
+//!
+//! ```text
+//! request -> read.rs / write.rs / discard.rs : plan  -> I/O (handle.rs) -> commit
+//!                     |
+//!    index + slots (fast tier)   place_map (capacity tier)   layers (epochs)   allocator
+//!                     ^
+//! background -> seal.rs, write_back.rs, promote.rs, evict.rs, reserve.rs
+//! ```
+//!
+//! Always true, and checked by the tests against a plain byte array:
+//! - a read sees the newest completed write of each sub-block;
+//! - what a slot of a sealed layer holds does not change, but for sub-blocks filled from below;
+//! - every change of the map was appended to the log before the request that made it completes.
+
+mod allocator;
+mod discard;
+mod evict;
+mod facts;
+pub mod handle;
+mod index;
+pub mod layers;
+mod place_map;
+mod promote;
+mod read;
+mod recover;
+mod reserve;
+mod seal;
+mod shard;
+pub mod slots;
+pub mod stats;
+mod wait;
+mod write;
+mod write_back;
+
+#[cfg(test)]
+mod model_tests;
+
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, Geometry, SlotId, SubBlockMask};
+
+use crate::fast_tier::delta::{Delta, Holds};
+use crate::fast_tier::log::{DeltaLog, LogPosition};
+use allocator::Allocator;
+use index::Index;
+use layers::Layers;
+pub use place_map::PlaceMap;
+use shard::Shard;
+use slots::{ADDED, Below, SlotTable};
+
+pub use discard::DiscardOutcome;
+pub use evict::Evicted;
+pub use promote::{FillTicket, PromoteTicket};
+pub use read::{Piece, ReadHit, ReadPlan, Source};
+pub use recover::{Recovered, RecoveredLayer, Recovery};
+pub use reserve::Reservation;
+pub use seal::SealError;
+pub use stats::Stats;
+pub use wait::Room;
+pub use write::{NotYet, WriteHit, WriteTicket};
+pub use write_back::LayerBlock;
+
+/// Locks of the slow path, at most.
+const SHARDS_MAX: u32 = 1024;
+
+/// Takes a lock whose holder may have panicked: every critical section here leaves sound state at
+/// each step, and a target that stops serving would lose more than one that goes on.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A part of a request that lies within one block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The block.
+    pub block: BlockIndex,
+    /// Where the part begins in the block, in bytes.
+    pub start: u32,
+    /// How long it is, in bytes; at least 1.
+    pub len: u32,
+}
+
+impl Span {
+    /// The sub-blocks the span touches, whole or in part.
+    #[must_use]
+    pub fn touched(self) -> SubBlockMask {
+        SubBlockMask::touched(self.start.into(), self.len.into())
+    }
+
+    /// The sub-blocks the span covers wholly.
+    #[must_use]
+    pub fn covered(self) -> SubBlockMask {
+        SubBlockMask::covered(self.start.into(), self.len.into())
+    }
+
+    /// Cuts `len` bytes at `offset` of a volume into spans, in order.
+    pub fn cut(offset: u64, len: u64) -> impl Iterator<Item = Self> {
+        let end = offset + len;
+        let mut at = offset;
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let start = at % BLOCK_BYTES;
+            let len = (BLOCK_BYTES - start).min(end - at);
+            let block = BlockIndex((at / BLOCK_BYTES) as u32);
+            at += len;
+            Some(Self { block, start: start as u32, len: len as u32 })
+        })
+    }
+}
+
+/// The map of a volume and all that is known of its slots and layers.
+pub struct Volume {
+    geometry: Geometry,
+    slots: SlotTable,
+    index: Index,
+    shards: Box<[Mutex<Shard>]>,
+    places: PlaceMap,
+    layers: Layers,
+    allocator: Allocator,
+    eviction: Mutex<evict::Queues>,
+    log: Arc<dyn DeltaLog>,
+    /// The newest epoch that is wholly on the capacity tier.
+    written_back: AtomicU32,
+    /// Blocks that hold something.
+    mapped: AtomicU64,
+    /// Slots held for blocks that are expected to be written.
+    reserved: AtomicU32,
+    /// Deletions in live layers.
+    deletions: AtomicU64,
+    room: Room,
+    stats: Stats,
+}
+
+impl Volume {
+    /// An empty volume over `slots` free slots, with its first epoch open.
+    pub fn new(geometry: Geometry, slots: u32, log: Arc<dyn DeltaLog>, opened_us: u64) -> Self {
+        let volume = Self::bare(geometry, slots, log, Epoch::FIRST, opened_us);
+        for slot in 0..slots {
+            volume.allocator.give(&volume.slots, SlotId(slot));
+        }
+        volume
+    }
+
+    /// A volume whose slots are in no list yet.
+    fn bare(geometry: Geometry, slots: u32, log: Arc<dyn DeltaLog>, open: Epoch, opened_us: u64) -> Self {
+        let shards = SHARDS_MAX.min(slots);
+        Self {
+            geometry,
+            slots: SlotTable::new(slots),
+            index: Index::new(slots, shards),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            places: PlaceMap::new(geometry.blocks()),
+            layers: Layers::new(open, opened_us),
+            allocator: Allocator::new(),
+            eviction: Mutex::new(evict::Queues::new(slots)),
+            log,
+            written_back: AtomicU32::new(open.0 - 1),
+            mapped: AtomicU64::new(0),
+            reserved: AtomicU32::new(0),
+            deletions: AtomicU64::new(0),
+            room: Room::default(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// The volume's shape.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The live layers.
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    /// What has been counted since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Where requests wait for a free slot.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// The journal's end that the engine writes to.
+    pub fn log(&self) -> &dyn DeltaLog {
+        &*self.log
+    }
+
+    /// All slots of the fast tier.
+    pub fn slot_count(&self) -> u32 {
+        self.slots.len()
+    }
+
+    /// Slots that can be taken now.
+    pub fn free_slots(&self) -> u32 {
+        self.allocator.free()
+    }
+
+    /// Slots that become free with the journal's next commit.
+    pub fn limbo_slots(&self) -> u32 {
+        self.allocator.in_limbo()
+    }
+
+    /// Slots held for blocks that are expected to be written.
+    pub fn reserved_slots(&self) -> u32 {
+        self.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Deletions in live layers; from as many as there are slots on, discards wait for write-back, since the
+    /// fast tier's checkpoint has room for so many.
+    pub fn live_deletions(&self) -> u64 {
+        self.deletions.load(Ordering::Relaxed)
+    }
+
+    /// Blocks that hold something.
+    pub fn mapped_blocks(&self) -> u64 {
+        self.mapped.load(Ordering::Relaxed)
+    }
+
+    /// The newest epoch that is wholly on the capacity tier; 0 for none.
+    pub fn written_back(&self) -> Epoch {
+        Epoch(self.written_back.load(Ordering::SeqCst))
+    }
+
+    /// The block's place on the capacity tier; what is newer is not looked at.
+    pub fn place(&self, block: BlockIndex) -> Option<NonZeroU64> {
+        self.places.get(block)
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "`Index::shard` is below the number of shards")]
+    fn shard(&self, block: BlockIndex) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[self.index.shard(block)])
+    }
+
+    /// Appends what a slot now holds to the log. `epoch` is the slot's layer's, or for clean data the
+    /// newest epoch at whose end it was current.
+    fn log_holds(&self, slot: SlotId, block: BlockIndex, epoch: Epoch) -> LogPosition {
+        self.log.append(&Delta::Holds(self.holds(slot, block, epoch)))
+    }
+
+    fn holds(&self, slot: SlotId, block: BlockIndex, epoch: Epoch) -> Holds {
+        let record = self.slots.at(slot);
+        let bits = record.bits();
+        Holds {
+            slot,
+            block,
+            epoch,
+            valid: bits.valid,
+            dirty: bits.dirty,
+            added: record.has(ADDED),
+            over_zero: record.below() == Below::Zero,
+        }
+    }
+
+    /// Gives slots whose freeing has become durable to whoever waits for one.
+    pub fn reclaim(&self) -> u32 {
+        let moved = self.allocator.reclaim(&self.slots, self.log.durable());
+        if moved > 0 {
+            self.room.wake_all();
+        }
+        moved
+    }
+}

@@ -1,0 +1,53 @@
+//! The commands, one file each, and what they share.
+
+mod add;
+pub mod args;
+mod chain;
+mod check;
+mod client;
+mod completions;
+mod create;
+mod devices;
+mod diff;
+pub mod failure;
+mod history;
+mod launch;
+mod list;
+mod output;
+mod programs;
+mod recover;
+mod remove;
+mod snapshot;
+mod status;
+mod status_page;
+mod table;
+mod threshold;
+mod trainer;
+
+use args::{Arguments, ChainCommand, Command, SnapshotCommand};
+use forerun::config::Paths;
+
+/// Does what was asked for.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let paths = Paths::from_env();
+    match arguments.command {
+        Command::Create(options) => create::run(&paths, options),
+        Command::Add(options) => add::run(&paths, &options),
+        Command::List(options) => list::run(&paths, &options),
+        Command::Del(options) => remove::run(&paths, &options),
+        Command::Recover(options) => recover::run(&paths, &options),
+        Command::Snapshot { command } => match command {
+            SnapshotCommand::Create(options) => snapshot::create(&paths, options),
+            SnapshotCommand::List(options) => snapshot::list(&paths, &options),
+            SnapshotCommand::Delete(options) => snapshot::delete(&paths, &options),
+            SnapshotCommand::Diff(options) => diff::run(&paths, options),
+            SnapshotCommand::Attach(options) => snapshot::attach(&paths, &options),
+        },
+        Command::Status(options) => status::run(&paths, &options),
+        Command::Threshold(options) => threshold::run(&paths, &options),
+        Command::Chain { command: ChainCommand::List(options) } => chain::list(&paths, &options),
+        Command::History(options) => history::run(&paths, &options),
+        Command::Check(options) => check::run(&paths, &options),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}

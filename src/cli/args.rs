@@ -1,0 +1,439 @@
+//! What can be typed, and the help for it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use forerun::config::{SnapshotName, VolumeName, parse_size};
+
+use super::devices::DeviceRef;
+
+/// A Linux block volume that sees writes coming.
+///
+/// A volume is a block device (/dev/ublkbN) whose hot data is on a fast tier (an NVMe device or a file)
+/// and whose history is on a capacity tier (a directory). It is snapshotted at no cost, and room for
+/// the writes that its trainer predicts is made before they come.
+#[derive(Parser, Debug)]
+#[command(
+    name = "forerun",
+    version,
+    max_term_width = 100,
+    after_help = "Begin with `forerun help create`, then `forerun help add`.",
+    after_long_help = "\
+Examples:
+  # A volume of 100 GiB with its hot data on an NVMe partition, its history on a hard disk
+  forerun create data --size 100G --fast /dev/nvme0n1p3 --capacity /srv/forerun/data
+  forerun add data                       # prints the device, for instance /dev/ublkb0
+  mkfs.ext4 /dev/ublkb0
+
+  forerun snapshot create data monday    # at once, under load
+  forerun status data --watch
+  forerun del data                       # stops it; `forerun add data` brings it back as it was
+
+Exit codes:
+  0  done
+  1  failed, for the reason printed
+  2  wrong usage, or a value that was refused; the message names the allowed range
+  3  no such volume, snapshot or device
+  4  the volume is not running
+  5  `check` found damage
+
+Environment:
+  FORERUN_STATE_DIR  where volumes are configured (/var/lib/forerun)
+  FORERUN_RUN_DIR    where running volumes have their sockets and logs (/run/forerun)
+  FORERUN_LIBEXEC    where ublk-target and forerun-trainer are, if not beside this program"
+)]
+pub struct Arguments {
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make a new volume: format its tiers and note its configuration
+    Create(CreateOptions),
+    /// Start a volume and show its device
+    Add(AddOptions),
+    /// List the volumes and their devices
+    List(ListOptions),
+    /// Stop a volume's device; its data stays
+    Del(DelOptions),
+    /// Take over the device of a target that died
+    Recover(RecoverOptions),
+    /// Make, list, delete, compare and attach snapshots
+    Snapshot {
+        /// What to do.
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+    /// Show how a volume, its tiers and its predictions do
+    Status(StatusOptions),
+    /// Set the probability from which a prediction is acted on
+    Threshold(ThresholdOptions),
+    /// Show the chains of alike epochs
+    Chain {
+        /// What to do.
+        #[command(subcommand)]
+        command: ChainCommand,
+    },
+    /// Show all snapshots with time, data size and change rate
+    History(HistoryOptions),
+    /// Verify every checksum of a stopped volume's tiers
+    Check(CheckOptions),
+    /// Print a shell's completions
+    #[command(after_help = "Example: forerun completions bash > /etc/bash_completion.d/forerun")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// On or off.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// Options of `create`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Sizes are powers of 1024: 64M, 64MiB, 10G, 1T, or plain bytes.
+
+Examples:
+  forerun create data --size 100G --fast /dev/nvme0n1p3 --capacity /srv/forerun/data
+  forerun create try --size 1G --fast /tmp/fast.img --fast-size 256M --capacity /tmp/capacity")]
+pub struct CreateOptions {
+    /// The volume's name: 1 to 63 characters of a-z 0-9 . _ -
+    pub volume: VolumeName,
+    /// The size it shows, 64M to 64T, a multiple of 64K; nothing is set aside for it
+    #[arg(long, value_parser = parse_size)]
+    pub size: u64,
+    /// The fast tier: a block device or a file. What it holds is overwritten
+    #[arg(long, value_name = "PATH")]
+    pub fast: PathBuf,
+    /// The size of the fast tier's file; needed when the file is not there yet
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub fast_size: Option<u64>,
+    /// The capacity tier: a directory, made when it is not there
+    #[arg(long, value_name = "DIR")]
+    pub capacity: PathBuf,
+    /// The smallest request in bytes; 512 for disk images with 512-byte partition tables
+    #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = ["512", "4096"])]
+    pub logical_block_size: String,
+    /// Seconds after which changes begin to move to the capacity tier, 1 to 3600
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub sync_interval: u32,
+    /// Whether predictions are acted on
+    #[arg(long, value_name = "on|off", default_value = "on", hide_possible_values = true)]
+    pub prediction: Switch,
+    /// The probability from which a prediction is acted on, 0.05 to 1
+    #[arg(long, value_name = "P", default_value_t = 0.5)]
+    pub threshold: f64,
+    /// How many epochs ahead is predicted, 1 to 64
+    #[arg(long, value_name = "EPOCHS", default_value_t = 1)]
+    pub horizon: u32,
+    /// Print the configuration as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options that shape a device, as those of ublk.
+#[derive(Args, Debug, Clone, Default)]
+pub struct DeviceOptions {
+    /// The device's number N in /dev/ublkbN; without it the first free one
+    #[arg(short = 'n', long = "number", value_name = "ID", value_parser = clap::value_parser!(u32).range(..1 << 20))]
+    pub number: Option<u32>,
+    /// Queues, 1 to 64, each with a thread of its own
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: Option<u16>,
+    /// Requests under way in each queue, 1 to 1024
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub depth: Option<u16>,
+    /// Stay in the foreground, with all messages on standard error
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+/// Options of `add`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  forerun add data                 # in the background; prints /dev/ublkbN when it is ready
+  forerun add data -n 5 -q 4       # as /dev/ublkb5 with four queues
+  forerun add data --foreground    # for a service manager; Ctrl-C stops the device
+
+In the background the target's messages go to <run>/<VOLUME>/target.log, and a trainer is started
+beside it unless --no-trainer is given or prediction is off.")]
+pub struct AddOptions {
+    /// The volume
+    pub volume: VolumeName,
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Start no trainer; the volume works without, and without predictions
+    #[arg(long)]
+    pub no_trainer: bool,
+    /// Take the device over where a target that died has left one; for service managers
+    #[arg(long)]
+    pub or_recover: bool,
+    /// Print the device as JSON
+    #[arg(long, conflicts_with = "foreground")]
+    pub json: bool,
+}
+
+/// Options of `list`.
+#[derive(Args, Debug)]
+pub struct ListOptions {
+    /// Show the driver's view of this ublk device instead
+    #[arg(short = 'n', long = "number", value_name = "ID", value_parser = clap::value_parser!(u32).range(..1 << 20))]
+    pub number: Option<u32>,
+    /// Show the driver's view of all ublk devices instead
+    #[arg(short, long, conflicts_with = "json")]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "number")]
+    pub json: bool,
+}
+
+/// Which device.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct WhichDevice {
+    /// The volume, or VOLUME@SNAPSHOT for an attached snapshot
+    pub volume: Option<DeviceRef>,
+    /// The device's number N in /dev/ublkbN
+    #[arg(short = 'n', long = "number", value_name = "ID", value_parser = clap::value_parser!(u32).range(..1 << 20))]
+    pub number: Option<u32>,
+}
+
+/// Options of `del`.
+#[derive(Args, Debug)]
+#[group(id = "which", required = true, multiple = false)]
+#[command(after_long_help = "\
+Everything acknowledged is made durable before the device goes. The volume's data and configuration stay.
+
+Examples:
+  forerun del data           # the volume's device
+  forerun del data@monday    # the device of its snapshot
+  forerun del -n 5           # /dev/ublkb5
+  forerun del -a             # all ublk devices, forerun's or not")]
+pub struct DelOptions {
+    /// The volume, or VOLUME@SNAPSHOT for an attached snapshot
+    #[arg(group = "which")]
+    pub volume: Option<DeviceRef>,
+    /// The device's number N in /dev/ublkbN
+    #[arg(short = 'n', long = "number", value_name = "ID", group = "which", value_parser = clap::value_parser!(u32).range(..1 << 20))]
+    pub number: Option<u32>,
+    /// All ublk devices, forerun's or not
+    #[arg(short, long, group = "which")]
+    pub all: bool,
+}
+
+/// Options of `recover`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+A target that was killed leaves its device waiting: requests stall and none fails. `recover` starts a
+new target for the same device, and the requests go on.
+
+Examples:
+  forerun recover data
+  forerun recover -n 5")]
+pub struct RecoverOptions {
+    #[command(flatten)]
+    pub which: WhichDevice,
+    /// Stay in the foreground, with all messages on standard error
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+/// What to do with snapshots.
+#[derive(Subcommand, Debug)]
+pub enum SnapshotCommand {
+    /// Make a snapshot, at once and under load
+    Create(SnapshotCreateOptions),
+    /// List a volume's snapshots, oldest first
+    List(SnapshotListOptions),
+    /// Delete a snapshot; the space only it held comes back in the background
+    Delete(SnapshotDeleteOptions),
+    /// Show the blocks that differ between two snapshots
+    Diff(SnapshotDiffOptions),
+    /// Show a snapshot as a read-only device
+    Attach(SnapshotAttachOptions),
+}
+
+/// Options of `snapshot create`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+The same name again changes nothing and shows the snapshot that is there.
+
+Examples:
+  forerun snapshot create data              # named after the time: auto-20261123-094500
+  forerun snapshot create data monday
+  forerun snapshot create data monday --horizon 4")]
+pub struct SnapshotCreateOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// The snapshot's name; made from the time where it is left out
+    pub name: Option<SnapshotName>,
+    /// Predict this many epochs ahead from now on, 1 to 64
+    #[arg(long, value_name = "EPOCHS")]
+    pub horizon: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `snapshot list`.
+#[derive(Args, Debug)]
+pub struct SnapshotListOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `snapshot delete`.
+#[derive(Args, Debug)]
+pub struct SnapshotDeleteOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// The snapshot
+    pub name: SnapshotName,
+}
+
+/// Options of `snapshot diff`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+One line a changed block of 64 KiB, then a summary. Sub-blocks are the 4 KiB parts that were written
+(over several epochs: the most of any).
+
+Examples:
+  forerun snapshot diff data monday tuesday
+  forerun snapshot diff data monday             # to the newest sealed epoch
+  forerun snapshot diff data                    # all that the volume holds
+  forerun snapshot diff data monday --json | jq '.changes[].block'")]
+pub struct SnapshotDiffOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// The older snapshot; without it the empty volume
+    pub from: Option<SnapshotName>,
+    /// The newer snapshot; without it the newest sealed epoch
+    pub to: Option<SnapshotName>,
+    /// Print only the summary
+    #[arg(long, conflicts_with = "json")]
+    pub summary: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `snapshot attach`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+The snapshot is written back to the capacity tier first where it is not there yet; that can take a while.
+
+Examples:
+  forerun snapshot attach data monday    # prints /dev/ublkbN
+  mount -o ro,noload /dev/ublkb1 /mnt
+  forerun del data@monday")]
+pub struct SnapshotAttachOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// The snapshot
+    pub name: SnapshotName,
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print the device as JSON
+    #[arg(long, conflicts_with = "foreground")]
+    pub json: bool,
+}
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+pub struct StatusOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// Show it again and again until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Seconds between two looks, 1 to 3600
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub interval: u32,
+    /// Print JSON; with --watch one line a look
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `threshold`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+A lower threshold makes room for more writes and wastes more of it; a higher one is surer and sees less
+coming. Probabilities are calibrated: of what is predicted at 0.8, about 80 % happens.
+
+Example: forerun threshold data 0.7")]
+pub struct ThresholdOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// The probability, 0.05 to 1
+    #[arg(value_name = "P", allow_negative_numbers = true)]
+    pub threshold: f64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with chains.
+#[derive(Subcommand, Debug)]
+pub enum ChainCommand {
+    /// List the chains as the trainer last reported them
+    List(ChainListOptions),
+}
+
+/// Options of `chain list`.
+#[derive(Args, Debug)]
+pub struct ChainListOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `history`.
+#[derive(Args, Debug)]
+pub struct HistoryOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Reads superblocks, journal, map, layers and segments and verifies every checksum. Changes nothing. The
+volume must be stopped.
+
+Examples:
+  forerun check data
+  forerun check --fast /dev/nvme0n1p3 --capacity /srv/forerun/data")]
+pub struct CheckOptions {
+    /// The volume
+    #[arg(required_unless_present = "fast", conflicts_with_all = ["fast", "capacity"])]
+    pub volume: Option<VolumeName>,
+    /// The fast tier of a volume that is not configured here
+    #[arg(long, value_name = "PATH", requires = "capacity")]
+    pub fast: Option<PathBuf>,
+    /// The capacity tier of that volume
+    #[arg(long, value_name = "DIR", requires = "fast")]
+    pub capacity: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

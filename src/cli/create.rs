@@ -1,0 +1,163 @@
+//! `create`: check everything, have the tiers formatted, and only then note the configuration.
+//!
+//! A failure or a crash at any point leaves no volume: the configuration gets its name last.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use forerun::config::{
+    CapacityTierConfig, FastTierConfig, Paths, SyncInterval, VolumeConfig, VolumePaths, format_size,
+};
+use forerun::geometry::Geometry;
+use forerun::prediction::{Horizon, Threshold};
+use forerun::utc::now_us;
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::args::{CreateOptions, Switch};
+use super::failure::Failure;
+use super::{output, programs};
+
+/// A new volume as printed with `--json`.
+#[derive(Serialize)]
+struct Created<'a> {
+    volume: &'a str,
+    uuid: String,
+    size_bytes: u64,
+    logical_block_bytes: u32,
+    fast: &'a Path,
+    capacity: &'a Path,
+    sync_interval_seconds: u32,
+    threshold: f64,
+    prediction_horizon: u32,
+    prediction: bool,
+    config_file: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(paths: &Paths, options: CreateOptions) -> anyhow::Result<()> {
+    let json = options.json;
+    let config = config(options)?;
+    let files = paths.volume(&config.name);
+    let _lock = lock(&files)?;
+    if files.config_file().exists() {
+        bail!(
+            "volume {} is there already ({}); choose another name",
+            config.name,
+            files.config_file().display()
+        );
+    }
+    let outcome = format_tiers(&config, &files);
+    if outcome.is_err() {
+        // Only if it is empty, that is, made by this command.
+        let _ = fs::remove_dir(files.state_dir());
+    }
+    outcome?;
+    if json {
+        return Ok(output::json(&Created {
+            volume: config.name.as_str(),
+            uuid: config.uuid.to_string(),
+            size_bytes: config.geometry.size_bytes(),
+            logical_block_bytes: config.geometry.logical_block_bytes(),
+            fast: &config.fast.path,
+            capacity: &config.capacity.path,
+            sync_interval_seconds: config.sync_interval.seconds(),
+            threshold: config.threshold.as_f64(),
+            prediction_horizon: config.horizon.epochs(),
+            prediction: config.prediction,
+            config_file: files.config_file(),
+        })?);
+    }
+    Ok(output::text(&format!(
+        "created volume {name} of {size}: fast tier {fast}, capacity tier {capacity}\nstart it with `forerun add {name}`\n",
+        name = config.name,
+        size = format_size(config.geometry.size_bytes()),
+        fast = config.fast.path.display(),
+        capacity = config.capacity.path.display(),
+    ))?)
+}
+
+/// The configuration asked for, with all values in range and all paths absolute.
+fn config(options: CreateOptions) -> anyhow::Result<VolumeConfig> {
+    let refused = |error: &dyn std::fmt::Display| Failure::Refused(error.to_string());
+    let logical_block_bytes = options.logical_block_size.parse().map_err(|error| refused(&error))?;
+    let absolute = |path: &Path| {
+        std::path::absolute(path).with_context(|| format!("{} has no absolute path", path.display()))
+    };
+    let fast = FastTierConfig { path: absolute(&options.fast)?, size_bytes: options.fast_size };
+    let capacity = CapacityTierConfig { path: absolute(&options.capacity)? };
+    check_fast(&fast)?;
+    check_capacity(&capacity)?;
+    Ok(VolumeConfig {
+        name: options.volume,
+        uuid: Uuid::new_v4(),
+        geometry: Geometry::new(options.size, logical_block_bytes).map_err(|error| refused(&error))?,
+        fast,
+        capacity,
+        sync_interval: SyncInterval::new(options.sync_interval).map_err(|error| refused(&error))?,
+        threshold: Threshold::new(options.threshold).map_err(|error| refused(&error))?,
+        horizon: Horizon::new(options.horizon).map_err(|error| refused(&error))?,
+        prediction: options.prediction == Switch::On,
+        created_us: now_us(),
+    })
+}
+
+fn check_fast(fast: &FastTierConfig) -> anyhow::Result<()> {
+    let path = fast.path.display();
+    match fs::metadata(&fast.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if fast.path.starts_with("/dev") {
+                return Err(Failure::NotFound(format!("the fast tier's device {path} is not there")).into());
+            }
+            if fast.size_bytes.is_none() {
+                let message =
+                    format!("the fast tier's file {path} is not there; give --fast-size to have it made");
+                return Err(Failure::Refused(message).into());
+            }
+            Ok(())
+        }
+        Err(error) => Err(anyhow!(error).context(format!("cannot look at the fast tier {path}"))),
+        Ok(metadata) if metadata.file_type().is_block_device() && fast.size_bytes.is_some() => {
+            let message = format!("--fast-size is for files; {path} is a device and is used whole");
+            Err(Failure::Refused(message).into())
+        }
+        Ok(metadata) if metadata.is_file() || metadata.file_type().is_block_device() => Ok(()),
+        Ok(_) => {
+            Err(Failure::Refused(format!("the fast tier {path} is neither a block device nor a file")).into())
+        }
+    }
+}
+
+fn check_capacity(capacity: &CapacityTierConfig) -> anyhow::Result<()> {
+    let path = capacity.path.display();
+    match fs::metadata(&capacity.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(anyhow!(error).context(format!("cannot look at the capacity tier {path}"))),
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::Refused(format!("the capacity tier {path} is not a directory")).into()),
+    }
+}
+
+/// Keeps two creations of the same volume apart; the kernel lets go when this process ends.
+fn lock(files: &VolumePaths) -> anyhow::Result<Flock<File>> {
+    let directory = files.state_dir();
+    let context = || format!("cannot make the state directory {}", directory.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(context)?;
+    let opened = File::open(directory).with_context(context)?;
+    Flock::lock(opened, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| anyhow!("another `forerun create` of the same volume is under way"))
+}
+
+fn format_tiers(config: &VolumeConfig, files: &VolumePaths) -> anyhow::Result<()> {
+    // The target reads the configuration from a file; it gets its real name when the tiers are ready.
+    let draft = files.state_dir().join("creating.toml");
+    config.store_at(&draft)?;
+    let formatted = programs::run_target(["create".as_ref(), "--config-file".as_ref(), draft.as_os_str()]);
+    let _ = fs::remove_file(&draft);
+    formatted?;
+    Ok(config.store(files)?)
+}

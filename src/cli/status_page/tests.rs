@@ -1,0 +1,100 @@
+//! The whole page, as a person sees it.
+
+use forerun::api::v1::PredictorScore;
+
+use super::*;
+
+fn volume() -> GetVolumeStatusResponse {
+    GetVolumeStatusResponse {
+        volume_id: "data".into(),
+        device: "/dev/ublkb3".into(),
+        size_bytes: 100 << 30,
+        logical_block_bytes: 4096,
+        queues: 2,
+        queue_depth: 128,
+        transfer_mode: "zero copy".into(),
+        started_us: 1_000_000,
+        pid: 4711,
+        health: "healthy".into(),
+        open_epoch: 12,
+        open_epoch_since_us: 3_590_000_000,
+        sync_interval_seconds: 60,
+        epochs_not_written_back: 1,
+        written_back_epoch: 10,
+        write_back_remaining_bytes: 8 << 20,
+        write_back_eta_seconds: 3.0,
+        mapped_bytes: 10 << 30,
+        dirty_bytes: 24 << 20,
+        memory_bytes: 30 << 20,
+        fast_tier: Some(Tier {
+            path: "/dev/nvme0n1p3".into(),
+            total_bytes: 8 << 30,
+            used_bytes: 4 << 30,
+            clean_bytes: 3 << 30,
+        }),
+        capacity_tier: Some(Tier {
+            path: "/srv/data".into(),
+            total_bytes: 1 << 40,
+            used_bytes: 12 << 30,
+            clean_bytes: 0,
+        }),
+        read_requests: 1_234_567,
+        read_bytes: 5 << 30,
+        read_hits: 990,
+        read_misses: 10,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_volume_that_predicts() {
+    let prefetch = GetPrefetchStatusResponse {
+        threshold: 0.7,
+        prediction_horizon: 1,
+        state: "on".into(),
+        predictions_published: 2_000,
+        predictions_above_threshold: 400,
+        tables_accepted: 9,
+        tables_refused: 1,
+        last_refusal: "checksum".into(),
+        reservations_made: 400,
+        reservations_used: 300,
+        reservations_wasted: 60,
+        reservations_held: 40,
+        redirects: 500,
+        prefetched_bytes: 8 << 20,
+        prefetched_used_bytes: 6 << 20,
+        precision: 0.83,
+        recall: 0.6,
+        score_window_epochs: 24,
+        serving_predictor: "lstm".into(),
+        serving_reason: "best of 24 epochs".into(),
+        predictors: vec![
+            PredictorScore {
+                name: "lstm".into(),
+                mean_average_precision: 0.91,
+                precision: 0.83,
+                recall: 0.6,
+                epochs: 24,
+            },
+            PredictorScore { name: "last epoch".into(), epochs: 24, ..Default::default() },
+        ],
+        trainer_reported_us: 3_598_000_000,
+        table_epoch: 11,
+        table_published_us: 3_595_000_000,
+        ..Default::default()
+    };
+    let page = render(&volume(), &prefetch, 3_600_000_000);
+    let expected = include_str!("predicting.txt");
+    assert_eq!(page, expected, "the page is now:\n{page}");
+}
+
+#[test]
+fn a_volume_that_nobody_has_used_or_trained() {
+    let page = render(&volume(), &GetPrefetchStatusResponse::default(), 3_600_000_000);
+    assert!(page.contains("  table         none yet\n"), "{page}");
+    assert!(page.contains("  trainer       has not reported\n"), "{page}");
+    let empty = render(&GetVolumeStatusResponse::default(), &GetPrefetchStatusResponse::default(), 0);
+    assert!(!empty.contains("NaN"), "{empty}");
+    assert!(empty.lines().all(|line| line.trim_end() == line), "no blanks at line ends:\n{empty}");
+}

@@ -1,0 +1,84 @@
+//! The record of a device: which `/dev/ublkbN` shows a volume or a snapshot, and which process serves it.
+//!
+//! The target writes it before it says that the device is there, and removes it when the device
+//! is deleted. After a kill it stays: it says which device waits to be recovered.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::replace_file;
+
+/// One device, as stored in `device.json` or `device@SNAP.json`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// The number N of `/dev/ublkbN`.
+    pub dev_id: u32,
+    /// The target's process id.
+    pub pid: u32,
+    /// The snapshot that the device shows; `None` for the volume itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+}
+
+impl DeviceRecord {
+    /// The device's path, `/dev/ublkbN`.
+    #[must_use]
+    pub fn device_path(&self) -> String {
+        format!("/dev/ublkb{}", self.dev_id)
+    }
+
+    /// Whether a process of the recorded id exists. It may be another one if the target died long ago.
+    #[must_use]
+    pub fn process_exists(&self) -> bool {
+        self.pid != 0 && Path::new(&format!("/proc/{}", self.pid)).exists()
+    }
+
+    /// Reads a record; `None` where there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no record.
+    pub fn load(path: &Path) -> io::Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|error| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} holds no device record: {error}", path.display()),
+            )
+        })
+    }
+
+    /// Stores the record; its directory must be there.
+    ///
+    /// # Errors
+    /// The directory is missing, full or not writable.
+    pub fn store(&self, path: &Path) -> io::Result<()> {
+        replace_file(path, &serde_json::to_vec(self)?, 0o644)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("device.json");
+        assert_eq!(DeviceRecord::load(&path).expect("read"), None);
+        for snapshot in [None, Some("mon".to_owned())] {
+            let record = DeviceRecord { dev_id: 3, pid: std::process::id(), snapshot };
+            record.store(&path).expect("stored");
+            assert_eq!(DeviceRecord::load(&path).expect("read"), Some(record.clone()));
+            assert!(record.process_exists());
+            assert_eq!(record.device_path(), "/dev/ublkb3");
+        }
+        fs::write(&path, "{\"dev_id\": -1}").expect("written");
+        assert!(DeviceRecord::load(&path).is_err());
+    }
+}

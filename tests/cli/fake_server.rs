@@ -1,0 +1,183 @@
+//! A volume's API with answers that do not change, on a socket where `forerun` looks for it.
+
+use std::os::unix::net::UnixListener;
+
+use forerun::api::v1::forerun_server::{Forerun, ForerunServer};
+use forerun::api::v1::*;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::{Request, Response, Status};
+
+use super::rig::Rig;
+
+/// Changes in the fake diff; three pages of them.
+pub const CHANGES: u32 = 25;
+const PAGE: u32 = 10;
+
+struct FakeServer;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Serves volume `name` until the test ends.
+pub fn serve(rig: &Rig, name: &str) {
+    rig.configure(name);
+    let files = rig.volume(name);
+    std::fs::create_dir_all(files.run_dir()).unwrap();
+    let listener = UnixListener::bind(files.api_socket()).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+            let server = tonic::transport::Server::builder().add_service(ForerunServer::new(FakeServer));
+            server.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
+        });
+    });
+}
+
+fn snapshot(name: &str, epoch: u32) -> Snapshot {
+    Snapshot {
+        name: name.into(),
+        epoch,
+        created_us: 1_795_427_100_000_000 + u64::from(epoch) * 60_000_000,
+        data_bytes: u64::from(epoch) << 28,
+        added_blocks: 1_200,
+        modified_blocks: 34,
+        deleted_blocks: 5,
+        change_bytes_per_second: 123_456.7,
+        on_capacity_tier: epoch < 3,
+    }
+}
+
+#[tonic::async_trait]
+impl Forerun for FakeServer {
+    async fn create_predictive_snapshot(
+        &self,
+        request: Request<CreatePredictiveSnapshotRequest>,
+    ) -> Answer<CreatePredictiveSnapshotResponse> {
+        let request = request.into_inner();
+        if request.prediction_horizon > 64 {
+            return Err(Status::invalid_argument(
+                "the prediction horizon is 65 epochs; the range is 1 to 64",
+            ));
+        }
+        let name = if request.name.is_empty() { "auto-20261123-094500" } else { &request.name };
+        Ok(Response::new(CreatePredictiveSnapshotResponse {
+            snapshot: Some(snapshot(name, 3)),
+            created: name != "there",
+            prediction_horizon: request.prediction_horizon.max(1),
+            predictions_above_threshold: 1_234,
+        }))
+    }
+
+    async fn get_prefetch_status(
+        &self,
+        _: Request<GetPrefetchStatusRequest>,
+    ) -> Answer<GetPrefetchStatusResponse> {
+        Ok(Response::new(GetPrefetchStatusResponse {
+            threshold: 0.5,
+            prediction_horizon: 1,
+            state: "on".into(),
+            ..Default::default()
+        }))
+    }
+
+    async fn adjust_prediction_threshold(
+        &self,
+        request: Request<AdjustPredictionThresholdRequest>,
+    ) -> Answer<AdjustPredictionThresholdResponse> {
+        let threshold = request.into_inner().threshold;
+        if !(0.05..=1.0).contains(&threshold) {
+            let message = format!("the prediction threshold is {threshold}; the range is 0.05 to 1");
+            return Err(Status::invalid_argument(message));
+        }
+        Ok(Response::new(AdjustPredictionThresholdResponse { previous_threshold: 0.5, threshold }))
+    }
+
+    async fn get_volume_status(
+        &self,
+        request: Request<GetVolumeStatusRequest>,
+    ) -> Answer<GetVolumeStatusResponse> {
+        Ok(Response::new(GetVolumeStatusResponse {
+            volume_id: request.into_inner().volume_id,
+            device: "/dev/ublkb7".into(),
+            health: "healthy".into(),
+            size_bytes: 1 << 30,
+            ..Default::default()
+        }))
+    }
+
+    async fn list_snapshots(&self, request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsResponse> {
+        let request = request.into_inner();
+        let (snapshots, next_page_token) = match (request.volume_id.as_str(), request.page_token.as_str()) {
+            ("empty", _) => (Vec::new(), String::new()),
+            (_, "") => (vec![snapshot("monday", 1), snapshot("tuesday", 2)], "2".into()),
+            _ => (vec![snapshot("auto-20261123-094800", 3)], String::new()),
+        };
+        Ok(Response::new(ListSnapshotsResponse { snapshots, next_page_token }))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<DeleteSnapshotRequest>,
+    ) -> Answer<DeleteSnapshotResponse> {
+        match request.into_inner().name.as_str() {
+            "monday" => Ok(Response::new(DeleteSnapshotResponse {})),
+            name => Err(Status::not_found(format!("volume data has no snapshot {name}"))),
+        }
+    }
+
+    async fn diff_snapshots(&self, request: Request<DiffSnapshotsRequest>) -> Answer<DiffSnapshotsResponse> {
+        let request = request.into_inner();
+        if request.from == request.to && !request.to.is_empty() {
+            return Ok(Response::new(DiffSnapshotsResponse::default()));
+        }
+        let first: u32 = request.page_token.parse().unwrap_or(0);
+        let end = (first + PAGE).min(CHANGES);
+        let changes = (first..end)
+            .map(|block| BlockChange {
+                block: block * 3,
+                kind: (block % 3 + 1) as i32,
+                sub_blocks: block % 16 + 1,
+            })
+            .collect();
+        let next_page_token = if end < CHANGES { end.to_string() } else { String::new() };
+        Ok(Response::new(DiffSnapshotsResponse { changes, next_page_token }))
+    }
+
+    async fn sync_snapshot(&self, request: Request<SyncSnapshotRequest>) -> Answer<SyncSnapshotResponse> {
+        match request.into_inner().name.as_str() {
+            "monday" => Ok(Response::new(SyncSnapshotResponse { snapshot: Some(snapshot("monday", 1)) })),
+            name => Err(Status::not_found(format!("volume data has no snapshot {name}"))),
+        }
+    }
+
+    type WatchChangeVectorsStream = ReceiverStream<Result<WatchChangeVectorsResponse, Status>>;
+
+    async fn watch_change_vectors(
+        &self,
+        _: Request<WatchChangeVectorsRequest>,
+    ) -> Answer<Self::WatchChangeVectorsStream> {
+        Err(Status::unimplemented("not for the command line"))
+    }
+
+    async fn report_trainer(&self, _: Request<ReportTrainerRequest>) -> Answer<ReportTrainerResponse> {
+        Err(Status::unimplemented("not for the command line"))
+    }
+
+    async fn list_chains(&self, request: Request<ListChainsRequest>) -> Answer<ListChainsResponse> {
+        if request.into_inner().volume_id == "empty" {
+            return Ok(Response::new(ListChainsResponse::default()));
+        }
+        let chain = Chain {
+            id: 1,
+            epochs: vec![1, 2, 3, 5, 8, 13],
+            first_us: 1_795_427_100_000_000,
+            last_us: 1_795_430_700_000_000,
+            similarity: 0.87,
+            mean_changed_blocks: 160,
+            pruned_by_age: 2,
+            pruned_by_divergence: 1,
+        };
+        Ok(Response::new(ListChainsResponse { chains: vec![chain], reported_us: 1_795_430_700_000_000 }))
+    }
+}

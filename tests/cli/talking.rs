@@ -1,0 +1,115 @@
+//! Commands that ask a running volume.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::fake_server::{CHANGES, serve};
+use super::fake_target::{calls, good_target};
+use super::rig::{Rig, golden, run};
+
+#[test]
+fn texts_are_as_written() {
+    let rig = Rig::new();
+    serve(&rig, "data");
+    serve(&rig, "empty");
+    for (words, name) in [
+        ("snapshot create data", "snapshot-create.txt"),
+        ("snapshot create data there", "snapshot-there.txt"),
+        ("snapshot list data", "snapshot-list.txt"),
+        ("snapshot list empty", "snapshot-list-empty.txt"),
+        ("snapshot diff data monday tuesday", "snapshot-diff.txt"),
+        ("snapshot diff data monday --summary", "snapshot-diff-summary.txt"),
+        ("snapshot diff data monday monday", "snapshot-diff-empty.txt"),
+        ("snapshot delete data monday", "snapshot-delete.txt"),
+        ("threshold data 0.7", "threshold.txt"),
+        ("chain list data", "chain-list.txt"),
+        ("chain list empty", "chain-list-empty.txt"),
+        ("history data", "history.txt"),
+    ] {
+        golden(name, &run(&mut rig.forerun(words)).ok());
+    }
+}
+
+#[test]
+fn json_has_the_schemas_names() {
+    let rig = Rig::new();
+    serve(&rig, "data");
+    let json = |words: &str| run(&mut rig.forerun(words)).json();
+    let created = json("snapshot create data mon --horizon 3 --json");
+    assert_eq!(created["snapshot"]["name"], "mon");
+    assert_eq!(created["prediction_horizon"], 3);
+    assert_eq!(json("snapshot list data --json")["snapshots"].as_array().unwrap().len(), 3);
+    assert_eq!(json("history data --json")["history"][0]["added_blocks"], 1_200);
+    assert_eq!(json("chain list data --json")["chains"][0]["epochs"][5], 13);
+    assert_eq!(json("threshold data 0.7 --json")["previous_threshold"], 0.5);
+    let status = json("status data --json");
+    assert_eq!(status["volume"]["device"], "/dev/ublkb7");
+    assert_eq!(status["prefetch"]["state"], "on");
+    let diff = json("snapshot diff data monday tuesday --json");
+    let changes = diff["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), usize::try_from(CHANGES).unwrap());
+    assert_eq!(
+        changes[1],
+        serde_json::json!({"block": 3, "offset_bytes": 196_608, "kind": "modified", "sub_blocks": 2})
+    );
+    assert_eq!(diff["summary"], serde_json::json!({"added": 9, "modified": 8, "deleted": 8}));
+    let empty = json("snapshot diff data monday monday --json");
+    assert!(empty["changes"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn refusals_keep_their_words_and_codes() {
+    let rig = Rig::new();
+    serve(&rig, "data");
+    run(&mut rig.forerun("threshold data 1.5"))
+        .failed(2, "error: the prediction threshold is 1.5; the range is 0.05 to 1");
+    run(&mut rig.forerun("threshold data -1")).failed(2, "the range is 0.05 to 1");
+    run(&mut rig.forerun("snapshot create data mon --horizon 65")).failed(2, "the range is 1 to 64");
+    run(&mut rig.forerun("snapshot delete data none")).failed(3, "volume data has no snapshot none");
+    run(&mut rig.forerun("snapshot attach data none")).failed(3, "volume data has no snapshot none");
+}
+
+#[test]
+fn attach_writes_back_first_and_then_starts_a_read_only_device() {
+    let rig = Rig::new();
+    serve(&rig, "data");
+    good_target(&rig);
+    assert_eq!(run(&mut rig.forerun("snapshot attach data monday -n 7")).ok(), "/dev/ublkb7\n");
+    let calls = calls(&rig);
+    assert!(calls.starts_with("add -t forerun --volume data -n 7 --snapshot monday --eventfd "), "{calls}");
+    rig.configure("stopped");
+    run(&mut rig.forerun("snapshot attach stopped monday")).ok();
+}
+
+#[test]
+fn a_watch_goes_on_and_ends_with_its_reader() {
+    let rig = Rig::new();
+    serve(&rig, "data");
+    let mut watch = Command::new(assert_cmd::cargo::cargo_bin!("forerun"))
+        .args(["status", "data", "--watch", "--json"])
+        .env("FORERUN_STATE_DIR", rig.paths.state_dir())
+        .env("FORERUN_RUN_DIR", rig.paths.run_dir())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = watch.stdout.take().unwrap();
+    let (mut seen, mut byte) = (0, [0]);
+    while seen < 2 {
+        reader.read_exact(&mut byte).unwrap();
+        seen += u32::from(byte == *b"\n");
+    }
+    drop(reader);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let status = loop {
+        match watch.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > deadline => break watch.kill().and_then(|()| watch.wait()).unwrap(),
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let mut said = String::new();
+    watch.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((status.code(), said.as_str()), (Some(0), ""));
+}

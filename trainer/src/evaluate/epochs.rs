@@ -1,0 +1,180 @@
+//! Cuts a trace into epochs and makes the change vectors that the target would have made.
+//!
+//! A block is added when it is first written or was discarded before, deleted when it is discarded as a
+//! whole, else modified.
+
+use std::collections::{BTreeMap, HashSet};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use forerun::change_vector::{Change, ChangeKind, ChangeVector};
+use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, MAX_VOLUME_BYTES, SubBlockMask};
+
+use super::trace::{Op, Request};
+
+/// How long an epoch is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EpochLength {
+    /// So many microseconds.
+    Time(u64),
+    /// So many requests.
+    Requests(usize),
+    /// The whole trace makes this many, by time.
+    Count(u64),
+}
+
+impl FromStr for EpochLength {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(requests) = text.strip_suffix("-requests") {
+            let requests =
+                requests.parse().with_context(|| format!("{requests:?} is no number of requests"))?;
+            if requests == 0 {
+                bail!("an epoch has at least one request");
+            }
+            return Ok(Self::Requests(requests));
+        }
+        let units = [("ms", 1_000), ("us", 1), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000)];
+        for (unit, us) in units {
+            if let Some(count) = text.strip_suffix(unit).and_then(|count| count.parse::<u64>().ok()) {
+                if count == 0 {
+                    bail!("an epoch takes some time");
+                }
+                return Ok(Self::Time(count.saturating_mul(us)));
+            }
+        }
+        bail!("an epoch is like 5m, 30s, 500ms, 1h or 1000-requests, not {text:?}")
+    }
+}
+
+/// The change vectors of a trace; epochs without changes are there too. And the volume's size in blocks.
+///
+/// # Errors
+/// A request past the largest volume, or more epochs than can be numbered.
+pub fn change_vectors(requests: &[Request], length: EpochLength) -> Result<(Vec<ChangeVector>, u32)> {
+    let start_us = requests.first().map_or(0, |request| request.timestamp_us);
+    let end_us = requests.last().map_or(0, |request| request.timestamp_us);
+    let length = match length {
+        EpochLength::Count(count) => EpochLength::Time(((end_us - start_us) / count.max(1)).max(1)),
+        other => other,
+    };
+    let (mut vectors, mut open) = (Vec::new(), Open::default());
+    let mut blocks = 1024;
+    let mut index = 0u64;
+    for (at, request) in requests.iter().enumerate() {
+        let now = match length {
+            EpochLength::Requests(count) => (at / count) as u64,
+            EpochLength::Time(us) => request.timestamp_us.saturating_sub(start_us) / us,
+            EpochLength::Count(_) => 0,
+        };
+        if now > 1 << 20 {
+            bail!("more than a million epochs; take longer ones");
+        }
+        while index < now {
+            index += 1;
+            let sealed_us = match length {
+                EpochLength::Time(us) => start_us + index * us,
+                _ => request.timestamp_us,
+            };
+            vectors.push(open.seal(index as u32, sealed_us)?);
+        }
+        let end = request.offset_bytes.checked_add(request.len_bytes).filter(|end| *end <= MAX_VOLUME_BYTES);
+        let end = end.with_context(|| format!("request {at} lies past the largest volume, 64 TiB"))?;
+        blocks = blocks.max(end.div_ceil(BLOCK_BYTES) as u32);
+        open.take(request);
+    }
+    vectors.push(open.seal(index as u32 + 1, end_us)?);
+    Ok((vectors, blocks))
+}
+
+/// The open epoch: what was written and discarded in each block.
+#[derive(Default)]
+struct Open {
+    changes: BTreeMap<u32, (SubBlockMask, bool)>,
+    holds_data: HashSet<u32>,
+    opened_us: u64,
+}
+
+impl Open {
+    fn take(&mut self, request: &Request) {
+        if request.op == Op::Read {
+            return;
+        }
+        let (mut at, end) = (request.offset_bytes, request.offset_bytes + request.len_bytes);
+        while at < end {
+            let block = at / BLOCK_BYTES;
+            let within = at - block * BLOCK_BYTES;
+            let len = (BLOCK_BYTES - within).min(end - at);
+            at += len;
+            let block = block as u32;
+            if request.op == Op::Discard {
+                if len == BLOCK_BYTES
+                    && (self.holds_data.contains(&block) || self.changes.contains_key(&block))
+                {
+                    self.changes.insert(block, (SubBlockMask::FULL, true));
+                }
+            } else {
+                let (mask, deleted) = self.changes.entry(block).or_default();
+                let before = if *deleted { SubBlockMask::EMPTY } else { *mask };
+                *mask = before.union(SubBlockMask::touched(within, len));
+                *deleted = false;
+            }
+        }
+    }
+
+    fn seal(&mut self, epoch: u32, sealed_us: u64) -> Result<ChangeVector> {
+        let mut changes = Vec::with_capacity(self.changes.len());
+        for (block, (mask, deleted)) in std::mem::take(&mut self.changes) {
+            let held = if deleted { self.holds_data.remove(&block) } else { !self.holds_data.insert(block) };
+            let kind = match (deleted, held) {
+                (true, true) => ChangeKind::Deleted,
+                (true, false) => continue,
+                (false, true) => ChangeKind::Modified,
+                (false, false) => ChangeKind::Added,
+            };
+            changes.push(Change { block: BlockIndex(block), kind, sub_blocks: mask.count() as u8 });
+        }
+        let opened_us = std::mem::replace(&mut self.opened_us, sealed_us);
+        Ok(ChangeVector::new(Epoch(epoch), opened_us, sealed_us, changes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_becomes_epochs() {
+        let request =
+            |timestamp_us, op, offset_bytes, len_bytes| Request { timestamp_us, op, offset_bytes, len_bytes };
+        let requests = [
+            request(0, Op::Write, 0, 4096),
+            request(1, Op::Read, 1 << 20, 4096),
+            request(5, Op::Write, BLOCK_BYTES - 4096, 8192),
+            request(12, Op::Write, 0, 1),
+            request(33, Op::Discard, 0, BLOCK_BYTES * 2 - 1),
+        ];
+        let (vectors, blocks) = change_vectors(&requests, EpochLength::Time(10)).expect("epochs");
+        let of = |index: usize| -> Vec<_> {
+            let changes = vectors[index].changes().iter();
+            changes.map(|change| (change.block.0, change.kind, change.sub_blocks)).collect()
+        };
+        assert_eq!((vectors.len(), blocks), (4, 1024));
+        assert_eq!(of(0), [(0, ChangeKind::Added, 2), (1, ChangeKind::Added, 1)]);
+        assert_eq!(of(1), [(0, ChangeKind::Modified, 1)]);
+        assert!(of(2).is_empty());
+        assert_eq!(of(3), [(0, ChangeKind::Deleted, 16)]);
+        assert_eq!(change_vectors(&requests, EpochLength::Requests(2)).expect("epochs").0.len(), 3);
+    }
+
+    #[test]
+    fn lengths_are_read() {
+        assert_eq!("5m".parse::<EpochLength>().expect("minutes"), EpochLength::Time(300_000_000));
+        assert_eq!("7-requests".parse::<EpochLength>().expect("requests"), EpochLength::Requests(7));
+        assert_eq!("500ms".parse::<EpochLength>().expect("milliseconds"), EpochLength::Time(500_000));
+        for bad in ["", "5", "0s", "0-requests", "5d", "-1s"] {
+            assert!(bad.parse::<EpochLength>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What is known of one candidate at the end of an epoch; everything a predictor sees comes from here.
+//!
+//! Facts are made from what has been learned up to now and from nothing else, so that no
+//! predictor can look ahead. They come from one pass over the candidates, ascending.
+
+use std::collections::HashMap;
+
+use crate::activity::{Activity, Decays};
+use crate::epochs::{Cursor, EpochView, Point, RecentEpochs};
+use crate::frontier::Frontier;
+use crate::state::VolumeState;
+
+/// A distance that means 'nowhere near'.
+pub const FAR_BLOCKS: i64 = 1 << 20;
+
+/// What is known of one candidate.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The block.
+    pub block: u32,
+    /// Bit `i`: it changed `i` epochs ago, 0 being the last epoch.
+    pub history: u64,
+    /// Changes remembered; 0: it never changed.
+    pub count: u32,
+    /// Epochs since its first and last change remembered.
+    pub age: u32,
+    /// Epochs since its last change.
+    pub since: u32,
+    /// Mean gap between its changes, and the last one, in epochs; 0 before there were two changes.
+    pub mean_gap: f32,
+    /// The last gap, in epochs.
+    pub last_gap: u32,
+    /// Decayed shares of epochs with a change, by half-life.
+    pub rates: [f32; 4],
+    /// Decayed changes an epoch around it, in groups of 8, 64 and 512 blocks.
+    pub groups: [f32; 3],
+    /// What the last epoch says of it.
+    pub now: Point,
+    /// Changed in the last epoch within 64 blocks.
+    pub near_64: u32,
+    /// Blocks past the end of the nearest frontier (negative: before it).
+    pub past_frontier: i64,
+    /// That frontier.
+    pub frontier: Frontier,
+    /// Weight of the epochs like the last one after which it changed, 0 to 1.
+    pub similar: f32,
+    /// The last epoch's volume ratio and time of day.
+    pub volume_ratio: f32,
+    /// Time of day on a circle.
+    pub hour: (f32, f32),
+    /// The step of the last epoch.
+    pub step: u32,
+}
+
+/// Makes facts, in ascending order of blocks.
+pub struct FactSource<'a> {
+    activity: &'a Activity,
+    decays: Decays,
+    similar: &'a HashMap<u32, f32>,
+    last: Option<(&'a EpochView, Cursor<'a>)>,
+    frontiers: &'a [Frontier],
+    frontier_at: usize,
+}
+
+impl<'a> FactSource<'a> {
+    /// Begins before the first block.
+    #[must_use]
+    pub fn new(state: &'a VolumeState) -> Self {
+        let recent: &RecentEpochs = &state.recent;
+        Self {
+            activity: &state.activity,
+            decays: state.activity.decays(),
+            similar: &state.similar,
+            last: recent.last().map(|view| (view, Cursor::new(view))),
+            frontiers: state.frontiers.list(),
+            frontier_at: 0,
+        }
+    }
+
+    /// What is known of `block`, which is above every block asked for before.
+    pub fn facts(&mut self, block: u32) -> Option<Facts> {
+        let step = self.activity.step();
+        let (view, cursor) = self.last.as_mut()?;
+        let now = cursor.point(block);
+        let near_64 = view.count_between(block.saturating_sub(64), block.saturating_add(64));
+        while self.frontiers.get(self.frontier_at).is_some_and(|frontier| frontier.end <= block + 2) {
+            self.frontier_at += 1;
+        }
+        let none = Frontier { end: 0, extension: 0.0, moves: 0, last: 0 };
+        let frontier = self.frontier_at.checked_sub(1).and_then(|at| self.frontiers.get(at));
+        let past_frontier = frontier
+            .map_or(FAR_BLOCKS, |frontier| (i64::from(block) - i64::from(frontier.end)).min(FAR_BLOCKS));
+        let past = self.activity.get(block);
+        Some(Facts {
+            block,
+            history: past.map_or(0, |past| past.history_at(step)),
+            count: past.map_or(0, |past| past.count),
+            age: past.map_or(0, |past| step - past.first),
+            since: past.map_or(step, |past| step - past.last),
+            mean_gap: past.map_or(0.0, |past| past.mean_gap),
+            last_gap: past.map_or(0, |past| past.last_gap),
+            rates: past.map_or([0.0; 4], |past| past.rates_at(step, &self.decays)),
+            groups: self.activity.group_rates(block),
+            now,
+            near_64: near_64.saturating_sub(u32::from(now.sub_blocks > 0)),
+            past_frontier,
+            frontier: frontier.copied().unwrap_or(none),
+            similar: self.similar.get(&block).copied().unwrap_or(0.0),
+            volume_ratio: view.volume_ratio,
+            hour: view.hour,
+            step,
+        })
+    }
+}

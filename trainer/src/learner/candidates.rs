@@ -1,0 +1,150 @@
+//! Scoring all candidates for the next epoch.
+//!
+//! The cheap predictors score every candidate. The network scores those that the cheap ones think likeliest, as
+//! many as the CPU time allows; of the others it says what the linear predictor says.
+
+use super::Learner;
+use crate::contexts::{Cells, cells, from_logit, to_logit};
+use crate::cpu::Budget;
+use crate::epochs::SEQUENCE_EPOCHS;
+use crate::facts::FactSource;
+use crate::inputs::{PER_EPOCH, SequenceSource, WIDE, wide};
+use crate::predictors::{PREDICTORS, Predictor, simple_scores};
+
+/// Candidates the network scores at a time.
+const BATCH: usize = 512;
+/// The most candidates the network scores, whatever the CPU time.
+const MAX_BY_NETWORK: usize = 1 << 18;
+/// Weights in the blend rise with this power of the mean average precision.
+const BLEND_SHARPNESS: i32 = 4;
+
+/// The candidates of an epoch with every predictor's scores.
+#[derive(Clone, Debug)]
+pub(super) struct Scored {
+    /// Ascending.
+    pub blocks: Vec<u32>,
+    /// Their cells in the context tables.
+    pub cells: Vec<Cells>,
+    /// By predictor; empty where it did not score.
+    scores: [Vec<f32>; PREDICTORS],
+    /// How many the network scored.
+    pub by_network: usize,
+}
+
+impl Scored {
+    /// A predictor's scores, one a candidate; `None` where it did not score.
+    pub fn of(&self, predictor: Predictor) -> Option<&[f32]> {
+        let scores = self.scores.get(predictor as usize)?;
+        (scores.len() == self.blocks.len()).then_some(scores.as_slice())
+    }
+
+    fn take(&mut self, predictor: Predictor, scores: Vec<f32>) {
+        if let Some(slot) = self.scores.get_mut(predictor as usize) {
+            *slot = scores;
+        }
+    }
+}
+
+impl Learner {
+    pub(super) fn score_candidates(
+        &mut self,
+        with_network: bool,
+        budget: &Budget,
+    ) -> candle_core::Result<Scored> {
+        let candidates = self.state.candidates(self.config.frontier_candidates, self.volume_blocks);
+        let mut scored = Scored {
+            blocks: Vec::with_capacity(candidates.len()),
+            cells: Vec::with_capacity(candidates.len()),
+            scores: std::array::from_fn(|_| Vec::with_capacity(candidates.len())),
+            by_network: 0,
+        };
+        let mut source = FactSource::new(&self.state);
+        for block in candidates {
+            let Some(facts) = source.facts(block) else { continue };
+            let cells = cells(&facts);
+            let logits = self.contexts.logits(&cells);
+            let mut scores = simple_scores(&facts);
+            scores[Predictor::ContextTables as usize] = self.contexts.probability(&logits);
+            scores[Predictor::Linear as usize] = from_logit(self.linear.logit(&wide(&facts, &logits)));
+            for (list, score) in scored.scores.iter_mut().zip(scores) {
+                list.push(score);
+            }
+            scored.blocks.push(block);
+            scored.cells.push(cells);
+        }
+        scored.take(Predictor::Lstm, Vec::new());
+        scored.take(Predictor::Blend, Vec::new());
+        if with_network && !self.replay.is_empty() {
+            self.score_by_network(&mut scored, budget)?;
+            let blend = self.blend(&scored);
+            scored.take(Predictor::Blend, blend);
+        }
+        Ok(scored)
+    }
+
+    fn score_by_network(&mut self, scored: &mut Scored, budget: &Budget) -> candle_core::Result<()> {
+        let linear = scored.of(Predictor::Linear).unwrap_or_default();
+        let contexts = scored.of(Predictor::ContextTables).unwrap_or_default();
+        let mut order: Vec<(f32, usize)> =
+            linear.iter().zip(contexts).map(|(a, b)| a.max(*b)).zip(0..).collect();
+        order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        // One pass in ascending order is cheapest, so that the number is settled beforehand.
+        let affordable = budget.left().as_secs_f64() / self.network_seconds.max(1e-7);
+        order.truncate((affordable as usize).clamp(BATCH, MAX_BY_NETWORK));
+        let mut chosen: Vec<usize> = order.into_iter().map(|(_, at)| at).collect();
+        chosen.sort_unstable();
+
+        let mut scores = linear.to_vec();
+        let started = budget.used();
+        let (mut facts, mut sequences) = (FactSource::new(&self.state), SequenceSource::new(&self.state));
+        for batch in chosen.chunks(BATCH) {
+            let mut sequence = Vec::with_capacity(batch.len() * SEQUENCE_EPOCHS * PER_EPOCH);
+            let mut wides = Vec::with_capacity(batch.len() * WIDE);
+            for at in batch {
+                let Some((block, cells)) = scored.blocks.get(*at).zip(scored.cells.get(*at)) else {
+                    continue;
+                };
+                let Some(known) = facts.facts(*block) else { continue };
+                wides.extend_from_slice(&wide(&known, &self.contexts.logits(cells)));
+                sequences.append(*block, &mut sequence);
+            }
+            let found = self.trainer.score(sequence, wides, batch.len())?;
+            for (at, score) in batch.iter().zip(found) {
+                if let Some(slot) = scores.get_mut(*at) {
+                    *slot = score;
+                }
+            }
+        }
+        if chosen.len() >= BATCH {
+            let seconds = (budget.used().saturating_sub(started)).as_secs_f64() / chosen.len() as f64;
+            self.network_seconds = f64::midpoint(self.network_seconds, seconds);
+        }
+        scored.by_network = chosen.len();
+        scored.take(Predictor::Lstm, scores);
+        Ok(())
+    }
+
+    /// Mean of logits, weighted by how well each did lately.
+    fn blend(&self, scored: &Scored) -> Vec<f32> {
+        let mut sums = vec![0.0; scored.blocks.len()];
+        let mut total = 0.0;
+        for predictor in
+            [Predictor::Lstm, Predictor::Linear, Predictor::ContextTables, Predictor::DecayedRate12]
+        {
+            let tally = self.scoreboard.tally(predictor);
+            let weight = (tally.mean_average_precision().powi(BLEND_SHARPNESS) + 1e-6) as f32;
+            let (Some(scores), Some(calibration)) =
+                (scored.of(predictor), self.calibrations.get(predictor as usize))
+            else {
+                continue;
+            };
+            total += weight;
+            for (sum, score) in sums.iter_mut().zip(scores) {
+                // The calibrated value for the level, a little of the score itself to break its ties.
+                let logit = 0.8 * to_logit(calibration.probability(*score)) + 0.2 * to_logit(*score);
+                *sum += weight * logit;
+            }
+        }
+        sums.into_iter().map(|sum| from_logit(sum / total)).collect()
+    }
+}

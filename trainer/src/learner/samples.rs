@@ -1,0 +1,66 @@
+//! Which candidates of an epoch are learned from.
+//!
+//! Inputs are made when the truth is known, from a state that has not seen it yet: that saves holding the
+//! inputs of all candidates in between.
+
+use super::Learner;
+use super::candidates::Scored;
+use crate::facts::FactSource;
+use crate::inputs::{SequenceSource, wide};
+use crate::model::Sample;
+use crate::predictors::Predictor;
+use crate::score::Truth;
+
+/// Candidates that changed.
+const POSITIVES: usize = 768;
+/// Candidates that were thought likeliest and did not change.
+const HARD_NEGATIVES: usize = 512;
+/// Others that did not change, by chance.
+const OTHER_NEGATIVES: usize = 512;
+/// The most candidates that one sample stands for.
+const MAX_WEIGHT: f32 = 16.0;
+
+impl Learner {
+    pub(super) fn samples(&mut self, scored: &Scored, truth: &Truth) -> Vec<Sample> {
+        let by = scored.of(Predictor::Lstm).or_else(|| scored.of(Predictor::Linear)).unwrap_or_default();
+        let (mut positives, mut negatives): (Vec<usize>, Vec<usize>) =
+            (0..scored.blocks.len()).partition(|at| truth.changed.get(*at) == Some(&true));
+        let mut chosen: Vec<(usize, f32)> = Vec::new();
+        self.choose(&mut positives, POSITIVES, &mut chosen);
+        let score = |at: &usize| by.get(*at).copied().unwrap_or(0.0);
+        if negatives.len() > HARD_NEGATIVES {
+            negatives
+                .select_nth_unstable_by(HARD_NEGATIVES, |a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
+        }
+        let mut others = negatives.split_off(HARD_NEGATIVES.min(negatives.len()));
+        others.sort_unstable();
+        chosen.extend(negatives.into_iter().map(|at| (at, 1.0)));
+        self.choose(&mut others, OTHER_NEGATIVES, &mut chosen);
+        chosen.sort_unstable_by_key(|(at, _)| *at);
+
+        let (mut facts, mut sequences) = (FactSource::new(&self.state), SequenceSource::new(&self.state));
+        let mut samples = Vec::with_capacity(chosen.len());
+        for (at, weight) in chosen {
+            let Some((block, cells)) = scored.blocks.get(at).zip(scored.cells.get(at)) else { continue };
+            let Some(known) = facts.facts(*block) else { continue };
+            let mut sequence = Vec::new();
+            sequences.append(*block, &mut sequence);
+            let wide = wide(&known, &self.contexts.logits(cells));
+            let changed = truth.changed.get(at) == Some(&true);
+            samples.push(Sample { sequence, wide, changed, weight });
+        }
+        samples
+    }
+
+    /// Adds up to `most` of `from`, drawn by chance, each standing for its share of all.
+    fn choose(&mut self, from: &mut [usize], most: usize, chosen: &mut Vec<(usize, f32)>) {
+        let count = most.min(from.len());
+        // The beginning of a Fisher-Yates shuffle.
+        for at in 0..count {
+            let other = at + self.rng.below(from.len() - at);
+            from.swap(at, other);
+        }
+        let weight = (from.len() as f32 / count.max(1) as f32).min(MAX_WEIGHT);
+        chosen.extend(from.iter().take(count).map(|at| (*at, weight)));
+    }
+}

@@ -1,0 +1,129 @@
+//! Learning as a whole: no look at the future, patterns found, small epochs served early.
+
+use super::*;
+use crate::testing::vector_of;
+
+const BLOCKS: u32 = 1 << 20;
+
+fn config() -> Config {
+    Config { cpu_seconds_per_epoch: 600.0, ..Config::default() }
+}
+
+fn learner() -> Learner {
+    Learner::new(config(), BLOCKS).expect("made")
+}
+
+/// Like a small database: hot blocks, a log that grows, and some noise.
+fn database_epoch(epoch: u32, rng: &mut Rng) -> ChangeVector {
+    let mut blocks: Vec<u32> = (0..40).map(|at| at * 37).filter(|_| rng.unit() < 0.9).collect();
+    blocks.extend(50_000 + epoch * 12..=50_000 + epoch * 12 + 12);
+    blocks.extend((0..4).map(|_| 10_000 + rng.below(20_000) as u32));
+    blocks.sort_unstable();
+    blocks.dedup();
+    vector_of(epoch, &blocks)
+}
+
+#[test]
+fn small_epochs_are_predicted_after_a_few() {
+    let (mut learner, mut rng) = (learner(), Rng::new(1));
+    for epoch in 1..=6 {
+        learner.observe(&database_epoch(epoch, &mut rng), Effort::Full).expect("learned");
+    }
+    let (serving, predictions) = learner.predictions(Horizon::DEFAULT);
+    let next = database_epoch(7, &mut rng);
+    let likely: Vec<_> =
+        predictions.iter().filter(|prediction| prediction.probability.get() >= 0.5).collect();
+    let right = likely
+        .iter()
+        .filter(|prediction| next.changes().iter().any(|change| change.block == prediction.block));
+    let (right, all) = (right.count(), likely.len());
+    assert!(learner.scoreboard().pays(), "{}", learner.reason());
+    assert!(right * 10 >= all * 7, "{} by {serving:?}: {right} of {all} right", learner.reason());
+    assert!(right * 10 >= next.changes().len() * 6, "{right} of {} found", next.changes().len());
+}
+
+#[test]
+fn predictions_do_not_depend_on_the_future() {
+    let run = |future_seed| {
+        let (mut learner, mut rng) = (learner(), Rng::new(1));
+        let mut seen = Vec::new();
+        for epoch in 1..=5 {
+            learner.observe(&database_epoch(epoch, &mut rng), Effort::Full).expect("learned");
+            seen.push(learner.predictions(Horizon::DEFAULT));
+        }
+        let mut other = Rng::new(future_seed);
+        learner.observe(&database_epoch(6, &mut other), Effort::Full).expect("learned");
+        (seen, learner.predictions(Horizon::DEFAULT))
+    };
+    let (first, second) = (run(100), run(200));
+    assert_eq!(first.0, second.0, "the same past, another future");
+    assert_ne!(first.1, second.1, "a future once seen counts");
+}
+
+#[test]
+fn a_rhythm_is_learned_that_the_last_epoch_does_not_show() {
+    let mut learner = learner();
+    let mut sums = [0.0; PREDICTORS];
+    for epoch in 1..=40u32 {
+        // Three groups of blocks that take turns.
+        let blocks: Vec<u32> = (0..60).map(|at| at * 11 + epoch % 3 * 7000).collect();
+        let report = learner.observe(&vector_of(epoch, &blocks), Effort::Full).expect("learned");
+        if epoch > 30 {
+            for (sum, quality) in sums.iter_mut().zip(report.qualities) {
+                *sum += quality.map_or(0.0, |quality| quality.average_precision) / 10.0;
+            }
+        }
+    }
+    let of = |predictor: Predictor| sums[predictor as usize];
+    assert!(of(Predictor::LastEpoch) < 0.1);
+    assert!(of(Predictor::Lstm) > 0.9, "{sums:?}");
+    assert!(of(Predictor::ContextTables) > 0.9, "{sums:?}");
+    assert!(of(Predictor::SimilarEpochs) > 0.9, "{sums:?}");
+}
+
+#[test]
+fn noise_does_not_pay() {
+    let (mut learner, mut rng) = (learner(), Rng::new(1));
+    for epoch in 1..=8 {
+        let mut blocks: Vec<u32> = (0..200).map(|_| rng.below(BLOCKS as usize) as u32).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        learner.observe(&vector_of(epoch, &blocks), Effort::Full).expect("learned");
+    }
+    assert!(!learner.scoreboard().pays(), "{}", learner.reason());
+}
+
+#[test]
+fn scores_come_back_only_for_the_epoch_they_are_of() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("scores.json");
+    let (mut first, mut rng) = (learner(), Rng::new(1));
+    let epochs: Vec<_> = (1..=4).map(|epoch| database_epoch(epoch, &mut rng)).collect();
+    for epoch in &epochs {
+        first.observe(epoch, Effort::Full).expect("learned");
+    }
+    first.save_scores(&path).expect("saved");
+    let mut second = learner();
+    assert!(second.load_scores(&path).is_err(), "no epoch taken yet");
+    for epoch in &epochs {
+        second.observe(epoch, Effort::CatchUp).expect("learned");
+    }
+    assert!(second.load_scores(&path).expect("usable"));
+    assert_eq!(second.reason(), first.reason());
+    std::fs::write(&path, "{}").expect("written");
+    assert!(second.load_scores(&path).is_err());
+    assert!(!second.load_scores(&dir.path().join("none")).expect("none"));
+}
+
+#[test]
+fn a_longer_horizon_expects_more() {
+    let (mut learner, mut rng) = (learner(), Rng::new(1));
+    for epoch in 1..=6 {
+        learner.observe(&database_epoch(epoch, &mut rng), Effort::CatchUp).expect("learned");
+    }
+    let sum = |epochs| {
+        let (_, predictions) = learner.predictions(Horizon::new(epochs).expect("in range"));
+        predictions.iter().map(|prediction| f64::from(prediction.probability.get())).sum::<f64>()
+    };
+    assert!(sum(1) < sum(4) && sum(4) <= sum(64));
+}

@@ -1,0 +1,213 @@
+//! Who serves: the predictor that scored best on this volume lately, if any is good enough.
+//!
+//! Scores come only from predictions that were made before the epoch they are scored by. Recent epochs
+//! count more; a change of the serving predictor takes a margin, so that noise does not make it flap.
+
+use serde::{Deserialize, Serialize};
+
+use crate::predictors::{PREDICTORS, Predictor};
+
+/// What a score keeps from one epoch to the next.
+const KEPT: f64 = 0.9;
+/// The epochs that most of a score comes from: what is reported as its window.
+pub const WINDOW_EPOCHS: u32 = 12;
+/// By how much another predictor has to be better to take over.
+const MARGIN: f64 = 0.01;
+/// Epochs that must have been scored before anything is said to pay.
+const MIN_EPOCHS: u32 = 2;
+/// Having paid, it goes on paying down to this share of the bound.
+const STAYS_ABOVE: f64 = 0.8;
+/// Who serves before anything was scored.
+const FIRST: Predictor = Predictor::DecayedRate3;
+
+/// One predictor's results, decayed.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Tally {
+    average_precision: f64,
+    weight: f64,
+    /// Predicted at 0.5 and above; of those, changed; changed in all.
+    predicted: f64,
+    right: f64,
+    changed: f64,
+    /// Epochs scored.
+    pub epochs: u32,
+}
+
+impl Tally {
+    /// Mean average precision over the window, 0 to 1.
+    #[must_use]
+    pub fn mean_average_precision(&self) -> f64 {
+        if self.weight > 0.0 { self.average_precision / self.weight } else { 0.0 }
+    }
+
+    /// Of what was predicted at 0.5 and above, the share that changed.
+    #[must_use]
+    pub fn precision(&self) -> f64 {
+        if self.predicted > 0.0 { self.right / self.predicted } else { 0.0 }
+    }
+
+    /// Of what changed, the share predicted at 0.5 and above.
+    #[must_use]
+    pub fn recall(&self) -> f64 {
+        if self.changed > 0.0 { self.right / self.changed } else { 0.0 }
+    }
+
+    fn is_sound(&self) -> bool {
+        [self.average_precision, self.weight, self.predicted, self.right, self.changed]
+            .iter()
+            .all(|value| value.is_finite() && *value >= 0.0)
+    }
+}
+
+/// What one epoch said of one predictor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EpochScore {
+    /// Average precision.
+    pub average_precision: f64,
+    /// Predicted at 0.5 and above.
+    pub predicted: usize,
+    /// Of those, changed.
+    pub right: usize,
+    /// Changed in all.
+    pub changed: usize,
+}
+
+/// All predictors' results, and who serves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Scoreboard {
+    tallies: Vec<Tally>,
+    serving: usize,
+    pays: bool,
+}
+
+impl Default for Scoreboard {
+    fn default() -> Self {
+        Self { tallies: vec![Tally::default(); PREDICTORS], serving: FIRST as usize, pays: false }
+    }
+}
+
+impl Scoreboard {
+    /// Takes what an epoch said of one predictor.
+    pub fn learn(&mut self, predictor: Predictor, score: EpochScore) {
+        if let Some(tally) = self.tallies.get_mut(predictor as usize) {
+            tally.average_precision = tally.average_precision * KEPT + score.average_precision;
+            tally.weight = tally.weight * KEPT + 1.0;
+            tally.predicted = tally.predicted * KEPT + score.predicted as f64;
+            tally.right = tally.right * KEPT + score.right as f64;
+            tally.changed = tally.changed * KEPT + score.changed as f64;
+            tally.epochs = tally.epochs.saturating_add(1);
+        }
+    }
+
+    /// Chooses anew, after an epoch's scores were taken; predictions pay from `bound` on.
+    pub fn choose(&mut self, bound: f64) {
+        let best = self.best(|_| true);
+        // A predictor with one lucky epoch does not push out one with many.
+        let experienced = self.tally(best).epochs >= self.tally(self.serving()).epochs.min(3);
+        let better = self.map(best) > self.map(self.serving()) + MARGIN;
+        if experienced && better {
+            self.serving = best as usize;
+        }
+        let bound = if self.pays { bound * STAYS_ABOVE } else { bound };
+        self.pays = self.tally(self.serving()).epochs >= MIN_EPOCHS && self.map(self.serving()) >= bound;
+    }
+
+    /// Who serves.
+    #[must_use]
+    pub fn serving(&self) -> Predictor {
+        Predictor::ALL.get(self.serving).copied().unwrap_or(FIRST)
+    }
+
+    /// Whether acting on predictions is advised.
+    #[must_use]
+    pub const fn pays(&self) -> bool {
+        self.pays
+    }
+
+    /// A predictor's results.
+    #[must_use]
+    pub fn tally(&self, predictor: Predictor) -> Tally {
+        self.tallies.get(predictor as usize).copied().unwrap_or_default()
+    }
+
+    /// Why who serves serves, or why nothing pays, for people.
+    #[must_use]
+    pub fn reason(&self, bound: f64) -> String {
+        let serving = self.serving();
+        let tally = self.tally(serving);
+        if tally.epochs < MIN_EPOCHS {
+            return format!("too early to say: {} of {MIN_EPOCHS} epochs scored", tally.epochs);
+        }
+        let own = format!("{} {:.2}", serving.name(), self.map(serving));
+        let window = format!("over the last {} epochs", tally.epochs.min(WINDOW_EPOCHS));
+        if !self.pays {
+            return format!("nothing predicts well enough: the best is {own} {window}, {bound:.2} is wanted");
+        }
+        // Set against the best of the other sort: the simple ones are what a learned one has to beat.
+        let rival = self.best(|other| other != serving && other.is_simple() != serving.is_simple());
+        format!("{own} against {} {:.2} {window}", rival.name(), self.map(rival))
+    }
+
+    /// Whether what was read from a file is a scoreboard.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.tallies.len() == PREDICTORS
+            && self.serving < PREDICTORS
+            && self.tallies.iter().all(Tally::is_sound)
+    }
+
+    fn map(&self, predictor: Predictor) -> f64 {
+        self.tally(predictor).mean_average_precision()
+    }
+
+    fn best(&self, wanted: impl Fn(Predictor) -> bool) -> Predictor {
+        let among = Predictor::ALL.into_iter().filter(|predictor| wanted(*predictor));
+        among.max_by(|a, b| self.map(*a).total_cmp(&self.map(*b))).unwrap_or(FIRST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn learn(board: &mut Scoreboard, scores: &[(Predictor, f64)]) {
+        for (predictor, average_precision) in scores {
+            board.learn(
+                *predictor,
+                EpochScore { average_precision: *average_precision, ..Default::default() },
+            );
+        }
+        board.choose(0.1);
+    }
+
+    #[test]
+    fn the_best_lately_serves_and_says_why() {
+        let mut board = Scoreboard::default();
+        assert!(!board.pays() && board.reason(0.1).contains("too early"));
+        for _ in 0..12 {
+            learn(&mut board, &[(Predictor::Lstm, 0.61), (Predictor::DecayedRate12, 0.55)]);
+        }
+        assert_eq!((board.serving(), board.pays()), (Predictor::Lstm, true));
+        assert_eq!(board.reason(0.1), "lstm 0.61 against decayed-rate-12 0.55 over the last 12 epochs");
+        learn(&mut board, &[(Predictor::Lstm, 0.50), (Predictor::DecayedRate12, 0.55)]);
+        assert_eq!(board.serving(), Predictor::Lstm, "one bad epoch is not enough");
+        for _ in 0..12 {
+            learn(&mut board, &[(Predictor::Lstm, 0.40), (Predictor::DecayedRate12, 0.55)]);
+        }
+        assert_eq!(board.serving(), Predictor::DecayedRate12);
+    }
+
+    #[test]
+    fn where_nothing_predicts_it_says_so_and_comes_back() {
+        let mut board = Scoreboard::default();
+        for _ in 0..5 {
+            learn(&mut board, &[(Predictor::Lstm, 0.03), (Predictor::LastEpoch, 0.02)]);
+        }
+        assert!(!board.pays());
+        assert!(board.reason(0.1).contains("nothing predicts"), "{}", board.reason(0.1));
+        for _ in 0..5 {
+            learn(&mut board, &[(Predictor::Lstm, 0.5), (Predictor::LastEpoch, 0.02)]);
+        }
+        assert!(board.pays());
+    }
+}

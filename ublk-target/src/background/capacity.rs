@@ -1,0 +1,214 @@
+//! What others ask of the background thread: it alone holds the capacity tier.
+
+use std::io;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use forerun::change_vector::{Change, ChangeVector};
+use forerun::config::SnapshotName;
+use forerun::geometry::{BlockIndex, Epoch};
+use tokio::sync::oneshot;
+
+use super::Tasks;
+use crate::aligned::AlignedBuffer;
+pub use crate::capacity_tier::CapacityError;
+use crate::capacity_tier::{MAX_DIFF_PAGE, Relocation, Urgency};
+use crate::volume::lock;
+
+/// Steps of upkeep after a layer was written back, at most: the rest follows with the next.
+const MAINTENANCE_STEPS: usize = 16;
+/// With less than this free on the capacity tier its upkeep presses for space, in bytes.
+const SPACE_SHORT_BYTES: u64 = 1 << 30;
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<io::Result<T>>;
+/// Where an answer goes whose failure is the capacity tier's.
+pub type CapacityReply<T> = oneshot::Sender<Result<T, CapacityError>>;
+
+/// A kept epoch on the capacity tier, as HEAD tells it.
+#[derive(Clone, Debug)]
+pub struct KeptLayer {
+    /// Its name.
+    pub name: SnapshotName,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// When it was sealed, in microseconds since 1970.
+    pub sealed_us: u64,
+    /// Bytes the volume held.
+    pub data_bytes: u64,
+    /// Changes since the snapshot before it, summed over the layers in between.
+    pub added: u64,
+    /// As `added`.
+    pub modified: u64,
+    /// As `added`.
+    pub deleted: u64,
+    /// When the first of those layers began.
+    pub since_us: u64,
+}
+
+/// Something to be done by the background thread.
+pub enum Ask {
+    /// Read a block for a request that missed it.
+    Fetch {
+        /// Which block.
+        block: BlockIndex,
+        /// Where it lies.
+        place: NonZeroU64,
+        /// Who waits.
+        reply: Reply<Arc<AlignedBuffer>>,
+    },
+    /// Free slots: a request waits.
+    Room,
+    /// Take a snapshot's name off.
+    Delete {
+        /// Which.
+        name: SnapshotName,
+        /// Who waits.
+        reply: CapacityReply<()>,
+    },
+    /// The changes between two epochs on the capacity tier.
+    Diff {
+        /// The older one; `None` is the empty volume.
+        from: Option<Epoch>,
+        /// The newer one.
+        to: Epoch,
+        /// Only blocks after this one.
+        after: Option<BlockIndex>,
+        /// At most so many.
+        limit: usize,
+        /// Who waits.
+        reply: CapacityReply<Vec<Change>>,
+    },
+    /// The first change vector from an epoch on, as the layers tell it.
+    Vector {
+        /// The first epoch wanted.
+        from: Epoch,
+        /// Who waits.
+        reply: CapacityReply<Option<(ChangeVector, Option<SnapshotName>)>>,
+    },
+    /// End the thread, once nothing is under way.
+    Stop,
+}
+
+/// Answers everything but fetches.
+pub(super) async fn answer(tasks: &Tasks, ask: Ask) {
+    // Whoever asked may have gone away: then nobody wants the answer.
+    match ask {
+        Ask::Delete { name, reply } => {
+            let deleted = match crate::capacity_tier::SnapshotName::new(name.as_str()) {
+                Ok(name) => tasks.capacity.delete_snapshot(&name).await,
+                Err(error) => Err(CapacityError::Misuse(error.to_string())),
+            };
+            note_kept(tasks);
+            let _ = reply.send(deleted);
+            maintain(tasks).await;
+        }
+        Ask::Diff { from, to, after, limit, reply } => {
+            let _ = reply.send(diff(tasks, from, to, after, limit).await);
+        }
+        Ask::Vector { from, reply } => {
+            let _ = reply.send(vector(tasks, from).await);
+        }
+        Ask::Fetch { .. } | Ask::Room | Ask::Stop => {}
+    }
+}
+
+/// Tells the other threads which snapshots HEAD has.
+pub(super) fn note_kept(tasks: &Tasks) {
+    *lock(&tasks.shared.kept) = kept(tasks);
+}
+
+/// HEAD's snapshots, each with the changes since the one before.
+fn kept(tasks: &Tasks) -> Vec<KeptLayer> {
+    let head = tasks.capacity.head();
+    let mut kept = Vec::new();
+    let (mut added, mut modified, mut deleted, mut since_us) = (0, 0, 0, 0);
+    for layer in head.layers() {
+        if since_us == 0 {
+            since_us = layer.opened_us;
+        }
+        added += u64::from(layer.counts.added);
+        modified += u64::from(layer.counts.modified);
+        deleted += u64::from(layer.counts.deleted);
+        let Some(name) = &layer.snapshot else { continue };
+        let Ok(name) = SnapshotName::new(name.as_str()) else { continue };
+        let (epoch, sealed_us, data_bytes) = (layer.last_epoch, layer.sealed_us, layer.mapped_bytes());
+        kept.push(KeptLayer { name, epoch, sealed_us, data_bytes, added, modified, deleted, since_us });
+        (added, modified, deleted, since_us) = (0, 0, 0, 0);
+    }
+    kept
+}
+
+/// The tier's pages are smaller than the API's.
+async fn diff(
+    tasks: &Tasks,
+    from: Option<Epoch>,
+    to: Epoch,
+    mut after: Option<BlockIndex>,
+    limit: usize,
+) -> Result<Vec<Change>, CapacityError> {
+    let mut changes: Vec<Change> = Vec::new();
+    while changes.len() < limit {
+        let wanted = (limit - changes.len()).min(MAX_DIFF_PAGE);
+        let page = tasks.capacity.diff(from, to, after, wanted).await?;
+        let last = page.len() < wanted;
+        changes.extend(page);
+        after = changes.last().map(|change| change.block);
+        if last {
+            break;
+        }
+    }
+    Ok(changes)
+}
+
+async fn vector(
+    tasks: &Tasks,
+    from: Epoch,
+) -> Result<Option<(ChangeVector, Option<SnapshotName>)>, CapacityError> {
+    let before = Epoch(from.0.saturating_sub(1));
+    let vectors = tasks.capacity.change_vectors(before, 1).await?;
+    let Some(vector) = vectors.into_iter().next() else { return Ok(None) };
+    let head = tasks.capacity.head();
+    let name = head
+        .layers()
+        .iter()
+        .find(|layer| layer.last_epoch == vector.epoch)
+        .and_then(|layer| layer.snapshot.as_ref())
+        .and_then(|name| SnapshotName::new(name.as_str()).ok());
+    Ok(Some((vector, name)))
+}
+
+/// Steps of merging, compaction and deletion, as long as there is something to do; the map follows what moved.
+pub(super) async fn maintain(tasks: &Tasks) {
+    let shared = &tasks.shared;
+    for _ in 0..MAINTENANCE_STEPS {
+        let short = lock(&shared.progress).free_bytes < SPACE_SHORT_BYTES;
+        let urgency = if short { Urgency::SpaceShort } else { Urgency::Relaxed };
+        match tasks.capacity.maintain(urgency).await {
+            Ok(maintained) => {
+                for Relocation { block, old, new } in maintained.relocations {
+                    shared.volume.relocated(block, old.word(), new.word());
+                }
+                if !maintained.more || shared.stopping() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the capacity tier's upkeep failed; it is tried again later");
+                return;
+            }
+        }
+    }
+}
+
+/// Looks at the fill of the capacity tier, for the status.
+pub(super) async fn look_at_space(tasks: &Tasks) {
+    match tasks.capacity.space().await {
+        Ok(space) => {
+            let mut progress = lock(&tasks.shared.progress);
+            progress.used_bytes = space.used_bytes;
+            progress.free_bytes = space.free_bytes;
+        }
+        Err(error) => tracing::warn!(%error, "the capacity tier's space is not known"),
+    }
+}

@@ -1,0 +1,71 @@
+//! Keeping slots free: clean slots are given up before somebody needs theirs, and when there are none the
+//! open epoch is sealed and written back at once.
+//!
+//! Order, as slots run short: clean slots, then reservations, then waiting for write-back. Nothing dirty is
+//! ever given up.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{TICK, Tasks};
+use crate::volume::Evicted;
+
+/// Slots that are kept free or on their way there: a sixteenth, at most 4,096 (256 MiB).
+pub(super) const fn reserve(slots: u32) -> u32 {
+    let share = slots / 16;
+    if share > 4096 { 4096 } else { share }
+}
+
+/// An epoch is not sealed for want of room before it is this old, unless somebody waits.
+const EARLY_SEAL_AGE: Duration = Duration::from_millis(200);
+
+/// Keeps the reserve, for ever.
+pub(super) async fn keep_room(tasks: Rc<Tasks>) {
+    while !tasks.shared.stopping() {
+        let woken = tasks.shared.wake_keeper.notified();
+        let _ = tokio::time::timeout(TICK, woken).await;
+        make_room(&tasks).await;
+    }
+}
+
+async fn make_room(tasks: &Tasks) {
+    let shared = &tasks.shared;
+    let volume = &shared.volume;
+    let wanted = reserve(volume.slot_count());
+    volume.reclaim();
+    let mut coming = volume.free_slots() + volume.limbo_slots();
+    let predicted = shared.prediction.kept();
+    while coming < wanted && volume.evict(&|block| predicted.contains(&block)) == Evicted::One {
+        coming += 1;
+    }
+    let waited_for = volume.room().has_waiters();
+    if coming < wanted / 2 || (waited_for && volume.free_slots() == 0) {
+        super::predict::give_back_some(shared);
+    }
+    // What is in limbo becomes free with a commit; nobody should have to wait for one.
+    let low = volume.free_slots() < wanted / 2 || waited_for;
+    if (low && volume.limbo_slots() > 0) || !volume.log().has_room() {
+        let committed = shared.committer.commit().await;
+        if let Err(error) = committed {
+            tracing::error!(%error, "the journal cannot commit: nothing can be freed");
+        }
+        volume.reclaim();
+    }
+    let many_deletions = volume.live_deletions() >= u64::from(volume.slot_count() / 2);
+    let short = volume.free_slots() + volume.limbo_slots() < wanted / 2 || many_deletions;
+    shared.urgent.store(short || waited_for, Ordering::Relaxed);
+    let old_enough = waited_for || shared.sealer.open_for() >= EARLY_SEAL_AGE;
+    let all_open = volume.layers().live_count() == 1;
+    if short
+        && all_open
+        && old_enough
+        && volume.open_epoch_changed()
+        && let Err(error) = shared.sealer.seal(shared, None)
+    {
+        tracing::warn!(%error, "slots run short and the epoch cannot be sealed");
+    }
+    if waited_for && volume.free_slots() > 0 && !many_deletions {
+        volume.room().wake_all();
+    }
+}

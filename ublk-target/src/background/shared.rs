@@ -1,0 +1,194 @@
+//! What the background thread shares with queue threads and with the API.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use forerun::change_vector::ChangeVector;
+use forerun::config::SnapshotName;
+use forerun::geometry::Epoch;
+use forerun::prediction::{Horizon, Threshold};
+use tokio::sync::{Notify, watch};
+
+use super::budget::Foreground;
+use super::capacity::KeptLayer;
+use super::predict::PredictionState;
+use super::seal::Sealer;
+use crate::fast_tier::Committer;
+use crate::volume::{Volume, lock};
+
+/// Change vectors kept in memory for the trainer; older ones are read from the capacity tier.
+const VECTORS_KEPT: usize = 256;
+
+/// What can be set while the volume is in use.
+pub struct Settings {
+    threshold: AtomicU32,
+    horizon: AtomicU32,
+    /// Seconds between two epochs' ends.
+    pub sync_interval_seconds: u32,
+    /// Whether predictions are acted on at all.
+    pub prediction: bool,
+}
+
+impl Settings {
+    /// Settings as configured.
+    pub fn new(threshold: Threshold, horizon: Horizon, sync_interval_seconds: u32, prediction: bool) -> Self {
+        Self {
+            threshold: AtomicU32::new(threshold.get().to_bits()),
+            horizon: AtomicU32::new(horizon.epochs()),
+            sync_interval_seconds,
+            prediction,
+        }
+    }
+
+    /// The threshold in force.
+    pub fn threshold(&self) -> Threshold {
+        let value = f32::from_bits(self.threshold.load(Ordering::Relaxed));
+        Threshold::new(f64::from(value)).unwrap_or(Threshold::DEFAULT)
+    }
+
+    /// Sets the threshold.
+    pub fn set_threshold(&self, threshold: Threshold) {
+        self.threshold.store(threshold.get().to_bits(), Ordering::Relaxed);
+    }
+
+    /// The horizon in force.
+    pub fn horizon(&self) -> Horizon {
+        Horizon::new(self.horizon.load(Ordering::Relaxed)).unwrap_or(Horizon::DEFAULT)
+    }
+
+    /// Sets the horizon.
+    pub fn set_horizon(&self, horizon: Horizon) {
+        self.horizon.store(horizon.epochs(), Ordering::Relaxed);
+    }
+}
+
+/// How write-back does, for the status.
+#[derive(Clone, Default, Debug)]
+pub struct Progress {
+    /// Blocks of the layer being written back, and how many are done.
+    pub layer_blocks: u64,
+    /// Of those, what is done.
+    pub layer_blocks_done: u64,
+    /// Bytes a second, averaged; 0 while unknown.
+    pub bytes_per_second: f64,
+    /// Why write-back is not getting on; empty when it is.
+    pub error: String,
+    /// The capacity tier's fill: used by this volume, free, in bytes.
+    pub used_bytes: u64,
+    /// What is free on its file system, in bytes.
+    pub free_bytes: u64,
+}
+
+/// A sealed epoch's change vector with the name it is kept under.
+pub type Sealed = (Arc<ChangeVector>, Option<SnapshotName>);
+
+/// Everything of a running volume that several threads use.
+pub struct Shared {
+    /// The map.
+    pub volume: Volume,
+    /// The journal.
+    pub committer: Arc<Committer>,
+    /// Ends epochs.
+    pub sealer: Sealer,
+    /// What can be set.
+    pub settings: Settings,
+    /// Foreground latency.
+    pub foreground: Foreground,
+    /// Somebody waits for what the background does: the budget does not hold.
+    pub urgent: AtomicBool,
+    /// How write-back does.
+    pub progress: Mutex<Progress>,
+    /// The snapshots on the capacity tier, oldest first.
+    pub kept: Mutex<Vec<KeptLayer>>,
+    /// What is predicted and what came of it.
+    pub prediction: PredictionState,
+    /// Bytes of foreground data so far uncounted elsewhere; for tests and status.
+    pub fetched_bytes: AtomicU64,
+    /// Wakes whoever keeps slots free.
+    pub wake_keeper: Notify,
+    /// Wakes write-back.
+    pub wake_writer: Notify,
+    /// Wakes whoever waits for an epoch to be written back.
+    pub written_back: Notify,
+    sealed: watch::Sender<Epoch>,
+    vectors: Mutex<VecDeque<Sealed>>,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// Shares a volume whose newest sealed epoch is `sealed`.
+    pub fn new(
+        volume: Volume,
+        committer: Arc<Committer>,
+        settings: Settings,
+        prediction: PredictionState,
+        sealed: Epoch,
+    ) -> Self {
+        Self {
+            volume,
+            committer,
+            sealer: Sealer::default(),
+            settings,
+            foreground: Foreground::default(),
+            urgent: AtomicBool::new(false),
+            progress: Mutex::default(),
+            kept: Mutex::default(),
+            prediction,
+            fetched_bytes: AtomicU64::new(0),
+            wake_keeper: Notify::new(),
+            wake_writer: Notify::new(),
+            written_back: Notify::new(),
+            sealed: watch::Sender::new(sealed),
+            vectors: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the volume is being closed.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Tells every background task to end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.wake_keeper.notify_one();
+        self.wake_writer.notify_one();
+    }
+
+    /// Tells of each newly sealed epoch whose change vector is there.
+    pub fn sealed(&self) -> watch::Receiver<Epoch> {
+        self.sealed.subscribe()
+    }
+
+    /// Publishes a sealed epoch's change vector.
+    pub fn publish(&self, vector: Arc<ChangeVector>, snapshot: Option<SnapshotName>) {
+        let epoch = vector.epoch;
+        let mut vectors = lock(&self.vectors);
+        if vectors.back().is_some_and(|(last, _)| last.epoch >= epoch) {
+            return;
+        }
+        vectors.push_back((vector, snapshot));
+        while vectors.len() > VECTORS_KEPT {
+            vectors.pop_front();
+        }
+        drop(vectors);
+        self.sealed.send_replace(epoch);
+    }
+
+    /// The vector of the first epoch from `from` on that is kept in memory, if none before it is missing.
+    pub fn vector(&self, from: Epoch) -> Option<Sealed> {
+        let vectors = lock(&self.vectors);
+        let first = vectors.front()?.0.epoch;
+        if from < first {
+            return None;
+        }
+        vectors.iter().find(|(vector, _)| vector.epoch >= from).cloned()
+    }
+
+    /// Updates how write-back does.
+    pub fn note_progress(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut lock(&self.progress));
+    }
+}

@@ -1,0 +1,180 @@
+//! Write-back: copies sealed layers, oldest first, to the capacity tier.
+//!
+//! A layer is complete once its writes have drained; it and its mappings are durable on the fast tier before
+//! the first segment is written, so the capacity tier is never ahead of it. A failure leaves the layer
+//! where it was: it is tried again, for ever, and nothing dirty is dropped.
+
+use std::num::NonZeroU64;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use forerun::config::SnapshotName;
+use forerun::geometry::{BLOCK_BYTES, BlockIndex, SlotId};
+
+use super::{TICK, Tasks};
+use crate::aligned::AlignedBuffer;
+use crate::capacity_tier::Place;
+use crate::volume::layers::LayerNumber;
+use crate::volume::{LayerBlock, Source};
+
+/// Blocks read from the fast tier side by side.
+const READS_IN_FLIGHT: usize = 16;
+/// The first wait after a failure; doubled each time up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Writes back whatever is sealed, for ever.
+pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
+    let shared = &tasks.shared;
+    let mut retry = RETRY_FIRST;
+    while !shared.stopping() {
+        let live = shared.volume.layers().live();
+        let Some((layer, true)) = live.first().map(|oldest| (*oldest, live.len() > 1)) else {
+            let woken = shared.wake_writer.notified();
+            let _ = tokio::time::timeout(Duration::from_secs(1), woken).await;
+            continue;
+        };
+        match write_back(&tasks, layer).await {
+            Ok(()) => {
+                retry = RETRY_FIRST;
+                shared.note_progress(|progress| progress.error.clear());
+                shared.written_back.notify_waiters();
+                maintain(&tasks).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "write-back failed; it is tried again in {retry:?}");
+                shared.note_progress(|progress| progress.error = error.to_string());
+                shared.written_back.notify_waiters();
+                wait(&tasks, retry).await;
+                retry = (retry * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+async fn wait(tasks: &Tasks, long: Duration) {
+    let until = Instant::now() + long;
+    while Instant::now() < until && !tasks.shared.stopping() {
+        tokio::time::sleep(TICK.min(long)).await;
+    }
+}
+
+/// Writes one layer back.
+async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()> {
+    let shared = &tasks.shared;
+    let volume = &shared.volume;
+    while !volume.layers().drained(layer) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    shared.committer.commit().await?;
+    let blocks = volume.layer_blocks(layer);
+    let vector = volume.change_vector(layer, &blocks)?;
+    let info = volume.layers().with_info(layer, |info| info.clone());
+    let epoch = vector.epoch;
+    let snapshot = info.snapshot.clone().map(SnapshotName::new).transpose()?;
+    shared.prediction.score(&vector);
+    shared.publish(Arc::new(vector), snapshot);
+    shared.note_progress(|progress| {
+        progress.layer_blocks = blocks.len() as u64;
+        progress.layer_blocks_done = 0;
+    });
+    let begun = Instant::now();
+    let mut writer = tasks.capacity.begin_layer(epoch, info.opened_us, info.sealed_us)?;
+    for chunk in blocks.chunks(READS_IN_FLIGHT) {
+        tasks.budget(chunk.len() as u64 * BLOCK_BYTES).await;
+        for (entry, data) in chunk.iter().zip(read_all(tasks, chunk).await) {
+            let change = entry.change;
+            match data? {
+                Some(data) => writer.put(change.block, change.kind, change.sub_blocks, &data).await?,
+                None => writer.delete(change.block)?,
+            }
+        }
+        shared.note_progress(|progress| progress.layer_blocks_done += chunk.len() as u64);
+        if shared.stopping() {
+            // The layer stays sealed on the fast tier and is written back when the volume is opened again.
+            return Err(anyhow::anyhow!("the volume is being closed"));
+        }
+    }
+    // Looked at again: the snapshot may have been deleted meanwhile.
+    let snapshot = volume.layers().with_info(layer, |info| info.snapshot.clone());
+    let snapshot = snapshot.map(crate::capacity_tier::SnapshotName::new).transpose()?;
+    let mapped = u32::try_from(info.mapped_blocks).unwrap_or(u32::MAX);
+    let placed = writer.commit(snapshot.as_ref(), mapped).await?;
+    let placed: Vec<(BlockIndex, Option<NonZeroU64>)> =
+        placed.into_iter().map(|(block, place)| (block, place.map(Place::word))).collect();
+    // Before the layer ceases to be live: a snapshot is always in one of the two lists.
+    super::capacity::note_kept(tasks);
+    volume.written_back_layer(layer, &blocks, &placed);
+    let bytes = blocks.iter().filter(|entry| entry.slot.is_some()).count() as u64 * BLOCK_BYTES;
+    volume.stats().written_back_bytes.add(bytes);
+    let rate = bytes as f64 / begun.elapsed().as_secs_f64().max(1e-6);
+    shared.note_progress(|progress| {
+        let old = if progress.bytes_per_second > 0.0 { progress.bytes_per_second } else { rate };
+        progress.bytes_per_second = 0.7 * old + 0.3 * rate;
+        (progress.layer_blocks, progress.layer_blocks_done) = (0, 0);
+    });
+    volume.room().wake_all();
+    shared.wake_keeper.notify_one();
+    Ok(())
+}
+
+type Data = std::io::Result<Option<AlignedBuffer>>;
+
+/// Reads blocks side by side, in order.
+async fn read_all(tasks: &Rc<Tasks>, chunk: &[LayerBlock]) -> Vec<anyhow::Result<Option<AlignedBuffer>>> {
+    let reads: Vec<_> = chunk
+        .iter()
+        .map(|entry| {
+            let (tasks, block, slot) = (tasks.clone(), entry.change.block, entry.slot);
+            tokio::task::spawn_local(async move {
+                match slot {
+                    Some(slot) => compose(&tasks, block, slot).await.map(Some),
+                    None => Data::Ok(None),
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::with_capacity(reads.len());
+    for read in reads {
+        all.push(match read.await {
+            Ok(data) => data.map_err(anyhow::Error::from),
+            Err(error) => Err(anyhow::Error::from(error)),
+        });
+    }
+    all
+}
+
+/// The whole of a block as its layer's epoch left it.
+async fn compose(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::Result<AlignedBuffer> {
+    let plan = tasks.shared.volume.plan_layer_block(block, slot);
+    if let [only] = plan.pieces.as_slice()
+        && let Source::Fast(slot) = only.source
+    {
+        return tasks.fast.read(slot, only.start, only.len).await;
+    }
+    let mut whole = AlignedBuffer::zeroed(BLOCK_BYTES as usize);
+    if let Some(place) = plan.capacity_place() {
+        let place =
+            Place::from_word(place.get()).ok_or_else(|| std::io::Error::other("an impossible place"))?;
+        tasks.capacity.read_block(place, block, &mut whole).await.map_err(std::io::Error::other)?;
+    }
+    for piece in &plan.pieces {
+        let range = piece.start as usize..(piece.start + piece.len) as usize;
+        let Some(target) = whole.get_mut(range) else { continue };
+        match piece.source {
+            Source::Fast(slot) => {
+                target.copy_from_slice(&tasks.fast.read(slot, piece.start, piece.len).await?);
+            }
+            Source::Zero => target.fill(0),
+            Source::Capacity(_) => {}
+        }
+    }
+    Ok(whole)
+}
+
+/// One step of the capacity tier's own upkeep, and a look at its space.
+async fn maintain(tasks: &Tasks) {
+    super::capacity::maintain(tasks).await;
+    super::capacity::look_at_space(tasks).await;
+}

@@ -1,0 +1,109 @@
+//! What the capacity tier asks of the place where its objects are: a directory here, an object store later.
+//!
+//! Three promises everything above rests on. An object is there whole and durable once its upload has
+//! finished, and is never changed afterwards. HEAD is replaced as a whole, only while it is what the writer
+//! believes it
+//! to be, and durable on return. An object that was deleted stays deleted.
+//! A crash during an upload may leave nothing, a part of the object, or all of it; nobody refers to it.
+
+use std::io;
+
+use forerun::geometry::Epoch;
+
+use super::names::{ObjectKind, ObjectName};
+
+/// How an attempt to replace HEAD failed.
+#[derive(Debug)]
+pub enum ReplaceError {
+    /// HEAD is not what was expected; nothing was changed.
+    Conflict,
+    /// It failed before HEAD was touched.
+    Unchanged(io::Error),
+    /// It failed in a way that leaves open whether the old or the new HEAD is there.
+    InDoubt(io::Error),
+}
+
+/// How much room a store has, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoreSpace {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What can still be written.
+    pub free_bytes: u64,
+}
+
+/// An object on its way into the store, in pieces.
+#[allow(async_fn_in_trait, reason = "the background thread is single-threaded: the futures need not be Send")]
+pub trait Upload {
+    /// Appends `bytes`; gives the memory back for the next piece.
+    async fn append(&mut self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>);
+    /// Makes the object durable. Without this call the object does not count as written.
+    async fn finish(self) -> io::Result<()>;
+}
+
+/// Where the objects of one volume are.
+#[allow(async_fn_in_trait, reason = "the background thread is single-threaded: the futures need not be Send")]
+pub trait Store: 'static {
+    /// An object being written.
+    type Upload: Upload + 'static;
+    /// Keeps what an epoch needs from being deleted, by any process, for as long as it lives.
+    type Lease: 'static;
+
+    /// The store's path or address, for messages.
+    fn place(&self) -> String;
+    /// Takes the writer's lock for as long as the store lives; the error is what the lock tells about its
+    /// holder.
+    fn lock_writer(&self) -> io::Result<Result<(), String>>;
+    /// Begins an object that is not there yet; fails with `AlreadyExists` where it is.
+    async fn begin_upload(&self, name: ObjectName) -> io::Result<Self::Upload>;
+    /// Reads exactly `len` bytes at `offset` into `buffer` (its content is dropped); fails with
+    /// `UnexpectedEof` where the object is shorter.
+    async fn read_range(
+        &self,
+        name: ObjectName,
+        offset: u64,
+        len: usize,
+        buffer: Vec<u8>,
+    ) -> io::Result<Vec<u8>>;
+    /// The objects of a kind with their lengths in bytes, in no order. What is not an object is left out.
+    async fn list(&self, kind: ObjectKind) -> io::Result<Vec<(ObjectName, u64)>>;
+    /// Deletes an object; one that is not there counts as deleted.
+    async fn delete(&self, name: ObjectName) -> io::Result<()>;
+    /// Reads HEAD; `None` where there is none. Fails where it is longer than `limit` bytes.
+    async fn read_head(&self, limit: usize) -> io::Result<Option<Vec<u8>>>;
+    /// Replaces HEAD by `new`, durably, provided that it is one of `expected` (whole HEADs).
+    ///
+    /// `label` is unique among all attempts and may name what is written on the way.
+    async fn replace_head(&self, expected: &[&[u8]], new: Vec<u8>, label: &str) -> Result<(), ReplaceError>;
+    /// How much room there is.
+    async fn space(&self) -> io::Result<StoreSpace>;
+    /// Takes a lease on an epoch. What HEAD says after that can be read for as long as the lease lives.
+    fn lease(&self, epoch: Epoch) -> io::Result<Self::Lease>;
+    /// The epochs that are leased now.
+    fn leased(&self) -> io::Result<Vec<Epoch>>;
+
+    /// Sees to it that HEAD can be replaced even when the store is full, where that takes room kept for it.
+    /// Called now and then; failing is no harm, there is just no room.
+    async fn replenish(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes a whole object, durably; gives the memory back. What was written of an object that failed is
+    /// deleted at once: a
+    /// full store needs the room.
+    async fn put(&self, name: ObjectName, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let mut upload = match self.begin_upload(name).await {
+            Ok(upload) => upload,
+            Err(error) => return (Err(error), bytes),
+        };
+        let (result, bytes) = match upload.append(bytes).await {
+            (Ok(()), bytes) => (upload.finish().await, bytes),
+            failed => failed,
+        };
+        if result.is_err() {
+            // Queued for deletion as well, so that a failure here is made up for.
+            let _ = self.delete(name).await;
+        }
+        (result, bytes)
+    }
+}

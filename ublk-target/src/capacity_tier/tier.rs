@@ -1,0 +1,284 @@
+//! An open capacity tier: creating, opening, reading blocks, and handing out layer writers.
+//!
+//! One thread uses it, for many things at a time: methods take `&self`, and reads go on while layers are
+//! written and merged. All work on immutable objects; only HEAD changes, in one place (`state`).
+//!
+//! A reader sees the HEAD that was there when it opened. What it reads stays for as long as it holds a
+//! lease (a snapshot's reader does), else for [`super::options::DELETION_DELAY`] after something else
+//! replaced it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::rc::Rc;
+
+use forerun::geometry::{BlockIndex, Epoch, Generation, Geometry, SegmentId};
+
+use super::directory_create::prepare_directory;
+use super::directory_store::DirectoryStore;
+use super::error::{CapacityError, Result};
+use super::head::{Head, MAX_HEAD_BYTES};
+use super::layer_cursor::{LayerCursor, PAGES_PER_READ};
+use super::layer_writer::LayerWriter;
+use super::names::{ObjectKind, ObjectName, SnapshotName, VolumeUuid};
+use super::options::Options;
+use super::place::Place;
+use super::record::read_record;
+use super::state::{Inner, take_numbers};
+use super::store::{ReplaceError, Store};
+
+/// The capacity tier of one volume.
+pub struct CapacityTier<S: Store = DirectoryStore> {
+    pub(super) inner: Rc<Inner<S>>,
+    lease: Option<S::Lease>,
+}
+
+impl CapacityTier {
+    /// Creates the capacity tier of a new volume in `directory`, which is new or empty.
+    ///
+    /// # Errors
+    /// A directory that holds something else, or that cannot be written; nothing there is changed then.
+    pub async fn create(directory: &Path, volume: VolumeUuid, geometry: Geometry) -> Result<()> {
+        prepare_directory(directory)?;
+        Self::create_in(&DirectoryStore::new(directory), volume, geometry).await
+    }
+
+    /// Opens a volume's capacity tier for writing: takes the lock and fences earlier writers off.
+    ///
+    /// # Errors
+    /// No volume there, another one or another geometry than expected, another writer, damage, a failing store.
+    pub async fn open_writer(directory: &Path, volume: VolumeUuid, geometry: Geometry) -> Result<Self> {
+        Self::open_writer_in(DirectoryStore::new(directory), volume, geometry, Options::default()).await
+    }
+
+    /// Opens a volume's capacity tier for reading, whoever writes to it meanwhile.
+    ///
+    /// # Errors
+    /// No volume there, another one than expected, damage, a failing store.
+    pub async fn open_reader(directory: &Path, volume: Option<VolumeUuid>) -> Result<Self> {
+        Self::open_reader_in(DirectoryStore::new(directory), volume).await
+    }
+
+    /// Opens a snapshot for reading; while this lives nothing that the snapshot needs is deleted, by any
+    /// process.
+    ///
+    /// # Errors
+    /// As [`Self::open_reader`], or no snapshot of this name.
+    pub async fn open_snapshot(
+        directory: &Path,
+        volume: Option<VolumeUuid>,
+        name: &SnapshotName,
+    ) -> Result<(Self, Epoch)> {
+        Self::open_snapshot_in(|| DirectoryStore::new(directory), volume, name).await
+    }
+}
+
+impl<S: Store> CapacityTier<S> {
+    /// Creates a volume's first HEAD in an empty store.
+    ///
+    /// # Errors
+    /// A store that has a HEAD already, or that fails.
+    pub async fn create_in(store: &S, volume: VolumeUuid, geometry: Geometry) -> Result<()> {
+        let place = store.place();
+        let bytes = Head::new(volume, geometry).encode();
+        store.replace_head(&[], bytes, "0-1").await.map_err(|error| match error {
+            ReplaceError::Conflict => CapacityError::NotEmpty { place, found: "a volume".to_owned() },
+            ReplaceError::Unchanged(source) | ReplaceError::InDoubt(source) => {
+                CapacityError::Io { operation: "create", place: format!("{place}/HEAD"), source }
+            }
+        })
+    }
+
+    /// Opens for writing, over any store.
+    ///
+    /// # Errors
+    /// As [`CapacityTier::open_writer`].
+    pub async fn open_writer_in(
+        store: S,
+        volume: VolumeUuid,
+        geometry: Geometry,
+        options: Options,
+    ) -> Result<Self> {
+        // Looked at before the lock is taken, so that a foreign directory is left as it is.
+        read_head(&store, Some(volume)).await?;
+        let place = store.place();
+        let locked = store.lock_writer().map_err(|source| {
+            let place = format!("{place}/LOCK");
+            CapacityError::Io { operation: "lock", place, source }
+        })?;
+        if let Err(holder) = locked {
+            return Err(CapacityError::InUse { place, holder });
+        }
+        let (head, bytes) = read_head(&store, Some(volume)).await?;
+        if head.geometry != geometry {
+            let text = |geometry: Geometry| {
+                let (size, logical) = (geometry.size_bytes(), geometry.logical_block_bytes());
+                format!("{size} bytes in logical blocks of {logical}")
+            };
+            let (found, expected) = (text(head.geometry), text(geometry));
+            return Err(CapacityError::OtherGeometry { place, found, expected });
+        }
+        let generation = Generation(head.generation.0 + 1);
+        let inner = Rc::new(Inner::new(store, head, bytes, options, Some(generation)));
+        inner.update_head(take_numbers, |_| ()).await?;
+        let tier = Self { inner, lease: None };
+        tier.count_usage().await?;
+        if let Err(error) = tier.inner.store.replenish().await {
+            tracing::debug!(%error, "no room is kept for HEAD");
+        }
+        Ok(tier)
+    }
+
+    /// Opens for reading, over any store.
+    ///
+    /// # Errors
+    /// As [`CapacityTier::open_reader`].
+    pub async fn open_reader_in(store: S, volume: Option<VolumeUuid>) -> Result<Self> {
+        let (head, bytes) = read_head(&store, volume).await?;
+        let inner = Rc::new(Inner::new(store, head, bytes, Options::default(), None));
+        Ok(Self { inner, lease: None })
+    }
+
+    /// Opens a snapshot for reading, over any store; `store` gives access to the same one each time.
+    ///
+    /// # Errors
+    /// As [`CapacityTier::open_snapshot`].
+    pub async fn open_snapshot_in(
+        store: impl Fn() -> S,
+        volume: Option<VolumeUuid>,
+        name: &SnapshotName,
+    ) -> Result<(Self, Epoch)> {
+        let missing = || CapacityError::NoSuchSnapshot { name: name.clone() };
+        let (head, _) = read_head(&store(), volume).await?;
+        let epoch = head.snapshot(name).ok_or_else(missing)?.last_epoch;
+        let held = store();
+        let leased = held.lease(epoch);
+        let place = held.place();
+        let lease =
+            leased.map_err(|source| CapacityError::Io { operation: "lease a snapshot of", place, source })?;
+        // Only what HEAD says after the lease was taken is sure to stay.
+        let mut tier = Self::open_reader_in(held, volume).await?;
+        tier.lease = Some(lease);
+        let now = tier.head().snapshot(name).ok_or_else(missing)?.last_epoch;
+        if now == epoch { Ok((tier, epoch)) } else { Err(missing()) }
+    }
+
+    /// The newest HEAD that is known to be durable.
+    #[must_use]
+    pub fn head(&self) -> Rc<Head> {
+        self.inner.head()
+    }
+
+    /// Whether a lease protects what this reader reads.
+    #[must_use]
+    pub const fn is_leased(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    /// Begins to write back a sealed epoch; `opened_us` and `sealed_us` are in microseconds since 1970.
+    ///
+    /// # Errors
+    /// A reader, a fenced writer, an epoch that is not newer than the newest there.
+    pub fn begin_layer(&self, epoch: Epoch, opened_us: u64, sealed_us: u64) -> Result<LayerWriter<S>> {
+        self.inner.writer()?;
+        let newest = self.head().written_back_epoch();
+        if epoch <= newest {
+            return Err(CapacityError::EpochOrder { epoch, newest });
+        }
+        Ok(LayerWriter::new(&self.inner, epoch, opened_us, sealed_us))
+    }
+
+    /// Reads the block whose record is at `place` into `out` (64 KiB) and verifies all of it.
+    ///
+    /// # Errors
+    /// A failing store; damage, with its place; a record of something else. `out` is then undefined. A record
+    /// that is
+    /// not found where it was moved meanwhile (a relocation that was not followed yet) is worth another look
+    /// at the map.
+    pub async fn read_block(&self, place: Place, block: BlockIndex, out: &mut [u8]) -> Result<()> {
+        let name = ObjectName::segment(place.segment());
+        let bytes = self.inner.read_range(name, place.offset_bytes(), place.len_bytes(), Vec::new()).await?;
+        let read = read_record(&bytes, self.inner.volume, place, block, out);
+        read.map_err(|fault| self.inner.corrupt(format_args!("{place} (block {block})"), fault))?;
+        Ok(())
+    }
+
+    /// Tells every change up to the consistency point `upto` (all of them for `None`), oldest layer first,
+    /// with the epoch
+    /// that made it; a later one of the same block wins, no place means that the block holds nothing. Gives
+    /// the number of calls.
+    ///
+    /// # Errors
+    /// An epoch at which no layer ends, a failing store, damage.
+    pub async fn load_places(
+        &self,
+        upto: Option<Epoch>,
+        sink: &mut dyn FnMut(BlockIndex, Epoch, Option<Place>),
+    ) -> Result<u64> {
+        let head = self.head();
+        let layers = match upto {
+            None => head.layers(),
+            Some(epoch) => head.layers_up_to(epoch).ok_or(CapacityError::NoSuchEpoch { epoch })?,
+        };
+        let mut told = 0;
+        for layer in layers {
+            let mut cursor = LayerCursor::new(&self.inner, layer, PAGES_PER_READ);
+            while let Some(entry) = cursor.next().await? {
+                sink(entry.block, entry.epoch, entry.place);
+                told += 1;
+            }
+        }
+        Ok(told)
+    }
+
+    /// Counts what refers to each segment, and queues what nothing refers to.
+    async fn count_usage(&self) -> Result<()> {
+        let head = self.head();
+        for layer in head.layers() {
+            let mut cursor = LayerCursor::new(&self.inner, layer, PAGES_PER_READ);
+            while let Some(entry) = cursor.next().await? {
+                if let Some(place) = entry.place {
+                    self.inner.state.borrow_mut().usage.refer(place, layer.last_epoch);
+                }
+            }
+        }
+        let due = self.inner.due();
+        for kind in [ObjectKind::Segment, ObjectKind::Layer] {
+            let listed = self.inner.store.list(kind).await;
+            let listed = listed.map_err(|error| self.inner.io_error("list", kind.folder(), error))?;
+            let mut state = self.inner.state.borrow_mut();
+            if kind == ObjectKind::Segment {
+                let there: BTreeSet<_> = listed.iter().map(|(name, _)| SegmentId(name.number)).collect();
+                for (segment, used) in state.usage.iter().filter(|(segment, _)| !there.contains(segment)) {
+                    let (place, blocks) = (self.inner.store.place(), used.live_records);
+                    tracing::error!(%place, segment = %ObjectName::segment(segment), blocks, "a segment is missing; reading its blocks will fail");
+                }
+            }
+            for (name, bytes) in listed {
+                let used = match kind {
+                    ObjectKind::Segment => state.usage.set_len(SegmentId(name.number), bytes),
+                    ObjectKind::Layer => head.layers().iter().any(|layer| layer.id.0 == name.number),
+                };
+                if !used {
+                    state.deletions.queue(name, bytes, due, Epoch(0));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn read_head<S: Store>(store: &S, volume: Option<VolumeUuid>) -> Result<(Head, Vec<u8>)> {
+    let place = store.place();
+    let read = store.read_head(MAX_HEAD_BYTES).await;
+    let head = format!("{place}/HEAD");
+    let bytes =
+        read.map_err(|source| CapacityError::Io { operation: "read", place: head.clone(), source })?;
+    let Some(bytes) = bytes else { return Err(CapacityError::NoVolume { place }) };
+    let verified = Head::verify(&bytes).map_err(|fault| CapacityError::faulty(head, fault))?;
+    match volume {
+        Some(expected) if expected != verified.volume => {
+            Err(CapacityError::OtherVolume { place, found: verified.volume, expected })
+        }
+        _ => Ok((verified, bytes)),
+    }
+}

@@ -1,0 +1,151 @@
+//! From the engine's words to the schema's.
+
+use forerun::api::v1;
+use forerun::change_vector::{Change, ChangeKind};
+use forerun::config::VolumeName;
+
+use super::plane::{CreatedSnapshot, Snapshot};
+use super::status::{Chain, PredictorScore, PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
+
+pub(super) fn change(change: &Change) -> v1::BlockChange {
+    let kind = match change.kind {
+        ChangeKind::Added => v1::ChangeKind::Added,
+        ChangeKind::Modified => v1::ChangeKind::Modified,
+        ChangeKind::Deleted => v1::ChangeKind::Deleted,
+    };
+    v1::BlockChange { block: change.block.0, kind: kind.into(), sub_blocks: change.sub_blocks.into() }
+}
+
+pub(super) fn snapshot(snapshot: Snapshot) -> v1::Snapshot {
+    v1::Snapshot {
+        name: snapshot.name.to_string(),
+        epoch: snapshot.epoch.0,
+        created_us: snapshot.created_us,
+        data_bytes: snapshot.data_bytes,
+        added_blocks: snapshot.added_blocks,
+        modified_blocks: snapshot.modified_blocks,
+        deleted_blocks: snapshot.deleted_blocks,
+        change_bytes_per_second: snapshot.change_bytes_per_second,
+        on_capacity_tier: snapshot.on_capacity_tier,
+    }
+}
+
+pub(super) fn created(created: CreatedSnapshot) -> v1::CreatePredictiveSnapshotResponse {
+    v1::CreatePredictiveSnapshotResponse {
+        snapshot: Some(snapshot(created.snapshot)),
+        created: created.created,
+        prediction_horizon: created.horizon.epochs(),
+        predictions_above_threshold: created.predictions_above_threshold,
+    }
+}
+
+fn tier(tier: TierStatus) -> v1::Tier {
+    v1::Tier {
+        path: tier.path,
+        total_bytes: tier.total_bytes,
+        used_bytes: tier.used_bytes,
+        clean_bytes: tier.clean_bytes,
+    }
+}
+
+pub(super) fn volume_status(
+    volume: &VolumeName,
+    uuid: String,
+    status: VolumeStatus,
+) -> v1::GetVolumeStatusResponse {
+    v1::GetVolumeStatusResponse {
+        volume_id: volume.to_string(),
+        uuid,
+        device: status.device,
+        size_bytes: status.size_bytes,
+        logical_block_bytes: status.logical_block_bytes,
+        queues: status.queues,
+        queue_depth: status.queue_depth,
+        transfer_mode: status.transfer_mode,
+        not_granted: status.not_granted,
+        started_us: status.started_us,
+        pid: std::process::id(),
+        health: status.health,
+        open_epoch: status.open_epoch,
+        open_epoch_since_us: status.open_epoch_since_us,
+        sync_interval_seconds: status.sync_interval_seconds,
+        epochs_not_written_back: status.epochs_not_written_back,
+        written_back_epoch: status.written_back_epoch,
+        write_back_remaining_bytes: status.write_back_remaining_bytes,
+        write_back_eta_seconds: status.write_back_eta_seconds,
+        written_back_bytes: status.written_back_bytes,
+        write_back_error: status.write_back_error,
+        mapped_bytes: status.mapped_bytes,
+        dirty_bytes: status.dirty_bytes,
+        fast_tier: Some(tier(status.fast_tier)),
+        capacity_tier: Some(tier(status.capacity_tier)),
+        memory_bytes: status.memory_bytes,
+        read_requests: status.read_requests,
+        read_bytes: status.read_bytes,
+        write_requests: status.write_requests,
+        write_bytes: status.write_bytes,
+        discard_requests: status.discard_requests,
+        flush_requests: status.flush_requests,
+        failed_requests: status.failed_requests,
+        read_hits: status.read_hits,
+        read_misses: status.read_misses,
+        promotions: status.promotions,
+        evictions: status.evictions,
+    }
+}
+
+pub(super) fn prefetch_status(
+    status: PrefetchStatus,
+    report: Option<&TrainerReport>,
+) -> v1::GetPrefetchStatusResponse {
+    v1::GetPrefetchStatusResponse {
+        threshold: status.threshold.as_f64(),
+        prediction_horizon: status.horizon.epochs(),
+        state: status.state,
+        predictions_published: status.predictions_published,
+        predictions_above_threshold: status.predictions_above_threshold,
+        tables_accepted: status.tables_accepted,
+        tables_refused: status.tables_refused,
+        last_refusal: status.last_refusal,
+        queue_length: status.queue_length,
+        reservations_held: status.reservations_held,
+        reservations_made: status.reservations_made,
+        reservations_used: status.reservations_used,
+        reservations_wasted: status.reservations_wasted,
+        redirects: status.redirects,
+        prefetched_bytes: status.prefetched_bytes,
+        prefetched_used_bytes: status.prefetched_used_bytes,
+        precision: status.precision,
+        recall: status.recall,
+        score_window_epochs: status.score_window_epochs,
+        serving_predictor: report.map(|report| report.serving_predictor.clone()).unwrap_or_default(),
+        serving_reason: report.map(|report| report.serving_reason.clone()).unwrap_or_default(),
+        predictors: report.map(|report| report.predictors.iter().map(score).collect()).unwrap_or_default(),
+        trainer_reported_us: report.map_or(0, |report| report.received_us),
+        table_epoch: status.table_epoch,
+        table_published_us: status.table_published_us,
+    }
+}
+
+fn score(score: &PredictorScore) -> v1::PredictorScore {
+    v1::PredictorScore {
+        name: score.name.clone(),
+        mean_average_precision: score.mean_average_precision,
+        precision: score.precision,
+        recall: score.recall,
+        epochs: score.epochs,
+    }
+}
+
+pub(super) fn chain(chain: &Chain) -> v1::Chain {
+    v1::Chain {
+        id: chain.id,
+        epochs: chain.epochs.clone(),
+        first_us: chain.first_us,
+        last_us: chain.last_us,
+        similarity: chain.similarity,
+        mean_changed_blocks: chain.mean_changed_blocks,
+        pruned_by_age: chain.pruned_by_age,
+        pruned_by_divergence: chain.pruned_by_divergence,
+    }
+}

@@ -1,0 +1,303 @@
+//! The calls of the schema: check, ask the engine on a thread that may block, convert the answer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forerun::api::v1::forerun_server::Forerun;
+use forerun::api::v1::{
+    AdjustPredictionThresholdRequest, AdjustPredictionThresholdResponse, CreatePredictiveSnapshotRequest,
+    CreatePredictiveSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DiffSnapshotsRequest,
+    DiffSnapshotsResponse, GetPrefetchStatusRequest, GetPrefetchStatusResponse, GetVolumeStatusRequest,
+    GetVolumeStatusResponse, ListChainsRequest, ListChainsResponse, ListSnapshotsRequest,
+    ListSnapshotsResponse, ReportTrainerRequest, ReportTrainerResponse, SyncSnapshotRequest,
+    SyncSnapshotResponse, WatchChangeVectorsRequest,
+};
+use forerun::config::SnapshotName;
+use forerun::geometry::{BlockIndex, Epoch};
+use forerun::prediction::{Horizon, Threshold};
+use forerun::utc::{Utc, now_us};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::check::{self, DIFF_PAGE, DiffToken, SNAPSHOT_PAGE, SnapshotToken, failed, refused};
+use super::follow::{Follower, MESSAGES_WAITING_MAX, Message};
+use super::plane::{ControlError, ControlPlane, CreatedSnapshot, Snapshot};
+use super::server::Limits;
+use super::status::TrainerReport;
+use super::{convert, report};
+
+/// How many names are tried for a snapshot that is named after the time.
+const TIME_NAMES_TRIED_MAX: u32 = 100;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The server's state: the volume, and what the trainer last said.
+pub(super) struct Service {
+    plane: Arc<dyn ControlPlane>,
+    report: Mutex<Option<Arc<TrainerReport>>>,
+    limits: Limits,
+    followers: Arc<Semaphore>,
+    waiting_calls: Semaphore,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Service {
+    pub(super) fn new(plane: Arc<dyn ControlPlane>, limits: Limits, stopped: watch::Receiver<bool>) -> Self {
+        Self {
+            plane,
+            report: Mutex::new(None),
+            limits,
+            followers: Arc::new(Semaphore::new(limits.followers)),
+            waiting_calls: Semaphore::new(limits.waiting_calls),
+            stopped,
+        }
+    }
+
+    /// Asks the engine where blocking hurts nobody.
+    async fn ask<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&dyn ControlPlane) -> Result<T, ControlError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let plane = Arc::clone(&self.plane);
+        tokio::task::spawn_blocking(move || operation(plane.as_ref()))
+            .await
+            .map_err(|error| Status::internal(format!("the engine failed: {error}")))?
+            .map_err(failed)
+    }
+
+    fn check_volume(&self, volume_id: &str) -> Result<(), Status> {
+        check::volume(volume_id, self.plane.volume())
+    }
+
+    /// The trainer's last report. A panic elsewhere cannot leave it half-written: it is replaced whole.
+    fn last_report(&self) -> Option<Arc<TrainerReport>> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The epoch of a snapshot.
+    async fn epoch_of(&self, name: &str) -> Result<Epoch, Status> {
+        let name = check::snapshot(name)?;
+        self.ask(move |plane| {
+            let found = plane.snapshots()?.into_iter().find(|snapshot| snapshot.name == name);
+            found
+                .map(|snapshot| snapshot.epoch)
+                .ok_or_else(|| ControlError::no_snapshot(plane.volume(), &name))
+        })
+        .await
+    }
+
+    /// Where a page of a diff begins: what the token says, provided that it is of the diff asked for.
+    async fn diff_page(&self, request: &DiffSnapshotsRequest) -> Result<DiffToken, Status> {
+        let token = DiffToken::from_text(&request.page_token)?;
+        let from = if request.from.is_empty() { None } else { Some(self.epoch_of(&request.from).await?) };
+        let to = if request.to.is_empty() {
+            token.map_or_else(|| *self.plane.sealed().borrow(), |token| token.to)
+        } else {
+            self.epoch_of(&request.to).await?
+        };
+        if from.is_some_and(|from| from > to) {
+            let (from, to) =
+                (&request.from, if request.to.is_empty() { "the newest epoch" } else { &request.to });
+            return Err(refused(format!("{from} is newer than {to}; the older snapshot comes first")));
+        }
+        match token {
+            None => Ok(DiffToken { from, to, block: BlockIndex(0) }),
+            Some(token) if token.from == from && token.to == to => Ok(token),
+            Some(_) => Err(refused("page_token belongs to another diff; begin again with an empty one")),
+        }
+    }
+}
+
+/// Creates a snapshot named after the time; a name that is taken gets a number.
+fn create_named_after_time(
+    plane: &dyn ControlPlane,
+    time_us: u64,
+    horizon: Option<Horizon>,
+) -> Result<CreatedSnapshot, ControlError> {
+    let base = format!("auto-{}", Utc::from_us(time_us).compact());
+    let mut last = None;
+    for number in 1..=TIME_NAMES_TRIED_MAX {
+        let name = if number == 1 { base.clone() } else { format!("{base}-{number}") };
+        let name = SnapshotName::new(name)
+            .map_err(|error| ControlError::new(super::ErrorKind::Internal, error.to_string()))?;
+        let created = plane.create_snapshot(&name, horizon)?;
+        if created.created {
+            return Ok(created);
+        }
+        last = Some(created);
+    }
+    // A hundred snapshots in one second: the newest of them will do.
+    last.ok_or_else(|| ControlError::new(super::ErrorKind::Internal, "no name was tried"))
+}
+
+/// One page of the snapshots, oldest first, and the token of the next.
+fn snapshot_page(
+    mut snapshots: Vec<Snapshot>,
+    after: Option<&SnapshotToken>,
+    size: usize,
+) -> ListSnapshotsResponse {
+    let key = |snapshot: &Snapshot| SnapshotToken { epoch: snapshot.epoch, name: snapshot.name.clone() };
+    snapshots.retain(|snapshot| after.is_none_or(|after| key(snapshot) > *after));
+    snapshots.sort_by_cached_key(key);
+    let more = snapshots.len() > size;
+    snapshots.truncate(size);
+    let next_page_token =
+        snapshots.last().filter(|_| more).map(|last| key(last).to_text()).unwrap_or_default();
+    ListSnapshotsResponse {
+        snapshots: snapshots.into_iter().map(convert::snapshot).collect(),
+        next_page_token,
+    }
+}
+
+#[tonic::async_trait]
+impl Forerun for Service {
+    async fn create_predictive_snapshot(
+        &self,
+        request: Request<CreatePredictiveSnapshotRequest>,
+    ) -> Answer<CreatePredictiveSnapshotResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let horizon = match request.prediction_horizon {
+            0 => None,
+            epochs => Some(Horizon::new(epochs).map_err(refused)?),
+        };
+        let name = if request.name.is_empty() { None } else { Some(check::snapshot(&request.name)?) };
+        let created = self
+            .ask(move |plane| match name {
+                Some(name) => plane.create_snapshot(&name, horizon),
+                None => create_named_after_time(plane, now_us(), horizon),
+            })
+            .await?;
+        Ok(Response::new(convert::created(created)))
+    }
+
+    async fn get_prefetch_status(
+        &self,
+        request: Request<GetPrefetchStatusRequest>,
+    ) -> Answer<GetPrefetchStatusResponse> {
+        self.check_volume(&request.into_inner().volume_id)?;
+        let status = self.ask(|plane| plane.prefetch_status()).await?;
+        Ok(Response::new(convert::prefetch_status(status, self.last_report().as_deref())))
+    }
+
+    async fn adjust_prediction_threshold(
+        &self,
+        request: Request<AdjustPredictionThresholdRequest>,
+    ) -> Answer<AdjustPredictionThresholdResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let threshold = Threshold::new(request.threshold).map_err(refused)?;
+        let previous = self.ask(move |plane| plane.set_threshold(threshold)).await?;
+        Ok(Response::new(AdjustPredictionThresholdResponse {
+            previous_threshold: previous.as_f64(),
+            threshold: threshold.as_f64(),
+        }))
+    }
+
+    async fn get_volume_status(
+        &self,
+        request: Request<GetVolumeStatusRequest>,
+    ) -> Answer<GetVolumeStatusResponse> {
+        self.check_volume(&request.into_inner().volume_id)?;
+        let status = self.ask(|plane| plane.volume_status()).await?;
+        Ok(Response::new(convert::volume_status(self.plane.volume(), self.plane.uuid(), status)))
+    }
+
+    async fn list_snapshots(&self, request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let size = SNAPSHOT_PAGE.size(request.page_size)?;
+        let after = SnapshotToken::from_text(&request.page_token)?;
+        let snapshots = self.ask(|plane| plane.snapshots()).await?;
+        Ok(Response::new(snapshot_page(snapshots, after.as_ref(), size)))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<DeleteSnapshotRequest>,
+    ) -> Answer<DeleteSnapshotResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let name = check::snapshot(&request.name)?;
+        self.ask(move |plane| plane.delete_snapshot(&name)).await?;
+        Ok(Response::new(DeleteSnapshotResponse {}))
+    }
+
+    async fn diff_snapshots(&self, request: Request<DiffSnapshotsRequest>) -> Answer<DiffSnapshotsResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let size = DIFF_PAGE.size(request.page_size)?;
+        let page = self.diff_page(&request).await?;
+        if page.from == Some(page.to) || page.to == Epoch(0) {
+            return Ok(Response::new(DiffSnapshotsResponse::default()));
+        }
+        let mut changes = self.ask(move |plane| plane.diff(page.from, page.to, page.block, size)).await?;
+        changes.truncate(size);
+        let next_page_token = changes
+            .last()
+            .filter(|_| changes.len() == size)
+            .and_then(|last| last.block.0.checked_add(1))
+            .map(|block| DiffToken { block: BlockIndex(block), ..page }.to_text())
+            .unwrap_or_default();
+        let changes = changes.iter().map(convert::change).collect();
+        Ok(Response::new(DiffSnapshotsResponse { changes, next_page_token }))
+    }
+
+    async fn sync_snapshot(&self, request: Request<SyncSnapshotRequest>) -> Answer<SyncSnapshotResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let name = check::snapshot(&request.name)?;
+        // Each may wait for long: they must not take all the threads.
+        let _permit = self.waiting_calls.acquire().await.map_err(|_| Status::unavailable("stopping"))?;
+        let snapshot = self.ask(move |plane| plane.sync_snapshot(&name)).await?;
+        Ok(Response::new(SyncSnapshotResponse { snapshot: Some(convert::snapshot(snapshot)) }))
+    }
+
+    type WatchChangeVectorsStream = ReceiverStream<Message>;
+
+    async fn watch_change_vectors(
+        &self,
+        request: Request<WatchChangeVectorsRequest>,
+    ) -> Answer<Self::WatchChangeVectorsStream> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let permit = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| {
+            let limit = self.limits.followers;
+            Status::resource_exhausted(format!(
+                "{limit} clients follow the change vectors already, the limit"
+            ))
+        })?;
+        let (messages, receiver) = mpsc::channel(MESSAGES_WAITING_MAX);
+        let follower = Follower {
+            plane: Arc::clone(&self.plane),
+            limits: self.limits,
+            stopped: self.stopped.clone(),
+            messages,
+            _permit: permit,
+        };
+        tokio::spawn(follower.run(Epoch(request.from_epoch).max(Epoch::FIRST)));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn report_trainer(&self, request: Request<ReportTrainerRequest>) -> Answer<ReportTrainerResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let report = Arc::new(report::check(request, now_us())?);
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&report));
+        self.ask(move |plane| {
+            plane.report_trainer(&report);
+            Ok(())
+        })
+        .await?;
+        Ok(Response::new(ReportTrainerResponse {}))
+    }
+
+    async fn list_chains(&self, request: Request<ListChainsRequest>) -> Answer<ListChainsResponse> {
+        self.check_volume(&request.into_inner().volume_id)?;
+        let report = self.last_report();
+        Ok(Response::new(ListChainsResponse {
+            chains: report.iter().flat_map(|report| &report.chains).map(convert::chain).collect(),
+            reported_us: report.map_or(0, |report| report.received_us),
+        }))
+    }
+}

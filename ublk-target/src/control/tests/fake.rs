@@ -1,0 +1,178 @@
+//! A volume in memory that seals an epoch with every snapshot.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use forerun::change_vector::{Change, ChangeKind, ChangeVector};
+use forerun::config::{SnapshotName, VolumeName};
+use forerun::geometry::{BlockIndex, Epoch};
+use forerun::prediction::{Horizon, Threshold};
+use tokio::sync::watch;
+
+use crate::control::status::{PrefetchStatus, TrainerReport, VolumeStatus};
+use crate::control::{ControlError, ControlPlane, CreatedSnapshot, ErrorKind, SealedEpoch, Snapshot};
+
+/// The volume's blocks.
+pub(super) const BLOCKS: u32 = 100_000;
+
+pub(super) struct FakeVolume {
+    name: VolumeName,
+    state: Mutex<State>,
+    sealed: watch::Sender<Epoch>,
+    pub(super) reports: Mutex<Vec<Arc<TrainerReport>>>,
+    /// How many change vectors were asked for.
+    pub(super) vectors_read: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    snapshots: Vec<Snapshot>,
+    vectors: Vec<SealedEpoch>,
+    threshold: Option<Threshold>,
+    horizon: Option<Horizon>,
+}
+
+impl FakeVolume {
+    pub(super) fn new() -> Self {
+        Self {
+            name: VolumeName::new("data").expect("a name"),
+            state: Mutex::default(),
+            sealed: watch::Sender::new(Epoch(0)),
+            reports: Mutex::default(),
+            vectors_read: AtomicU64::new(0),
+        }
+    }
+
+    /// Seals an epoch in which the first `changed` blocks changed.
+    pub(super) fn seal(&self, changed: u32, snapshot: Option<&SnapshotName>) -> Epoch {
+        let mut state = self.state.lock().expect("the state");
+        let epoch = Epoch(u32::try_from(state.vectors.len()).expect("few") + 1);
+        let changes = (0..changed)
+            .map(|block| Change { block: BlockIndex(block), kind: ChangeKind::Modified, sub_blocks: 3 })
+            .collect();
+        let vector = ChangeVector::new(epoch, 10, 20, changes).expect("ascending");
+        state.vectors.push(SealedEpoch { vector: Arc::new(vector), snapshot: snapshot.cloned() });
+        if let Some(name) = snapshot {
+            state.snapshots.push(Snapshot {
+                name: name.clone(),
+                epoch,
+                created_us: 20,
+                data_bytes: u64::from(changed) << 16,
+                added_blocks: 0,
+                modified_blocks: changed.into(),
+                deleted_blocks: 0,
+                change_bytes_per_second: 1.5,
+                on_capacity_tier: false,
+            });
+        }
+        drop(state);
+        self.sealed.send_replace(epoch);
+        epoch
+    }
+
+    fn find(&self, name: &SnapshotName) -> Result<Snapshot, ControlError> {
+        let state = self.state.lock().expect("the state");
+        let found = state.snapshots.iter().find(|snapshot| snapshot.name == *name).cloned();
+        found.ok_or_else(|| ControlError::no_snapshot(&self.name, name))
+    }
+}
+
+impl ControlPlane for FakeVolume {
+    fn volume(&self) -> &VolumeName {
+        &self.name
+    }
+
+    fn uuid(&self) -> String {
+        "00000000-0000-0000-0000-000000000007".into()
+    }
+
+    fn blocks(&self) -> u32 {
+        BLOCKS
+    }
+
+    fn create_snapshot(
+        &self,
+        name: &SnapshotName,
+        horizon: Option<Horizon>,
+    ) -> Result<CreatedSnapshot, ControlError> {
+        if name.as_str() == "full" {
+            return Err(ControlError::new(ErrorKind::Exhausted, "the capacity tier is full"));
+        }
+        let created = self.find(name).is_err();
+        if created {
+            self.seal(40_000, Some(name));
+            if let Some(horizon) = horizon {
+                self.state.lock().expect("the state").horizon = Some(horizon);
+            }
+        }
+        Ok(CreatedSnapshot {
+            snapshot: self.find(name)?,
+            created,
+            horizon: self.horizon(),
+            predictions_above_threshold: 5,
+        })
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>, ControlError> {
+        let mut snapshots = self.state.lock().expect("the state").snapshots.clone();
+        snapshots.reverse();
+        Ok(snapshots)
+    }
+
+    fn delete_snapshot(&self, name: &SnapshotName) -> Result<(), ControlError> {
+        self.find(name)?;
+        self.state.lock().expect("the state").snapshots.retain(|snapshot| snapshot.name != *name);
+        Ok(())
+    }
+
+    fn sync_snapshot(&self, name: &SnapshotName) -> Result<Snapshot, ControlError> {
+        Ok(Snapshot { on_capacity_tier: true, ..self.find(name)? })
+    }
+
+    fn diff(
+        &self,
+        from: Option<Epoch>,
+        to: Epoch,
+        first_block: BlockIndex,
+        limit: usize,
+    ) -> Result<Vec<Change>, ControlError> {
+        assert!(from < Some(to), "checked by the server");
+        assert!((1..=100_000).contains(&limit), "checked by the server");
+        let state = self.state.lock().expect("the state");
+        let sealed = &state.vectors[usize::try_from(to.0).expect("small") - 1];
+        let changes = sealed.vector.changes().iter().filter(|change| change.block >= first_block);
+        Ok(changes.take(limit).copied().collect())
+    }
+
+    fn sealed(&self) -> watch::Receiver<Epoch> {
+        self.sealed.subscribe()
+    }
+
+    fn change_vector(&self, from: Epoch) -> Result<Option<SealedEpoch>, ControlError> {
+        self.vectors_read.fetch_add(1, Ordering::SeqCst);
+        let state = self.state.lock().expect("the state");
+        Ok(state.vectors.iter().find(|sealed| sealed.vector.epoch >= from).cloned())
+    }
+
+    fn horizon(&self) -> Horizon {
+        self.state.lock().expect("the state").horizon.unwrap_or(Horizon::DEFAULT)
+    }
+
+    fn volume_status(&self) -> Result<VolumeStatus, ControlError> {
+        Ok(VolumeStatus { device: "/dev/ublkb7".into(), health: "healthy".into(), ..VolumeStatus::default() })
+    }
+
+    fn prefetch_status(&self) -> Result<PrefetchStatus, ControlError> {
+        let threshold = self.state.lock().expect("the state").threshold.unwrap_or(Threshold::DEFAULT);
+        Ok(PrefetchStatus { threshold, state: "on".into(), redirects: 9, ..PrefetchStatus::default() })
+    }
+
+    fn set_threshold(&self, threshold: Threshold) -> Result<Threshold, ControlError> {
+        let mut state = self.state.lock().expect("the state");
+        Ok(state.threshold.replace(threshold).unwrap_or(Threshold::DEFAULT))
+    }
+
+    fn report_trainer(&self, report: &Arc<TrainerReport>) {
+        self.reports.lock().expect("the reports").push(Arc::clone(report));
+    }
+}

@@ -1,0 +1,403 @@
+//! The volume behind the API.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use forerun::change_vector::Change;
+use forerun::config::{Paths, SnapshotName, VolumeConfig, VolumeName};
+use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch};
+use forerun::prediction::{Horizon, Threshold};
+use tokio::sync::{oneshot, watch};
+
+use super::backend::VolumeBackend;
+use crate::background::{Ask, CapacityError, CapacityReply, KeptLayer, Shared};
+use crate::control::status::{PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
+use crate::control::{ControlError, ControlPlane, CreatedSnapshot, ErrorKind, SealedEpoch, Snapshot};
+use crate::volume::{SealError, lock};
+
+/// How long a snapshot is waited for to be written back, before the wait is given up.
+const SYNC_LIMIT: Duration = Duration::from_secs(3600);
+
+/// What the device says of itself, once it is there.
+#[derive(Clone, Default, Debug)]
+pub struct DeviceFacts {
+    /// `/dev/ublkbN`.
+    pub device: String,
+    /// Its queues.
+    pub queues: u32,
+    /// Requests under way in each at most.
+    pub queue_depth: u32,
+    /// "zero copy" or "copy".
+    pub transfer_mode: String,
+    /// What was asked for and not granted.
+    pub not_granted: String,
+}
+
+/// The API's side of an open volume.
+pub struct VolumeControl {
+    config: Mutex<VolumeConfig>,
+    name: VolumeName,
+    paths: Paths,
+    backend: Arc<VolumeBackend>,
+    device: Mutex<DeviceFacts>,
+    started_us: u64,
+    /// One snapshot is made or deleted at a time.
+    naming: Mutex<()>,
+}
+
+impl VolumeControl {
+    /// The control of an open volume.
+    pub fn new(config: VolumeConfig, paths: Paths, backend: Arc<VolumeBackend>) -> Self {
+        let name = config.name.clone();
+        Self {
+            config: Mutex::new(config),
+            name,
+            paths,
+            backend,
+            device: Mutex::default(),
+            started_us: crate::background::now_us(),
+            naming: Mutex::default(),
+        }
+    }
+
+    /// Takes note of the device that shows the volume.
+    pub fn set_device(&self, facts: DeviceFacts) {
+        *lock(&self.device) = facts;
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.backend.threads.shared
+    }
+
+    /// Asks the background thread, and waits.
+    fn ask<T>(&self, make: impl FnOnce(CapacityReply<T>) -> Ask) -> Result<T, ControlError> {
+        let stopped = || ControlError::new(ErrorKind::State, format!("volume {} is being closed", self.name));
+        let (reply, answer) = oneshot::channel();
+        self.backend.threads.asks.send(make(reply)).map_err(|_| stopped())?;
+        answer.blocking_recv().map_err(|_| stopped())?.map_err(|error| self.capacity_error(&error))
+    }
+
+    fn capacity_error(&self, error: &CapacityError) -> ControlError {
+        let kind = match error {
+            CapacityError::NoSuchSnapshot { .. } | CapacityError::NoSuchEpoch { .. } => ErrorKind::NotFound,
+            CapacityError::SnapshotInUse { .. } => ErrorKind::State,
+            CapacityError::Corrupt { .. } => ErrorKind::Corrupt,
+            error if error.is_no_space() => ErrorKind::Exhausted,
+            _ => ErrorKind::Internal,
+        };
+        ControlError::new(kind, format!("volume {}: {error}", self.name))
+    }
+
+    /// Snapshots whose epochs are not written back yet.
+    fn live_snapshots(&self) -> Vec<Snapshot> {
+        let volume = &self.shared().volume;
+        let layers = volume.layers();
+        let mut found = Vec::new();
+        for layer in layers.live() {
+            let (epoch, info) = (layers.epoch(layer), layers.with_info(layer, |info| info.clone()));
+            let Some(name) = info.snapshot.and_then(|name| SnapshotName::new(name).ok()) else { continue };
+            let counts = self.shared().vector(epoch).filter(|(vector, _)| vector.epoch == epoch);
+            let count = |kind| counts.as_ref().map_or(0, |(vector, _)| vector.count(kind) as u64);
+            let (added, modified, deleted) = {
+                use forerun::change_vector::ChangeKind::{Added, Deleted, Modified};
+                (count(Added), count(Modified), count(Deleted))
+            };
+            found.push(Snapshot {
+                name,
+                epoch,
+                created_us: info.sealed_us,
+                data_bytes: info.mapped_blocks * BLOCK_BYTES,
+                added_blocks: added,
+                modified_blocks: modified,
+                deleted_blocks: deleted,
+                change_bytes_per_second: rate(added + modified + deleted, info.opened_us, info.sealed_us),
+                on_capacity_tier: false,
+            });
+        }
+        found
+    }
+
+    fn find(&self, name: &SnapshotName) -> Result<Option<Snapshot>, ControlError> {
+        Ok(self.snapshots()?.into_iter().find(|snapshot| snapshot.name == *name))
+    }
+
+    fn store(&self, change: impl FnOnce(&mut VolumeConfig)) -> Result<(), ControlError> {
+        let mut config = lock(&self.config);
+        let mut changed = config.clone();
+        change(&mut changed);
+        changed.store(&self.paths.volume(&self.name)).map_err(|error| {
+            ControlError::new(ErrorKind::Internal, format!("the setting cannot be kept: {error}"))
+        })?;
+        *config = changed;
+        Ok(())
+    }
+}
+
+fn rate(blocks: u64, since_us: u64, until_us: u64) -> f64 {
+    let seconds = until_us.saturating_sub(since_us) as f64 / 1e6;
+    if seconds > 0.0 { blocks as f64 * BLOCK_BYTES as f64 / seconds } else { 0.0 }
+}
+
+fn from_kept(kept: &KeptLayer) -> Snapshot {
+    Snapshot {
+        change_bytes_per_second: rate(
+            kept.added + kept.modified + kept.deleted,
+            kept.since_us,
+            kept.sealed_us,
+        ),
+        name: kept.name.clone(),
+        epoch: kept.epoch,
+        created_us: kept.sealed_us,
+        data_bytes: kept.data_bytes,
+        added_blocks: kept.added,
+        modified_blocks: kept.modified,
+        deleted_blocks: kept.deleted,
+        on_capacity_tier: true,
+    }
+}
+
+impl ControlPlane for VolumeControl {
+    fn volume(&self) -> &VolumeName {
+        &self.name
+    }
+
+    fn uuid(&self) -> String {
+        lock(&self.config).uuid.to_string()
+    }
+
+    fn blocks(&self) -> u32 {
+        self.shared().volume.geometry().blocks()
+    }
+
+    fn create_snapshot(
+        &self,
+        name: &SnapshotName,
+        horizon: Option<Horizon>,
+    ) -> Result<CreatedSnapshot, ControlError> {
+        let _one = lock(&self.naming);
+        let shared = self.shared();
+        let above = || shared.prediction.acted().above_threshold;
+        if let Some(snapshot) = self.find(name)? {
+            return Ok(CreatedSnapshot {
+                snapshot,
+                created: false,
+                horizon: shared.settings.horizon(),
+                predictions_above_threshold: above(),
+            });
+        }
+        let predictions_above_threshold = above();
+        let epoch = shared.sealer.seal(shared, Some(name.as_str())).map_err(|error| {
+            let SealError::TooManyLayers(_) = error;
+            ControlError::new(ErrorKind::Exhausted, format!("volume {}: no snapshot: {error}", self.name))
+        })?;
+        // From here on the snapshot is there; it is durable with the journal.
+        shared.committer.commit_blocking().map_err(|error| {
+            let text = format!("volume {}: snapshot {name} is not durable: {error}", self.name);
+            ControlError::new(ErrorKind::Internal, text)
+        })?;
+        if let Some(horizon) = horizon {
+            self.store(|config| config.horizon = horizon)?;
+            shared.settings.set_horizon(horizon);
+        }
+        let missing = || {
+            ControlError::new(ErrorKind::Internal, format!("snapshot {name} of epoch {epoch} has vanished"))
+        };
+        Ok(CreatedSnapshot {
+            snapshot: self.find(name)?.ok_or_else(missing)?,
+            created: true,
+            horizon: shared.settings.horizon(),
+            predictions_above_threshold,
+        })
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>, ControlError> {
+        // Live ones first: one that is written back in between is then in both, not in neither.
+        let mut by_name: HashMap<SnapshotName, Snapshot> =
+            self.live_snapshots().into_iter().map(|snapshot| (snapshot.name.clone(), snapshot)).collect();
+        for kept in lock(&self.shared().kept).iter() {
+            by_name.insert(kept.name.clone(), from_kept(kept));
+        }
+        Ok(by_name.into_values().collect())
+    }
+
+    fn delete_snapshot(&self, name: &SnapshotName) -> Result<(), ControlError> {
+        let _one = lock(&self.naming);
+        let shared = self.shared();
+        let snapshot = self.find(name)?.ok_or_else(|| ControlError::no_snapshot(&self.name, name))?;
+        if !snapshot.on_capacity_tier && shared.volume.unname(snapshot.epoch, name.as_str()) {
+            return shared.committer.commit_blocking().map_err(|error| {
+                ControlError::new(ErrorKind::Internal, format!("the deletion is not durable: {error}"))
+            });
+        }
+        // It may be on its way to the capacity tier at this moment.
+        self.sync_snapshot(name)?;
+        self.ask(|reply| Ask::Delete { name: name.clone(), reply })
+    }
+
+    fn sync_snapshot(&self, name: &SnapshotName) -> Result<Snapshot, ControlError> {
+        let begun = Instant::now();
+        loop {
+            let snapshot = self.find(name)?.ok_or_else(|| ControlError::no_snapshot(&self.name, name))?;
+            if snapshot.on_capacity_tier {
+                return Ok(snapshot);
+            }
+            let error = lock(&self.shared().progress).error.clone();
+            if !error.is_empty() || begun.elapsed() > SYNC_LIMIT || self.shared().stopping() {
+                let why = if error.is_empty() { "it takes too long".to_owned() } else { error };
+                let text = format!("volume {}: snapshot {name} is not written back: {why}", self.name);
+                return Err(ControlError::new(ErrorKind::Unavailable, text));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn diff(
+        &self,
+        from: Option<Epoch>,
+        to: Epoch,
+        first_block: BlockIndex,
+        limit: usize,
+    ) -> Result<Vec<Change>, ControlError> {
+        let shared = self.shared();
+        // Layers are compared on the capacity tier; those on their way there are waited for.
+        let begun = Instant::now();
+        while shared.volume.written_back() < to {
+            let error = lock(&shared.progress).error.clone();
+            if !error.is_empty() || begun.elapsed() > SYNC_LIMIT || shared.stopping() {
+                let text = format!("volume {}: epoch {to} is not written back yet: {error}", self.name);
+                return Err(ControlError::new(ErrorKind::Unavailable, text));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let after = first_block.0.checked_sub(1).map(BlockIndex);
+        self.ask(|reply| Ask::Diff { from, to, after, limit, reply })
+    }
+
+    fn sealed(&self) -> watch::Receiver<Epoch> {
+        self.shared().sealed()
+    }
+
+    fn change_vector(&self, from: Epoch) -> Result<Option<SealedEpoch>, ControlError> {
+        if let Some((vector, snapshot)) = self.shared().vector(from) {
+            return Ok(Some(SealedEpoch { vector, snapshot }));
+        }
+        if from > *self.shared().sealed().borrow() {
+            return Ok(None);
+        }
+        let stored = self.ask(|reply| Ask::Vector { from, reply })?;
+        Ok(stored.map(|(vector, snapshot)| SealedEpoch { vector: Arc::new(vector), snapshot }))
+    }
+
+    fn horizon(&self) -> Horizon {
+        self.shared().settings.horizon()
+    }
+
+    fn volume_status(&self) -> Result<VolumeStatus, ControlError> {
+        let shared = self.shared();
+        let (volume, stats) = (&shared.volume, shared.volume.stats());
+        let config = lock(&self.config).clone();
+        let device = lock(&self.device).clone();
+        let progress = lock(&shared.progress).clone();
+        let layers = volume.layers();
+        let (open, live) = (layers.open(), layers.live_count());
+        let counts = volume.slot_counts();
+        let slot_bytes = |slots: u64| slots * BLOCK_BYTES;
+        let remaining = slot_bytes(counts.sealed).saturating_sub(progress.layer_blocks_done * BLOCK_BYTES);
+        let eta = if remaining > 0 && progress.bytes_per_second > 0.0 {
+            remaining as f64 / progress.bytes_per_second
+        } else {
+            0.0
+        };
+        Ok(VolumeStatus {
+            device: device.device,
+            size_bytes: config.geometry.size_bytes(),
+            logical_block_bytes: config.geometry.logical_block_bytes(),
+            queues: device.queues,
+            queue_depth: device.queue_depth,
+            transfer_mode: device.transfer_mode,
+            not_granted: device.not_granted,
+            started_us: self.started_us,
+            health: super::health::health(shared, &progress.error),
+            open_epoch: layers.epoch(open).0,
+            open_epoch_since_us: layers.with_info(open, |info| info.opened_us),
+            sync_interval_seconds: config.sync_interval.seconds(),
+            epochs_not_written_back: live.saturating_sub(1) as u32,
+            written_back_epoch: volume.written_back().0,
+            write_back_remaining_bytes: remaining,
+            write_back_eta_seconds: eta,
+            written_back_bytes: stats.written_back_bytes.get(),
+            write_back_error: progress.error,
+            mapped_bytes: volume.mapped_blocks() * BLOCK_BYTES,
+            dirty_bytes: counts.dirty_sub_blocks * forerun::geometry::SUB_BLOCK_BYTES,
+            fast_tier: TierStatus {
+                path: text(&config.fast.path),
+                total_bytes: slot_bytes(u64::from(volume.slot_count())),
+                used_bytes: slot_bytes(counts.clean + counts.sealed + counts.open),
+                clean_bytes: slot_bytes(counts.clean),
+            },
+            capacity_tier: TierStatus {
+                path: text(&config.capacity.path),
+                total_bytes: progress.used_bytes + progress.free_bytes,
+                used_bytes: progress.used_bytes,
+                clean_bytes: 0,
+            },
+            memory_bytes: super::health::resident_bytes(),
+            read_requests: stats.read_requests.get(),
+            read_bytes: stats.read_bytes.get(),
+            write_requests: stats.write_requests.get(),
+            write_bytes: stats.write_bytes.get(),
+            discard_requests: stats.discard_requests.get(),
+            flush_requests: stats.flush_requests.get(),
+            failed_requests: stats.failed_requests.get(),
+            read_hits: stats.read_hits.get(),
+            read_misses: stats.read_misses.get(),
+            promotions: stats.promotions.get(),
+            evictions: stats.evictions.get(),
+        })
+    }
+
+    fn prefetch_status(&self) -> Result<PrefetchStatus, ControlError> {
+        let shared = self.shared();
+        let (stats, acted) = (shared.volume.stats(), shared.prediction.acted());
+        Ok(PrefetchStatus {
+            threshold: shared.settings.threshold(),
+            horizon: shared.settings.horizon(),
+            state: shared.prediction.state(shared),
+            predictions_published: acted.published,
+            predictions_above_threshold: acted.above_threshold,
+            tables_accepted: acted.tables_accepted,
+            tables_refused: acted.tables_refused,
+            last_refusal: acted.last_refusal,
+            queue_length: acted.queue_length,
+            reservations_held: u64::from(shared.volume.reserved_slots()),
+            reservations_made: stats.reservations_made.get(),
+            reservations_used: stats.reservations_used.get(),
+            reservations_wasted: stats.reservations_wasted.get(),
+            redirects: stats.redirects.get(),
+            prefetched_bytes: stats.prefetched_bytes.get(),
+            prefetched_used_bytes: stats.prefetched_used_bytes.get(),
+            precision: acted.precision,
+            recall: acted.recall,
+            score_window_epochs: acted.scored_epochs,
+            table_epoch: acted.table_epoch,
+            table_published_us: acted.table_published_us,
+        })
+    }
+
+    fn set_threshold(&self, threshold: Threshold) -> Result<Threshold, ControlError> {
+        let before = self.shared().settings.threshold();
+        self.store(|config| config.threshold = threshold)?;
+        self.shared().settings.set_threshold(threshold);
+        Ok(before)
+    }
+
+    fn report_trainer(&self, report: &Arc<TrainerReport>) {
+        self.shared().prediction.advise(report.pays, &report.serving_reason);
+    }
+}
+
+fn text(path: &std::path::Path) -> String {
+    PathBuf::from(path).display().to_string()
+}

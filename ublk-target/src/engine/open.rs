@@ -1,0 +1,201 @@
+//! Opening a volume, and closing it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use forerun::config::{VolumeConfig, VolumePaths};
+use forerun::geometry::Epoch;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use super::backend::{Threads, VolumeBackend};
+use crate::background::{Ask, Background, PredictionState, Settings, Shared};
+use crate::capacity_tier::{CapacityTier, Place, VolumeUuid};
+use crate::fast_tier::delta::Delta;
+use crate::fast_tier::{FastTier, OpenInfo};
+use crate::volume::{Recovered, Recovery, Volume};
+
+/// Why a volume cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The fast tier.
+    #[error("the fast tier of volume {volume}: {source}")]
+    Fast {
+        /// The volume.
+        volume: String,
+        /// What is wrong with it.
+        source: crate::fast_tier::FastTierError,
+    },
+    /// The capacity tier, or the background thread that holds it.
+    #[error("the capacity tier of volume {volume}: {source}")]
+    Capacity {
+        /// The volume.
+        volume: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The process has no file handle left.
+    #[error("volume {volume} cannot be opened: no handle for its fast tier: {source}")]
+    Handle {
+        /// The volume.
+        volume: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The two tiers do not fit.
+    #[error(
+        "the fast tier of volume {volume} is at epoch {fast}, older than epoch {capacity} on the capacity tier: \
+         it is an old copy; put the right one back, or make a new fast tier from the capacity tier"
+    )]
+    FastTierIsOld {
+        /// The volume.
+        volume: String,
+        /// The fast tier's open epoch.
+        fast: Epoch,
+        /// The capacity tier's newest epoch.
+        capacity: Epoch,
+    },
+    /// A device waits, and what its last target did before it died is lost.
+    #[error(
+        "volume {volume} cannot take over its device: {path} does not hold what the target that died had \
+         acknowledged; delete the device (`forerun del {volume}`) and add it again: what was flushed is safe"
+    )]
+    NothingToTakeOver {
+        /// The volume.
+        volume: String,
+        /// The file that should hold it.
+        path: std::path::PathBuf,
+    },
+}
+
+/// How to open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Open {
+    /// For a new device.
+    Fresh,
+    /// To take over a device whose target has died: acknowledged writes that are not flushed have to be
+    /// there still.
+    TakeOver,
+}
+
+/// An open volume.
+pub struct Opened {
+    /// What a device serves.
+    pub backend: Arc<VolumeBackend>,
+    /// How the fast tier was found.
+    pub info: OpenInfo,
+    background: Background,
+    fast: FastTier,
+    name: String,
+}
+
+impl Opened {
+    /// Opens a volume.
+    ///
+    /// # Errors
+    /// Any of [`OpenError`]; nothing has changed then, but for a journal that was brought up to date.
+    pub fn open(config: &VolumeConfig, paths: &VolumePaths, how: Open) -> Result<Self, OpenError> {
+        let volume = || config.name.to_string();
+        let uuid = *config.uuid.as_bytes();
+        let fast_error = |source| OpenError::Fast { volume: volume(), source };
+        let pending = paths.pending();
+        let wait_for_lock = how == Open::TakeOver;
+        let (fast, recovered, info) =
+            FastTier::open(&config.fast.path, uuid, config.geometry, &pending, wait_for_lock)
+                .map_err(fast_error)?;
+        if how == Open::TakeOver && !info.pending_found {
+            return Err(OpenError::NothingToTakeOver { volume: volume(), path: pending });
+        }
+        let no_handle = |source| OpenError::Handle { volume: volume(), source };
+        let file = fast.try_clone_file().map_err(no_handle)?;
+        let background_file = fast.try_clone_file().map_err(no_handle)?;
+
+        let capacity_error = |source| OpenError::Capacity { volume: volume(), source };
+        let (directory, geometry) = (config.capacity.path.clone(), config.geometry);
+        let map = build_map(&directory, uuid, config, &fast, &recovered, &capacity_error)?;
+        let written_back = map.written_back();
+        let settings = Settings::new(
+            config.threshold,
+            config.horizon,
+            config.sync_interval.seconds(),
+            config.prediction,
+        );
+        let prediction = PredictionState::new(paths.predictions(), uuid);
+        let shared = Arc::new(Shared::new(map, fast.committer(), settings, prediction, written_back));
+        let (asks, asked) = mpsc::unbounded_channel();
+        let after = shared.clone();
+        fast.committer().after_commit(move || {
+            after.volume.reclaim();
+            after.volume.room().wake_all();
+        });
+        let state = shared.clone();
+        fast.committer().checkpoints(Box::new(move |sink: &mut dyn FnMut(&Delta)| state.volume.facts(sink)));
+        let slots_offset = fast.slots_offset();
+        let open = move || async move {
+            let tier = CapacityTier::open_writer(&directory, VolumeUuid(uuid), geometry).await;
+            // The map was built before the writer's lock was ours.
+            let moved = tier.as_ref().is_ok_and(|tier| tier.head().written_back_epoch() != written_back);
+            if moved {
+                Err(io::Error::other("another target wrote to it just now; try again"))
+            } else {
+                tier.map_err(io::Error::other)
+            }
+        };
+        let background = Background::start(shared.clone(), asked, background_file, slots_offset, open)
+            .map_err(capacity_error)?;
+        let backend = Arc::new(VolumeBackend::new(Threads { shared, asks }, file, slots_offset));
+        Ok(Self { backend, info, background, fast, name: config.name.to_string() })
+    }
+
+    /// What the volume's threads share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.backend.threads.shared
+    }
+
+    /// Closes the volume: all data durable, a checkpoint, the mark of a clean stop. The device has to be
+    /// stopped before.
+    ///
+    /// # Errors
+    /// The fast tier's last writes failed; the next opening recovers from the journal.
+    pub fn close(self) -> Result<(), OpenError> {
+        // A closed channel means that the thread has ended already.
+        let _ = self.backend.threads.asks.send(Ask::Stop);
+        self.background.join();
+        let shared = self.backend.threads.shared.clone();
+        self.fast
+            .close_clean(&move |sink: &mut dyn FnMut(&Delta)| shared.volume.facts(sink))
+            .map_err(|source| OpenError::Fast { volume: self.name.clone(), source })
+    }
+}
+
+/// Builds the map from both tiers. The capacity tier is only read; it is opened for writing afterwards.
+fn build_map(
+    directory: &Path,
+    uuid: [u8; 16],
+    config: &VolumeConfig,
+    fast: &FastTier,
+    recovered: &Recovered,
+    capacity_error: &dyn Fn(io::Error) -> OpenError,
+) -> Result<Volume, OpenError> {
+    tokio_uring::start(async {
+        let tier = CapacityTier::open_reader(directory, Some(VolumeUuid(uuid)))
+            .await
+            .map_err(|error| capacity_error(io::Error::other(error)))?;
+        let written_back = tier.head().written_back_epoch();
+        let open = recovered.open_epoch();
+        if open <= written_back {
+            let volume = config.name.to_string();
+            return Err(OpenError::FastTierIsOld { volume, fast: open, capacity: written_back });
+        }
+        let (geometry, slots, log) = (config.geometry, fast.slot_count(), fast.committer());
+        let mut recovery =
+            Recovery::begin(geometry, slots, log, recovered, written_back, crate::background::now_us());
+        tier.load_places(None, &mut |block, epoch, place| {
+            recovery.place(block, epoch, place.map(Place::word))
+        })
+        .await
+        .map_err(|error| capacity_error(io::Error::other(error)))?;
+        Ok(recovery.finish())
+    })
+}

@@ -1,0 +1,22 @@
+//! The line between the engine, which changes the map, and the journal, which makes changes durable.
+
+use super::delta::Delta;
+
+/// How far the log had come after a delta: counts deltas from the start of the process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct LogPosition(pub u64);
+
+/// Takes deltas in the order in which they happened.
+///
+/// A delta that was appended survives the end of the process; it survives the end of the machine once
+/// [`DeltaLog::durable`] has reached its position.
+pub trait DeltaLog: Send + Sync {
+    /// Appends a delta. Waits for the journal only where [`DeltaLog::has_room`] was not heeded.
+    fn append(&self, delta: &Delta) -> LogPosition;
+    /// The position after the newest delta.
+    fn appended(&self) -> LogPosition;
+    /// Up to where deltas are durable.
+    fn durable(&self) -> LogPosition;
+    /// Whether a request may begin that will append deltas when it completes.
+    fn has_room(&self) -> bool;
+}

@@ -1,0 +1,93 @@
+//! Ending the open epoch and beginning the next: one step in the map, however much was written.
+
+use forerun::geometry::{BlockIndex, Epoch};
+use thiserror::Error;
+
+use super::Volume;
+use super::layers::{LIVE_LAYERS_MAX, LayerInfo, LayerNumber};
+use crate::fast_tier::delta::Delta;
+
+/// Why an epoch cannot be sealed now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum SealError {
+    /// Too many sealed layers wait for the capacity tier.
+    #[error(
+        "{0} sealed epochs wait to be written back, the most there may be: \
+         see that the capacity tier is there, has room and keeps up, then try again"
+    )]
+    TooManyLayers(usize),
+}
+
+impl Volume {
+    /// Seals the open epoch at `now_us`, keeps it under `snapshot` if that is given, and opens the next.
+    ///
+    /// What was written before the call is in the sealed epoch; it is durable once the log is. The layer
+    /// is complete when [`super::layers::Layers::drained`] says so.
+    ///
+    /// # Errors
+    /// Too many layers wait for write-back.
+    pub fn seal(&self, now_us: u64, snapshot: Option<&str>) -> Result<(LayerNumber, Epoch), SealError> {
+        let live = self.layers.live_count();
+        if live >= LIVE_LAYERS_MAX {
+            return Err(SealError::TooManyLayers(live));
+        }
+        let layer = self.layers.open();
+        let epoch = self.layers.epoch(layer);
+        let opened_us = self.layers.with_info(layer, |info| {
+            info.sealed_us = now_us;
+            info.snapshot = snapshot.map(str::to_owned);
+            info.mapped_blocks = self.mapped_blocks();
+            info.opened_us
+        });
+        // Named first: a crash between the two leaves a name for an epoch that goes on, and the
+        // recovery of an open epoch drops it.
+        if let Some(name) = snapshot {
+            self.log.append(&Delta::Named { epoch, name: name.to_owned() });
+        }
+        let info = LayerInfo { opened_us: now_us, ..LayerInfo::default() };
+        let Some(_) = self.layers.push(epoch.next(), info) else {
+            return Err(SealError::TooManyLayers(live));
+        };
+        self.log.append(&Delta::Sealed { epoch, opened_us, sealed_us: now_us });
+        Ok((layer, epoch))
+    }
+
+    /// Whether the open epoch has changed anything.
+    pub fn open_epoch_changed(&self) -> bool {
+        let layer = self.layers.open();
+        self.layers.with_info(layer, |info| !info.deleted.is_empty())
+            || self.slots.iter().any(|(_, slot)| {
+                slot.layer.load(std::sync::atomic::Ordering::Relaxed) == layer.0
+                    && !slot.bits().dirty.is_empty()
+            })
+    }
+
+    /// Takes the snapshot's name off a sealed epoch that is not written back yet; false if it has none.
+    pub fn unname(&self, epoch: Epoch, name: &str) -> bool {
+        for layer in self.layers.live() {
+            if self.layers.epoch(layer) != epoch {
+                continue;
+            }
+            let removed = self.layers.with_info(layer, |info| {
+                let ours = info.snapshot.as_deref() == Some(name);
+                if ours {
+                    info.snapshot = None;
+                }
+                ours
+            });
+            if removed {
+                self.log.append(&Delta::Unnamed { epoch });
+            }
+            return removed;
+        }
+        false
+    }
+
+    /// Blocks deleted in a layer, sorted, each once.
+    pub(super) fn deleted_in(&self, layer: LayerNumber) -> Vec<BlockIndex> {
+        let mut deleted = self.layers.with_info(layer, |info| info.deleted.clone());
+        deleted.sort_unstable();
+        deleted.dedup();
+        deleted
+    }
+}

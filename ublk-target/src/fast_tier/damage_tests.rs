@@ -75,7 +75,7 @@ fn fact(n: u32) -> Delta {
         epoch: Epoch(1),
         valid: SubBlockMask::FULL,
         dirty: SubBlockMask(n as u16),
-        added: n % 2 == 0,
+        added: n.is_multiple_of(2),
         over_zero: false,
     })
 }
@@ -86,7 +86,9 @@ fn used() -> Tier {
     let open = tier.open();
     let log = open.committer();
     let all = |emit: &mut dyn FnMut(&Delta)| (0..700).for_each(|n| emit(&fact(n)));
-    (0..700).for_each(|n| drop(log.append(&fact(n))));
+    for n in 0..700 {
+        let _ = log.append(&fact(n));
+    }
     log.commit_blocking().expect("committed");
     log.checkpoint_blocking(&all).expect("a checkpoint");
     drop(log);
@@ -134,7 +136,9 @@ fn a_changed_byte_of_the_journal_is_found() {
     let log = open.committer();
     let mut pages = 0;
     for n in 0..20 {
-        (0..30).for_each(|m| drop(log.append(&fact(n * 30 + m))));
+        for m in 0..30 {
+            let _ = log.append(&fact(n * 30 + m));
+        }
         log.commit_blocking().expect("committed");
         pages += 1;
     }
@@ -203,7 +207,9 @@ fn a_damaged_newest_checkpoint_is_made_up_for_by_the_older_one_and_the_journal()
     let tier = Tier::new();
     let open = tier.open();
     let log = open.committer();
-    (0..10).for_each(|n| drop(log.append(&fact(n))));
+    for n in 0..10 {
+        let _ = log.append(&fact(n));
+    }
     log.commit_blocking().expect("committed");
     log.checkpoint_blocking(&|emit| (0..10).for_each(|n| emit(&fact(n)))).expect("a checkpoint");
     log.append(&fact(10));

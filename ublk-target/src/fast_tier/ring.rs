@@ -37,6 +37,7 @@ impl Ring {
         self.next
     }
 
+    #[cfg(test)]
     /// After the newest checkpoint.
     #[must_use]
     pub const fn start(&self) -> JournalPoint {

@@ -168,12 +168,6 @@ impl Unverified {
         self.fields.as_ref().map(|(.., layout)| layout.tier_bytes)
     }
 
-    /// The volume it claims to belong to.
-    #[must_use]
-    pub const fn volume(&self) -> Uuid {
-        self.volume
-    }
-
     /// Its generation.
     #[must_use]
     pub const fn generation(&self) -> u64 {

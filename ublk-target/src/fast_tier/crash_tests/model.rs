@@ -29,7 +29,7 @@ impl Model {
             Delta::Free(slot) => drop(self.slots.remove(&slot.0)),
             Delta::Deleted { block, epoch } => drop(self.deleted.insert((block, epoch))),
             Delta::Sealed { epoch, opened_us, sealed_us } => {
-                drop(self.sealed.insert(epoch, (opened_us, sealed_us)));
+                self.sealed.insert(epoch, (opened_us, sealed_us));
             }
             Delta::Named { epoch, name } => drop(self.names.insert(epoch, name)),
             Delta::Unnamed { epoch } => drop(self.names.remove(&epoch)),

@@ -47,7 +47,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Threshold(options) => threshold::run(&paths, &options),
         Command::Chain { command: ChainCommand::List(options) } => chain::list(&paths, &options),
         Command::History(options) => history::run(&paths, &options),
-        Command::Check(options) => check::run(&options),
+        Command::Check(options) => check::run(&paths, &options),
         Command::Completions { shell } => completions::run(shell),
     }
 }

@@ -41,7 +41,7 @@ Exit codes:
 Environment:
   FORERUN_STATE_DIR  where volumes are configured (/var/lib/forerun)
   FORERUN_RUN_DIR    where running volumes have their sockets and logs (/run/forerun)
-  FORERUN_LIBEXEC    where ublk-target and forerun-trainer are, when they are not beside this program"
+  FORERUN_LIBEXEC    where ublk-target and forerun-trainer are, if not beside this program"
 )]
 pub struct Arguments {
     /// The command.

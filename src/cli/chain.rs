@@ -32,8 +32,8 @@ fn table(chains: &[Chain]) -> Table {
     let mut table = Table::new(&[
         ("CHAIN", Align::Right),
         ("EPOCHS", Align::Right),
-        ("FIRST", Align::Left),
-        ("LAST", Align::Left),
+        ("FIRST (UTC)", Align::Left),
+        ("LAST (UTC)", Align::Left),
         ("ALIKE", Align::Right),
         ("CHANGES AN EPOCH", Align::Right),
         ("PRUNED: AGE", Align::Right),

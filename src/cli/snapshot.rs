@@ -51,7 +51,7 @@ pub fn create(paths: &Paths, options: SnapshotCreateOptions) -> anyhow::Result<(
         ))?);
     }
     Ok(output::text(&format!(
-        "snapshot {} of volume {volume}: epoch {}, {} of data; {} above the threshold for the next {}\n",
+        "snapshot {} of volume {volume}: epoch {}, {} of data; {} above the threshold over {}\n",
         snapshot.name,
         snapshot.epoch,
         format_size(snapshot.data_bytes),

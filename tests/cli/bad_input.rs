@@ -52,6 +52,7 @@ fn what_is_not_there_is_code_3() {
     {
         run(&mut rig.forerun(words)).failed(3, "there is no volume none here");
     }
+    run(&mut rig.forerun("check none")).failed(3, "there is no volume \"none\" here");
     run(&mut rig.forerun("add none")).failed(3, "there is no volume \"none\" here");
     rig.configure("data");
     run(&mut rig.forerun("del data")).failed(3, "volume data has no device");
@@ -94,6 +95,7 @@ fn a_target_that_is_not_installed_is_said() {
 #[test]
 fn a_targets_exit_code_is_kept() {
     let rig = Rig::new();
+    rig.configure("data");
     fake_target::target(&rig, "echo 'segment 3: wrong checksum' >&2; exit 5");
     run(&mut rig.forerun("check data")).failed(5, "segment 3: wrong checksum");
     run(&mut rig.forerun("check --fast /f --capacity /c --json")).failed(5, "segment 3");

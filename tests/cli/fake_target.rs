@@ -3,12 +3,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::rig::Rig;
+use super::rig::{Rig, copy_program};
 
 fn install(rig: &Rig, name: &str, script: &str) {
+    let draft = rig.path().join("draft");
+    fs::write(&draft, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
     let path = rig.libexec().join(name);
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    // A new file each time: the one before may still run.
+    let _ = fs::remove_file(&path);
+    copy_program(&draft, &path);
 }
 
 /// Every call is added to `calls`; then the script runs.

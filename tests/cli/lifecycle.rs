@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use forerun::config::{DeviceRecord, VolumeConfig};
 
 use super::fake_target::{self, calls, good_target, target};
-use super::rig::{Rig, golden, run};
+use super::rig::{Rig, copy_program, golden, run};
 
 const CREATE: &str = "create data --size 1G --fast fast.img --fast-size 128M --capacity cap --threshold 0.7";
 
@@ -79,7 +79,7 @@ fn add_starts_the_trainer_and_does_without_it() {
     fake_target::trainer(&rig);
     run(&mut rig.forerun("add data")).ok();
     let pid = fs::read_to_string(rig.volume("data").trainer_pid()).unwrap();
-    assert_eq!(fs::read_to_string(rig.path().join("trainer-calls")).unwrap(), "--volume data\n");
+    assert_eq!(fs::read_to_string(rig.path().join("trainer-calls")).unwrap(), "run data\n");
     let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
@@ -123,4 +123,33 @@ fn list_shows_volumes_without_a_target_installed() {
     assert_eq!(json["volumes"][1]["volume"], "data");
     assert_eq!(json["volumes"][1]["state"], "stopped");
     assert_eq!(json["volumes"][1]["device"], serde_json::Value::Null);
+}
+
+#[test]
+fn del_stops_the_trainer_that_add_started_and_no_other_process() {
+    let rig = Rig::new();
+    rig.configure("data");
+    let files = rig.volume("data");
+    fs::create_dir_all(files.run_dir()).unwrap();
+    let gone = DeviceRecord { dev_id: 987_654, pid: u32::MAX, snapshot: None };
+    // Looks like a trainer of the volume, and like something else.
+    for (name, is_stopped) in [("/forerun-trainer", true), ("/editor", false)] {
+        let program = rig.path().join("bin").join(name.trim_start_matches('/'));
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        copy_program("/bin/sh".as_ref(), &program);
+        let mut child = std::process::Command::new(&program)
+            .args(["-c", "read line", "data"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        gone.store(&files.device_file(None)).unwrap();
+        fs::write(files.trainer_pid(), child.id().to_string()).unwrap();
+        run(&mut rig.forerun("del data")).ok();
+        assert!(!files.trainer_pid().exists());
+        if !is_stopped {
+            assert!(child.try_wait().unwrap().is_none(), "still there");
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+    }
 }

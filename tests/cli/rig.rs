@@ -42,7 +42,7 @@ impl Rig {
         if !alone.exists() {
             fs::create_dir_all(alone.parent().unwrap()).unwrap();
             // A link would not do: the program looks beside what it really is.
-            fs::copy(assert_cmd::cargo::cargo_bin!("forerun"), &alone).unwrap();
+            copy_program(assert_cmd::cargo::cargo_bin!("forerun"), &alone);
         }
         alone
     }
@@ -69,6 +69,14 @@ impl Rig {
         );
         VolumeConfig::from_toml(&text).unwrap().store(&self.volume(name)).unwrap();
     }
+}
+
+/// Copies a program. Another process does it: while this one had the copy open for writing, a program
+/// that another test starts could inherit that, and the kernel would refuse to run the copy ("text
+/// file busy").
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
 }
 
 /// What a command did.

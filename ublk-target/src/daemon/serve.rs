@@ -1,19 +1,21 @@
 //! What each command does.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
 use super::answer::Answer;
-use super::args::{AddArgs, Args, Command, RecoverArgs};
+use super::args::{AddArgs, Command, RecoverArgs};
 use super::pid_file::{PidFile, RUN_DIR, TARGET_NAME};
 use super::{Source, hygiene, log, mounts, signals};
 use crate::device::{self, DeviceError, DeviceInfo, ReadyResult, Stop, Stopped};
 
 /// Does a command.
-pub(super) fn command(args: Args, source: &impl Source) -> anyhow::Result<()> {
-    match args.command {
+pub(super) fn command(command: Command, source: &impl Source) -> anyhow::Result<()> {
+    match command {
+        Command::Offline(_) => bail!("this command needs no device"),
         Command::Add(args) => add(&args, source),
         Command::Recover(args) => recover(&args, source),
         Command::List { id, verbose } => list(id, verbose),
@@ -24,15 +26,16 @@ pub(super) fn command(args: Args, source: &impl Source) -> anyhow::Result<()> {
 
 fn add<S: Source>(args: &AddArgs, source: &S) -> anyhow::Result<()> {
     let mut answer = Answer::take(args.eventfd).context("--eventfd")?;
-    let stop = prepare(answer.is_wanted(), source, &args.volume)?;
+    let shown = args.shown();
+    let stop = prepare(answer.is_wanted(), source, &shown)?;
     if let Some(other) = args.target_type.as_deref().filter(|name| *name != TARGET_NAME) {
         bail!("this serves devices of type {TARGET_NAME}, not {other}");
     }
-    let backend = source.open(&args.volume)?;
+    let backend = source.open(&shown, false)?;
     let run = |ready: &mut dyn FnMut(&DeviceInfo) -> ReadyResult| {
         device::run(&args.device_options(), Arc::clone(&backend), &stop, ready)
     };
-    let result = serve(&args.volume, &mut answer, run);
+    let result = serve(source, &backend, &shown, &mut answer, run);
     finish(source, backend, result)
 }
 
@@ -40,11 +43,11 @@ fn recover<S: Source>(args: &RecoverArgs, source: &S) -> anyhow::Result<()> {
     let mut answer = Answer::take(args.eventfd).context("--eventfd")?;
     let file = PidFile::read(Path::new(RUN_DIR), args.id)?;
     let stop = prepare(answer.is_wanted(), source, &file.volume)?;
-    let backend = source.open(&file.volume)?;
+    let backend = source.open(&file.volume, true)?;
     let run = |ready: &mut dyn FnMut(&DeviceInfo) -> ReadyResult| {
         device::recover(args.id, Arc::clone(&backend), &stop, ready)
     };
-    let result = serve(&file.volume, &mut answer, run);
+    let result = serve(source, &backend, &file.volume, &mut answer, run);
     finish(source, backend, result)
 }
 
@@ -66,34 +69,35 @@ fn prepare(daemon: bool, source: &impl Source, volume: &str) -> anyhow::Result<S
 }
 
 /// Serves a device; its pid file is there as long as it is, and before anybody is told of it.
-fn serve(
+fn serve<S: Source>(
+    source: &S,
+    backend: &Arc<S::Backend>,
     volume: &str,
     answer: &mut Answer,
     run: impl FnOnce(&mut dyn FnMut(&DeviceInfo) -> ReadyResult) -> Result<Stopped, DeviceError>,
 ) -> Result<Stopped, DeviceError> {
     let run_dir = Path::new(RUN_DIR);
     run(&mut |info| {
+        source.ready(backend, info)?;
         PidFile::of(info, volume)?.write(run_dir, info.id)?;
         if answer.is_wanted() {
             answer.there_is(info.id).inspect_err(|_| PidFile::remove(run_dir, info.id))?;
         } else {
-            announce(info);
+            announce(info)?;
         }
         Ok(())
     })
 }
 
 /// Prints the device, for whoever started this by hand.
-fn announce(info: &DeviceInfo) {
-    match device::list_one(info.id) {
-        Ok(entry) => println!("{entry}"),
-        Err(error) => tracing::warn!(%error, "the device cannot be shown"),
-    }
+fn announce(info: &DeviceInfo) -> anyhow::Result<()> {
+    let entry = device::list_one(info.id)?;
     let granted = device::feature_names(info.granted_flags).join(" ");
-    println!("\tdata path: {}; features: {granted}", info.data_path);
+    let mut text = format!("{entry}\n\tdata path: {}; features: {granted}\n", info.data_path);
     if !info.not_granted.is_empty() {
-        println!("\tnot granted by this kernel: {}", info.not_granted.join(" "));
+        text += &format!("\tnot granted by this kernel: {}\n", info.not_granted.join(" "));
     }
+    print(&text)
 }
 
 /// Closes the volume, and only then lets go of the device: who deletes it waits for that.
@@ -126,19 +130,29 @@ fn list(id: Option<u32>, verbose: bool) -> anyhow::Result<()> {
         Some(id) => vec![device::list_one(id)?],
         None => device::list()?,
     };
+    let mut text = String::new();
     for entry in devices {
-        println!("{entry}");
+        text += &format!("{entry}\n");
         match PidFile::read(Path::new(RUN_DIR), entry.id) {
             Ok(file) => {
-                println!("\ttarget {}", file.json["target"]);
+                text += &format!("\ttarget {}\n", file.json["target"]);
                 if verbose {
-                    println!("\tqueues {}", file.json["queues"]);
+                    text += &format!("\tqueues {}\n", file.json["queues"]);
                 }
             }
             Err(error) => tracing::debug!(%error, "a device without a pid file of ours"),
         }
     }
-    Ok(())
+    print(&text)
+}
+
+/// Prints to standard output; a reader that has seen enough (`| head -1`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
 }
 
 fn del(id: u32, force: bool) -> anyhow::Result<()> {

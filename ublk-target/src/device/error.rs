@@ -53,6 +53,17 @@ pub enum DeviceError {
         /// The limit, in seconds.
         seconds: u64,
     },
+    /// The start took too long.
+    #[error(
+        "device {id} did not start within {seconds} s: the volume did not answer the first reads, or the driver \
+         hangs (`dmesg` says so then); see that the volume's tiers respond, and try again"
+    )]
+    StartLate {
+        /// The device's id.
+        id: u32,
+        /// The limit, in seconds.
+        seconds: u64,
+    },
     /// A queue could not be set up or failed.
     #[error("queue {queue} of device {id}: {what}: {source}")]
     Queue {

@@ -54,7 +54,13 @@ pub(super) fn data_path(granted: u64) -> DataPath {
 
 /// The names of what was wanted and not granted.
 pub(super) fn not_granted(zero_copy: ZeroCopy, granted: u64) -> Vec<&'static str> {
-    let wanted = if zero_copy == ZeroCopy::Never { RECOVERY } else { RECOVERY | ZERO_COPY };
+    // USER_COPY is no gain of its own: it is not missed where there is nothing to go with it.
+    let auto = u64::from(sys::UBLK_F_AUTO_BUF_REG);
+    let wanted = match zero_copy {
+        ZeroCopy::Never => RECOVERY,
+        _ if granted & auto == 0 => RECOVERY | auto,
+        _ => RECOVERY | ZERO_COPY,
+    };
     names(wanted & !granted)
 }
 
@@ -79,7 +85,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_has_a_name() {
-        assert_eq!(not_granted(ZeroCopy::WherePossible, RECOVERY | 0x42), ["USER_COPY", "AUTO_BUF_REG"]);
+        assert_eq!(not_granted(ZeroCopy::WherePossible, RECOVERY | 0x42), ["AUTO_BUF_REG"]);
+        let auto = RECOVERY | u64::from(sys::UBLK_F_AUTO_BUF_REG);
+        assert_eq!(not_granted(ZeroCopy::WherePossible, auto), ["USER_COPY"]);
         assert_eq!(not_granted(ZeroCopy::Never, RECOVERY), Vec::<&str>::new());
         assert_eq!(data_path(RECOVERY | ZERO_COPY), DataPath::ZeroCopy);
         assert_eq!(data_path(RECOVERY | u64::from(sys::UBLK_F_USER_COPY)), DataPath::Copy);

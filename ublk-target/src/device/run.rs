@@ -26,7 +26,9 @@ use super::dma::memory_alignment;
 use super::error::{DeviceError, io_error};
 use super::events::{Events, Stop};
 use super::features;
-use super::options::{DELETE_LIMIT, DataPath, DeviceInfo, DeviceOptions, QueueInfo, STOP_LIMIT, ZeroCopy};
+use super::options::{
+    DELETE_LIMIT, DataPath, DeviceInfo, DeviceOptions, QueueInfo, START_LIMIT, STOP_LIMIT, ZeroCopy,
+};
 use super::params::params;
 use super::queue::{AbortOnPanic, Queue};
 use super::state_file::StateFile;
@@ -58,7 +60,6 @@ pub fn run<B: Backend>(
     ready: impl FnOnce(&DeviceInfo) -> ReadyResult,
 ) -> Result<Stopped, DeviceError> {
     options.check()?;
-    let started = Instant::now();
     let mut control = Control::open()?;
     let asked_flags = features::to_ask(options.zero_copy, control.features()?);
     let asked = DevInfo {
@@ -72,7 +73,7 @@ pub fn run<B: Backend>(
         ..DevInfo::default()
     };
     let info = control.add(asked, options.start_limit)?;
-    let mut start = Start::new(control, info, backend, stop, started + options.start_limit, false);
+    let mut start = Start::new(control, info, backend, stop, options.start_limit, false);
     if options.zero_copy == ZeroCopy::Required && start.data_path() != DataPath::ZeroCopy {
         start.undo();
         return Err(DeviceError::NoZeroCopy);
@@ -130,8 +131,7 @@ pub fn recover<B: Backend>(
             Err(error) => return Err(error),
         }
     }
-    let limit = Instant::now() + super::options::START_LIMIT;
-    let mut start = Start::new(control, info, backend, stop, limit, true);
+    let mut start = Start::new(control, info, backend, stop, START_LIMIT, true);
     start.asked_flags = info.flags;
     start.go(("END_USER_RECOVERY", sys::UBLK_U_CMD_END_USER_RECOVERY), ready)
 }
@@ -143,6 +143,7 @@ struct Start<B> {
     backend: Arc<B>,
     events: Arc<Events>,
     limits: Limits,
+    limit: Duration,
     until: Instant,
     recovered: bool,
     abandoned: Arc<AtomicBool>,
@@ -159,7 +160,7 @@ impl<B: Backend> Start<B> {
         info: DevInfo,
         backend: Arc<B>,
         stop: &Stop,
-        until: Instant,
+        limit: Duration,
         recovered: bool,
     ) -> Self {
         let limits = Limits {
@@ -173,7 +174,8 @@ impl<B: Backend> Start<B> {
             backend,
             events: Arc::clone(stop.events()),
             limits,
-            until,
+            limit,
+            until: Instant::now() + limit,
             recovered,
             abandoned: Arc::default(),
             asked_flags: 0,
@@ -212,7 +214,7 @@ impl<B: Backend> Start<B> {
         let asked_to_stop = self.events.look(|state| state.stop && state.ended < queues);
         if asked_to_stop {
             tracing::info!(id, "stopping the device");
-            self.control.stop(id, STOP_LIMIT)?;
+            self.stop_device();
         }
         if !self.events.wait(Some(Instant::now() + END_LIMIT), |state| state.ended == queues) {
             let seconds = END_LIMIT.as_secs();
@@ -236,7 +238,7 @@ impl<B: Backend> Start<B> {
             state.failure.is_some() || state.stop || state.ready.len() == queues
         };
         if !self.events.wait(Some(self.until), settled) {
-            return Err(self.late("the first fetch of every queue"));
+            return Err(self.late());
         }
         self.check()?;
         let left = self.until.saturating_duration_since(Instant::now());
@@ -245,8 +247,11 @@ impl<B: Backend> Start<B> {
         let command = Command::new(name, operation, id).data(u64::from(std::process::id()));
         let sent = self.control.send(command, left, &wanted);
         self.check()?;
-        sent?;
-        Ok(self.describe())
+        match sent {
+            Ok(_) => Ok(self.describe()),
+            Err(DeviceError::Deadline { .. }) => Err(self.late()),
+            Err(error) => Err(error),
+        }
     }
 
     /// A queue's failure or an early stop, if there was one.
@@ -259,8 +264,8 @@ impl<B: Backend> Start<B> {
         })
     }
 
-    fn late(&self, command: &'static str) -> DeviceError {
-        DeviceError::Deadline { command, id: self.info.id, seconds: super::options::START_LIMIT.as_secs() }
+    fn late(&self) -> DeviceError {
+        DeviceError::StartLate { id: self.info.id, seconds: self.limit.as_secs() }
     }
 
     /// Opens the character device, through libublk.
@@ -341,11 +346,32 @@ impl<B: Backend> Start<B> {
         }
     }
 
+    /// Stops the device. Requests that the backend does not answer in time fail, so that it ends.
+    fn stop_device(&mut self) {
+        let id = self.info.id;
+        let mut stopped = self.control.stop(id, STOP_LIMIT);
+        if matches!(stopped, Err(DeviceError::Deadline { .. })) {
+            let seconds = STOP_LIMIT.as_secs();
+            tracing::error!(id, seconds, "requests are not answered: failing them to stop the device");
+            self.abandon_requests();
+            stopped = self.control.stop(id, SHORT);
+        }
+        if let Err(error) = stopped {
+            // Somebody else may be stopping it: what counts is that the queues end.
+            tracing::warn!(id, %error, "the device could not be stopped");
+        }
+    }
+
+    /// Makes requests fail that the backend has not answered, now and from here on.
+    fn abandon_requests(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.events.look(|state| state.wakeups.iter().for_each(|wakeups| wakeups.wake_all()));
+    }
+
     /// Removes a device whose start failed, as far as the driver lets us, and logs what it does not.
     fn undo(&mut self) {
         let id = self.info.id;
-        self.abandoned.store(true, Ordering::SeqCst);
-        self.events.look(|state| state.wakeups.iter().for_each(|wakeups| wakeups.wake_all()));
+        self.abandon_requests();
         if let Err(error) = self.control.stop(id, SHORT) {
             tracing::warn!(id, %error, "a device whose start failed could not be stopped");
         }

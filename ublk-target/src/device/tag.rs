@@ -6,6 +6,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use io_uring::{opcode, types};
 use libublk::UblkError;
@@ -21,6 +22,9 @@ use super::wake::Wakeups;
 use crate::aligned::AlignedBuffer;
 use crate::request::{Backend, Request};
 
+/// At most so often is a failed request logged.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the tasks of a queue share.
 pub(super) struct TagContext<'q, B> {
     pub queue: &'q UblkQueue<'q>,
@@ -28,6 +32,9 @@ pub(super) struct TagContext<'q, B> {
     pub backend: &'q B,
     pub limits: Limits,
     pub abandoned: &'q AtomicBool,
+    /// How many requests have failed, and when that was last logged.
+    pub failed_requests: Cell<u64>,
+    pub reported: Cell<Option<Instant>>,
     /// How many tags' tasks have not ended.
     pub serving: Cell<usize>,
     /// Whether the queue has begun to serve: what goes wrong after that cannot be handed back.
@@ -53,7 +60,7 @@ pub(super) async fn serve<B: Backend, D: TagData>(context: &TagContext<'_, B>, t
         let result = match context.limits.request(queue.get_iod(tag)) {
             Ok(request) => {
                 data.begin(&request);
-                answer(request, context.handle(request, &data).await)
+                context.answer(request, context.handle(request, &data).await)
             }
             Err(errno) => -errno,
         };
@@ -71,20 +78,8 @@ pub(super) async fn serve<B: Backend, D: TagData>(context: &TagContext<'_, B>, t
     }
 }
 
-/// A request's result as the driver takes it: bytes done, or a negative errno.
-fn answer(request: Request, result: io::Result<()>) -> i32 {
-    match result {
-        Ok(()) => request.len_bytes as i32,
-        Err(error) => {
-            tracing::warn!(?request, %error, "a request failed");
-            // An errno of 0 or less would be taken for success.
-            -error.raw_os_error().filter(|errno| *errno > 0).unwrap_or(libc::EIO)
-        }
-    }
-}
-
 impl<B: Backend> TagContext<'_, B> {
-    /// The backend's answer, unless the start is given up meanwhile.
+    /// The backend's answer, unless it is given up meanwhile.
     async fn handle<D: TagData>(&self, request: Request, data: &D) -> io::Result<()> {
         let mut handle = pin!(self.backend.handle(request, data));
         poll_fn(|context| match handle.as_mut().poll(context) {
@@ -94,6 +89,29 @@ impl<B: Backend> TagContext<'_, B> {
             poll => poll,
         })
         .await
+    }
+
+    /// A request's result as the driver takes it: bytes done, or a negative errno.
+    fn answer(&self, request: Request, result: io::Result<()>) -> i32 {
+        match result {
+            Ok(()) => request.len_bytes as i32,
+            Err(error) => {
+                self.report(request, &error);
+                // An errno of 0 or less would be taken for success.
+                -error.raw_os_error().filter(|errno| *errno > 0).unwrap_or(libc::EIO)
+            }
+        }
+    }
+
+    /// Logs a failed request, but not thousands a second.
+    #[cold]
+    fn report(&self, request: Request, error: &io::Error) {
+        let failed = self.failed_requests.get() + 1;
+        self.failed_requests.set(failed);
+        if self.reported.get().is_none_or(|last| last.elapsed() >= REPORT_INTERVAL) {
+            self.reported.set(Some(Instant::now()));
+            tracing::warn!(?request, %error, failed, "a request failed; so many of this queue so far");
+        }
     }
 
     fn fail(&self, what: &'static str, error: io::Error) {

@@ -103,9 +103,11 @@ struct Disk {
     unflushed: Vec<(usize, usize)>,
 }
 
+type Places = Vec<(BlockIndex, Option<NonZeroU64>)>;
+
 struct Capacity {
     blocks: HashMap<u64, (BlockIndex, Arc<AlignedBuffer>)>,
-    layers: Vec<(Epoch, Vec<(BlockIndex, Option<NonZeroU64>)>)>,
+    layers: Vec<(Epoch, Places)>,
 }
 
 struct World {
@@ -518,7 +520,7 @@ impl World {
         let data = lock(&self.capacity).blocks[&place.get()].1.clone();
         self.disk.borrow_mut().write(ticket.slot().offset_bytes() as usize, &data);
         // Durable before the log says so, as for every write.
-        assert!(ticket.finish(block.0 % 2 == 0));
+        assert!(ticket.finish(block.0.is_multiple_of(2)));
     }
 
     fn fill(&mut self, block: u8) {

@@ -20,7 +20,7 @@ pub fn start(paths: &Paths, volume: &VolumeName) -> anyhow::Result<()> {
         return Ok(());
     }
     let files = paths.volume(volume);
-    let pid = launch::start_beside(&program, &["--volume", volume.as_str()], &files.trainer_log())?;
+    let pid = launch::start_beside(&program, &["run", volume.as_str()], &files.trainer_log())?;
     replace_file(&files.trainer_pid(), format!("{pid}\n").as_bytes(), 0o644)
         .with_context(|| format!("cannot write {}", files.trainer_pid().display()))
 }

@@ -79,7 +79,7 @@ fn add_starts_the_trainer_and_does_without_it() {
     fake_target::trainer(&rig);
     run(&mut rig.forerun("add data")).ok();
     let pid = fs::read_to_string(rig.volume("data").trainer_pid()).unwrap();
-    assert_eq!(fs::read_to_string(rig.path().join("trainer-calls")).unwrap(), "--volume data\n");
+    assert_eq!(fs::read_to_string(rig.path().join("trainer-calls")).unwrap(), "run data\n");
     let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }

@@ -54,8 +54,7 @@ impl Frontiers {
             let from = upto.checked_sub(1).and_then(|at| {
                 let frontier = self.list.get(at)?;
                 let close = frontier.end.saturating_add(frontier.reach()) >= run.start;
-                (close && frontier.end + BEFORE_BLOCKS >= run.start.min(frontier.end))
-                    .then_some((at, *frontier))
+                close.then_some((at, *frontier))
             });
             let len = (run.end - run.start) as f32;
             next.push(match from {

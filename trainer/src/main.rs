@@ -46,13 +46,13 @@ struct Settings {
 struct Run {
     /// The volume's name.
     volume: String,
-    /// The target's socket [default: RUN_DIR/VOLUME/api.sock].
+    /// The target's socket [default: /run/forerun (or FORERUN_RUN_DIR)/VOLUME/api.sock].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// The prediction table, on tmpfs [default: RUN_DIR/VOLUME/predictions].
+    /// The prediction table, on tmpfs [default: /run/forerun (or FORERUN_RUN_DIR)/VOLUME/predictions].
     #[arg(long, value_name = "PATH")]
     table: Option<PathBuf>,
-    /// Where history, weights and scores are kept [default: STATE_DIR/VOLUME/trainer].
+    /// Where history, weights and scores are kept [default: /var/lib/forerun (or FORERUN_STATE_DIR)/VOLUME/trainer].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// RUN_DIR, for what lives until the next boot.

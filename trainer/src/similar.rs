@@ -86,6 +86,7 @@ pub fn after_similar_epochs(recent: &RecentEpochs) -> HashMap<u32, f32> {
         .iter()
         .zip(views.iter().skip(1))
         .map(|(view, next)| (last.similarity(&signature_of(view)).powi(SHARPNESS) as f32, *next))
+        .filter(|(weight, _)| *weight > 0.0)
         .collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     ranked.truncate(NEIGHBOURS);

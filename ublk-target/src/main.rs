@@ -4,28 +4,41 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ublk_target::daemon::{self, Source};
+use ublk_target::daemon::{self, Offline, Source};
+use ublk_target::device::DeviceInfo;
 
+mod check;
 mod open;
 
 struct Volumes;
 
 impl Source for Volumes {
-    type Backend = open::Opened;
+    type Backend = open::Served;
 
     fn paths(&self, volume: &str) -> Vec<PathBuf> {
-        open::volume_paths(volume)
+        open::paths(volume)
     }
 
-    fn open(&self, volume: &str) -> anyhow::Result<Arc<Self::Backend>> {
-        open::open_volume(volume)
+    fn open(&self, volume: &str, take_over: bool) -> anyhow::Result<Arc<Self::Backend>> {
+        open::open(volume, take_over).map(Arc::new)
+    }
+
+    fn ready(&self, backend: &Arc<Self::Backend>, info: &DeviceInfo) -> anyhow::Result<()> {
+        backend.ready(info)
     }
 
     fn close(&self, backend: Arc<Self::Backend>) -> anyhow::Result<()> {
-        open::close_volume(backend)
+        backend.close()
+    }
+}
+
+fn offline(command: Offline) -> anyhow::Result<ExitCode> {
+    match command {
+        Offline::Create { config_file } => open::create(&config_file).map(|()| ExitCode::SUCCESS),
+        Offline::Check(args) => check::check(&args),
     }
 }
 
 fn main() -> ExitCode {
-    daemon::main(&Volumes)
+    daemon::main(&Volumes, offline)
 }

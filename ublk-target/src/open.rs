@@ -1,46 +1,163 @@
-//! The one place where a volume's name becomes what stands behind its device.
+//! From a name on the command line to what stands behind a device: `VOLUME`, or `VOLUME@SNAPSHOT`.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::bail;
+use anyhow::Context;
+use forerun::config::{DeviceRecord, Paths, SnapshotName, VolumeConfig, VolumeName};
 use forerun::geometry::Geometry;
+use ublk_target::capacity_tier;
+use ublk_target::control::{ControlServer, Limits};
+use ublk_target::device::DeviceInfo;
+use ublk_target::engine::{DeviceFacts, Open, Opened, SnapshotBackend, VolumeBackend, VolumeControl};
 use ublk_target::request::{Backend, Request, RequestIo};
 
-/// An opened volume. None can be opened yet: the volume engine takes this place.
-pub enum Opened {}
+/// What a device shows.
+enum Shown {
+    Volume(Arc<VolumeBackend>),
+    Snapshot(SnapshotBackend),
+}
 
-impl Backend for Opened {
-    fn geometry(&self) -> Geometry {
-        match *self {}
-    }
+/// What is open for one device.
+pub struct Served {
+    shown: Shown,
+    volume: VolumeName,
+    snapshot: Option<SnapshotName>,
+    paths: Paths,
+    /// Taken out when it is closed.
+    open: Mutex<Option<OpenVolume>>,
+}
 
-    fn read_only(&self) -> bool {
-        match *self {}
-    }
+struct OpenVolume {
+    opened: Opened,
+    control: Arc<VolumeControl>,
+    server: Option<ControlServer>,
+}
 
-    fn fast_tier(&self) -> Option<BorrowedFd<'_>> {
-        match *self {}
-    }
-
-    async fn handle<I: RequestIo>(&self, _request: Request, _io: &I) -> io::Result<()> {
-        match *self {}
-    }
+fn names(shown: &str) -> anyhow::Result<(VolumeName, Option<SnapshotName>)> {
+    let (volume, snapshot) = match shown.split_once('@') {
+        None => (shown, None),
+        Some((volume, snapshot)) => (volume, Some(SnapshotName::new(snapshot)?)),
+    };
+    Ok((VolumeName::new(volume)?, snapshot))
 }
 
 /// The folders and files of a volume, whose mounts the process keeps.
-pub fn volume_paths(_name: &str) -> Vec<PathBuf> {
-    Vec::new()
+pub fn paths(shown: &str) -> Vec<PathBuf> {
+    let paths = Paths::from_env();
+    let mut all = vec![paths.state_dir().to_owned(), paths.run_dir().to_owned()];
+    if let Ok((volume, _)) = names(shown)
+        && let Ok(config) = VolumeConfig::load(&volume, &paths.volume(&volume))
+    {
+        all.extend([config.fast.path, config.capacity.path]);
+    }
+    all
 }
 
-/// Opens a volume by its name.
-pub fn open_volume(name: &str) -> anyhow::Result<Arc<Opened>> {
-    bail!("volume {name:?} cannot be opened: this build has no volume engine")
+/// Opens a volume or a snapshot.
+pub fn open(shown: &str, take_over: bool) -> anyhow::Result<Served> {
+    let (volume, snapshot) = names(shown)?;
+    let paths = Paths::from_env();
+    let files = paths.volume(&volume);
+    let config = VolumeConfig::load(&volume, &files)?;
+    std::fs::create_dir_all(files.run_dir())
+        .with_context(|| format!("making {}", files.run_dir().display()))?;
+    if let Some(snapshot) = snapshot {
+        let name = capacity_tier::SnapshotName::new(snapshot.as_str())?;
+        let backend = SnapshotBackend::open(&config.capacity.path, *config.uuid.as_bytes(), &name)
+            .with_context(|| format!("snapshot {snapshot} of volume {volume}"))?;
+        let (shown, open) = (Shown::Snapshot(backend), Mutex::default());
+        return Ok(Served { shown, volume, snapshot: Some(snapshot), paths, open });
+    }
+    let how = if take_over { Open::TakeOver } else { Open::Fresh };
+    let opened = Opened::open(&config, &files, how)?;
+    let info = &opened.info;
+    tracing::info!(
+        %volume, end = ?info.end, lsn = info.lsn.0, pending = info.pending_deltas, commits = info.replayed_commits,
+        "the volume is open"
+    );
+    let backend = opened.backend.clone();
+    let control = Arc::new(VolumeControl::new(config, paths.clone(), backend.clone()));
+    let open = OpenVolume { opened, control, server: None };
+    Ok(Served { shown: Shown::Volume(backend), volume, snapshot: None, paths, open: Mutex::new(Some(open)) })
 }
 
-/// Closes a volume; its device takes no requests any more.
-pub fn close_volume(_volume: Arc<Opened>) -> anyhow::Result<()> {
-    Ok(())
+/// Formats the tiers of a new volume.
+pub fn create(config_file: &Path) -> anyhow::Result<()> {
+    ublk_target::engine::create(&VolumeConfig::load_file(config_file)?)
+}
+
+impl Served {
+    /// Starts the API and notes the device, for the CLI.
+    pub fn ready(&self, info: &DeviceInfo) -> anyhow::Result<()> {
+        let files = self.paths.volume(&self.volume);
+        tracing::info!(
+            device = %format_args!("/dev/ublkb{}", info.id), data_path = %info.data_path,
+            not_granted = %info.not_granted.join(" "), "the device is there"
+        );
+        if let Some(open) = self.open.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            open.control.set_device(DeviceFacts {
+                device: format!("/dev/ublkb{}", info.id),
+                queues: info.queues.len() as u32,
+                queue_depth: info.depth.into(),
+                transfer_mode: info.data_path.to_string(),
+                not_granted: info.not_granted.join(" "),
+            });
+            let plane = open.control.clone();
+            open.server = Some(ControlServer::start(plane, &files.api_socket(), Limits::default())?);
+        }
+        let pid = u32::try_from(info.pid).unwrap_or_default();
+        let snapshot = self.snapshot.as_ref().map(ToString::to_string);
+        DeviceRecord { dev_id: info.id, pid, snapshot }
+            .store(&files.device_file(self.snapshot.as_ref()))
+            .context("noting the device")?;
+        // Without a service manager there is nobody to tell, and that is no failure.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        Ok(())
+    }
+
+    /// Ends the API, closes the volume in order, and forgets the device.
+    pub fn close(&self) -> anyhow::Result<()> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(OpenVolume { opened, server, .. }) = open {
+            drop(server);
+            opened.close()?;
+        }
+        let file = self.paths.volume(&self.volume).device_file(self.snapshot.as_ref());
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", file.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Backend for Served {
+    fn geometry(&self) -> Geometry {
+        match &self.shown {
+            Shown::Volume(volume) => volume.geometry(),
+            Shown::Snapshot(snapshot) => snapshot.geometry(),
+        }
+    }
+
+    fn read_only(&self) -> bool {
+        matches!(self.shown, Shown::Snapshot(_))
+    }
+
+    fn fast_tier(&self) -> Option<BorrowedFd<'_>> {
+        match &self.shown {
+            Shown::Volume(volume) => volume.fast_tier(),
+            Shown::Snapshot(_) => None,
+        }
+    }
+
+    async fn handle<I: RequestIo>(&self, request: Request, io: &I) -> io::Result<()> {
+        match &self.shown {
+            Shown::Volume(volume) => volume.handle(request, io).await,
+            Shown::Snapshot(snapshot) => snapshot.handle(request, io).await,
+        }
+    }
 }

@@ -226,3 +226,33 @@ impl TraceReport {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Real traces lie beside the workspace where there are any; they are not part of it.
+    #[test]
+    fn on_a_real_trace_what_is_learned_beats_the_simple_predictors() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/traces/fin1_excerpt.csv.zst");
+        if !path.exists() {
+            eprintln!("skipped 1 test: there is no trace {}", path.display());
+            return;
+        }
+        // Without the network's training, which a debug build takes a minute for.
+        let config = Config { steps_per_epoch: 0, ..Config::default() };
+        let report = evaluate(&path, EpochLength::Count(150), &config, |_, _| {}).expect("evaluated");
+        let of = |name: &str| report.predictors.iter().find(|predictor| predictor.name == name);
+        let map = |name: &str| of(name).map_or(0.0, |predictor| predictor.mean_average_precision);
+        assert!(map("linear") >= map("decayed-rate-3"), "{}", report.table());
+        assert!(report.served.mean_average_precision > 0.45 && report.pays, "{}", report.table());
+        assert!(report.reach > 0.95 && report.calibration_error < 0.1, "{}", report.table());
+    }
+
+    #[test]
+    fn calibration_error_is_the_mean_distance() {
+        let apart = calibration_error(&[(0.75, true), (0.75, false), (0.15, false), (0.15, false)]);
+        assert!((apart - (0.5 + 0.3) / 4.0).abs() < 1e-6, "{apart}");
+        assert_eq!(calibration_error(&[]), 0.0);
+    }
+}

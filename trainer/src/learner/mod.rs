@@ -195,6 +195,18 @@ impl Learner {
         Ok(report)
     }
 
+    /// Scores the candidates again, the network included: after catching up, or with other weights.
+    ///
+    /// # Errors
+    /// candle refuses, for want of memory at most.
+    pub fn score_again(&mut self) -> candle_core::Result<()> {
+        if self.scored.is_some() {
+            let budget = Budget::start(self.config.cpu_seconds_per_epoch);
+            self.scored = Some(self.score_candidates(true, &budget)?);
+        }
+        Ok(())
+    }
+
     /// Learns from what became of the candidates.
     fn judge(&mut self, scored: &Scored, vector: &ChangeVector, report: &mut EpochReport) {
         let truth = Truth::new(&scored.blocks, vector.changes().iter().map(|change| change.block.0));

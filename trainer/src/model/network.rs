@@ -117,13 +117,13 @@ fn crc_of(name: &str) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::contexts::from_logit;
 
     /// The same network in plain loops, in f64, from the formulas and not from candle.
-    fn reference(weights: &HashMap<String, Vec<f32>>, sequence: &[f32], wide: &[f32]) -> f64 {
-        let get = |name: &str, at: usize| f64::from(weights[name][at]);
+    pub fn reference(weights: &HashMap<String, Vec<f64>>, sequence: &[f32], wide: &[f32]) -> f64 {
+        let get = |name: &str, at: usize| weights[name][at];
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         let (mut h, mut c) = ([0.0; HIDDEN], [0.0; HIDDEN]);
         for step in sequence.chunks(PER_EPOCH) {
@@ -160,6 +160,15 @@ mod tests {
         logit
     }
 
+    /// All weights as plain numbers.
+    pub fn weights_of(network: &Network) -> HashMap<String, Vec<f64>> {
+        let numbers = |var: &Var| {
+            let flat: Vec<f32> = var.flatten_all().expect("flat").to_vec1().expect("numbers");
+            flat.into_iter().map(f64::from).collect()
+        };
+        network.named().iter().map(|(name, var)| (name.clone(), numbers(var))).collect()
+    }
+
     #[test]
     fn the_forward_pass_is_that_of_plain_loops() {
         let network = Network::new(7).expect("made");
@@ -170,11 +179,7 @@ mod tests {
                 var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu).expect("made")).expect("set");
             }
         }
-        let weights: HashMap<String, Vec<f32>> = network
-            .named()
-            .into_iter()
-            .map(|(name, var)| (name, var.flatten_all().expect("flat").to_vec1().expect("numbers")))
-            .collect();
+        let weights = weights_of(&network);
         let batch = 5;
         let (per_sequence, per_wide) = (SEQUENCE_EPOCHS * PER_EPOCH, WIDE);
         let sequence: Vec<f32> = (0..batch * per_sequence).map(|_| rng.symmetric(1.5)).collect();

@@ -148,10 +148,13 @@ async fn session(
     work.send(Work::Volume { uuid, blocks, horizon, last }).await.context("the learning thread ended")?;
     let last = answer.await.context("the learning thread ended")?;
 
-    let from = v1::WatchChangeVectorsRequest { volume_id: volume_id.to_owned(), from_epoch: last.0 + 1 };
+    let from = v1::WatchChangeVectorsRequest {
+        volume_id: volume_id.to_owned(),
+        from_epoch: last.0.saturating_add(1),
+    };
     let mut stream =
         client.watch_change_vectors(from).await.context("asking for change vectors")?.into_inner();
-    info!("connected to {}; change vectors from epoch {}", socket.display(), last.0 + 1);
+    info!("connected to {}; change vectors from epoch {}", socket.display(), last.0.saturating_add(1));
     *connected = true;
     let mut assembly = Assembly::new(uuid, blocks, last);
     // A target that was restarted does not know what was reported to the one before.

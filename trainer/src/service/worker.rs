@@ -129,8 +129,12 @@ impl Worker {
         let mut learner = Learner::new(self.config.clone(), blocks)?;
         let mut same_volume = true;
         if let Some(opened) = self.opened.take() {
-            same_volume = opened.volume == Some(uuid);
-            self.history = Some(opened.of_volume(uuid, self.config.history_epochs)?);
+            // A history that was lost says nothing; the folder is this volume's, so that the weights are.
+            same_volume = opened.volume.is_none_or(|of| of == uuid);
+            match opened.of_volume(uuid, self.config.history_epochs) {
+                Ok(history) => self.history = Some(history),
+                Err(error) => warn!("{error}; nothing is stored until the trainer is restarted"),
+            }
         }
         if same_volume {
             // Whatever of it cannot be used is said and made anew.
@@ -147,7 +151,8 @@ impl Worker {
                 Err(error) => warn!("{error}; the predictors are scored afresh"),
             }
         }
-        info!("{} epochs known up to {:?}", self.volume_id, learner.last().map(|epoch| epoch.0));
+        learner.score_again()?;
+        info!("{}: epochs up to {} are known", self.volume_id, learner.last().map_or(0, |epoch| epoch.0));
         self.learner = Some((learner, uuid, blocks));
         if same_volume { self.publish() } else { Ok(()) }
     }

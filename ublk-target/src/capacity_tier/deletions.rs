@@ -1,7 +1,8 @@
 //! Objects that nothing refers to any more, until they are deleted.
 //!
 //! An object is deleted only when its time has come, HEAD in the store is the one known here, that HEAD
-//! does not refer to it, and nobody holds a lease on an epoch that could need it. The queue is in memory: after a crash the next
+//! does not refer to it, and nobody holds a lease on an epoch that could need it. The queue is in memory:
+//! after a crash the next
 //! writer finds the same objects by comparing what is there with HEAD.
 
 use std::collections::VecDeque;
@@ -73,11 +74,15 @@ impl<S: Store> Inner<S> {
     }
 
     /// Deletes what is due, at most [`DELETIONS_PER_STEP`] objects.
-    pub async fn delete_due(&self) -> Result<Deleted> {
+    pub async fn delete_due(self: &Rc<Self>) -> Result<Deleted> {
         let now = (self.options.now)();
         let mut done = Deleted::default();
         if !self.state.borrow().deletions.0.iter().any(|deletion| deletion.due <= now) {
             return Ok(done);
+        }
+        if self.in_doubt() {
+            // Nothing else may come to settle which HEAD is there, and space would never come back.
+            self.update_head(|_| Ok(()), |_| ()).await?;
         }
         if !self.head_is_ours().await? {
             return Ok(done);
@@ -85,7 +90,8 @@ impl<S: Store> Inner<S> {
         // Leases are looked up after HEAD was read: whoever takes one later reads a HEAD without these objects.
         let leased = self.store.leased().map_err(|error| self.io_error("list", "leases", error))?;
         let newest_lease = leased.into_iter().max();
-        for _ in 0..self.state.borrow().deletions.len() {
+        let queued = self.state.borrow().deletions.len();
+        for _ in 0..queued {
             let Some(deletion) = self.state.borrow_mut().deletions.0.pop_front() else { break };
             let held = newest_lease.is_some_and(|lease| lease >= deletion.from_epoch);
             if deletion.due > now || held || done.objects as usize >= DELETIONS_PER_STEP {
@@ -135,7 +141,8 @@ impl<S: Store> Drop for Provisional<S> {
     fn drop(&mut self) {
         let Some(tier) = self.tier.upgrade().filter(|_| !self.kept.get()) else { return };
         let due = tier.due();
-        // Never borrowed while something that can be dropped with it runs; a missed object is found at the next opening.
+        // Never borrowed while something that can be dropped with it runs; a missed object is found at the
+        // next opening.
         if let Ok(mut state) = tier.state.try_borrow_mut() {
             state.deletions.queue(self.name, 0, due, Epoch(0));
         }

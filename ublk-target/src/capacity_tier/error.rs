@@ -1,4 +1,5 @@
-//! What can go wrong on the capacity tier. A message says what, where, in what state things are now, and what to do.
+//! What can go wrong on the capacity tier. A message says what, where, in what state things are now, and what
+//! to do.
 
 use std::io;
 
@@ -35,6 +36,19 @@ pub enum CapacityError {
         place: String,
         /// What is wrong with it.
         fault: Fault,
+    },
+    /// Written by a newer forerun.
+    #[error(
+        "{place} has format version {found}; this forerun reads up to {supported}. Nothing was changed; \
+         use the newer forerun that wrote it"
+    )]
+    NewerFormat {
+        /// The object.
+        place: String,
+        /// The version it states.
+        found: u32,
+        /// The newest version that is understood here.
+        supported: u32,
     },
     /// There is no volume where one was expected.
     #[error("{place} holds no volume: it has no HEAD. Check the path, and that its file system is mounted")]
@@ -138,6 +152,17 @@ pub enum CapacityError {
         /// The name.
         name: SnapshotName,
     },
+    /// Two consistency points in the wrong order.
+    #[error("epoch {from} comes after epoch {to}; a diff goes from the older to the newer one")]
+    EpochRange {
+        /// Where the diff was to begin.
+        from: Epoch,
+        /// Where it was to end.
+        to: Epoch,
+    },
+    /// Layers were changed by somebody else while they were being merged or compacted. Nothing was changed.
+    #[error("layers changed while they were being merged; nothing was lost, the next step tries again")]
+    Overtaken,
     /// A limit of the format.
     #[error("{what} are limited to {limit}; {advice}")]
     Limit {
@@ -166,6 +191,14 @@ fn advice(source: &io::Error) -> &'static str {
 }
 
 impl CapacityError {
+    /// What a parser found, with the place where it was read.
+    pub(super) fn faulty(place: String, fault: Fault) -> Self {
+        match fault {
+            Fault::NewerFormat { found, supported, .. } => Self::NewerFormat { place, found, supported },
+            fault => Self::Corrupt { place, fault },
+        }
+    }
+
     fn errno(&self) -> Option<Errno> {
         match self {
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),

@@ -16,8 +16,10 @@
 //! | 80 | 48 | 0 |
 //! | 128 | 128 each | the layers, oldest first |
 //!
-//! A layer: 0 object (8), 8 first epoch (4), 12 last epoch (4), 16 opened (8) and 24 sealed (8) in microseconds since
-//! 1970, 32 added (4), 36 modified (4), 40 deleted (4), 44 passed (4), 48 blocks the volume held at its end (4),
+//! A layer: 0 object (8), 8 first epoch (4), 12 last epoch (4), 16 opened (8) and 24 sealed (8) in
+//! microseconds since
+//! 1970, 32 added (4), 36 modified (4), 40 deleted (4), 44 passed (4), 48 blocks the volume held at its end
+//! (4),
 //! 52 pages of its table (4), 56 flags (4; bit 0: a snapshot was deleted here), 60 zero (3), 63 length of
 //! the snapshot's name (1), 64 name (63), 127 zero (1).
 //!
@@ -231,16 +233,17 @@ impl Head {
         if header.mark != MARK {
             return Err(Fault::Mark { what: WHAT });
         }
-        let (found, supported) = (header.version.get(), HEAD_VERSION);
-        // Told before the checksum is tried: a newer format may compute it in another way.
-        if found > supported {
-            return Err(Fault::NewerFormat { what: WHAT, found, supported });
-        }
         if have < header.bytes.get() {
             return Err(short(header.bytes.get()));
         }
+        // Mark, version, checksum and length stay where they are in every version, so that damage and a newer
+        // format are told apart.
         if header.checksum.get() != sum(bytes) {
             return Err(Fault::Checksum { what: WHAT });
+        }
+        let (found, supported) = (header.version.get(), HEAD_VERSION);
+        if found > supported {
+            return Err(Fault::NewerFormat { what: WHAT, found, supported });
         }
         let range = |field, found| Fault::Range { what: WHAT, field, found };
         let count = header.layers.get() as usize;
@@ -438,6 +441,8 @@ mod tests {
         }
         let mut newer = sample().encode();
         newer[8] = 2;
+        let sum = sum(&newer);
+        newer[12..16].copy_from_slice(&sum.to_le_bytes());
         assert!(matches!(Head::verify(&newer), Err(Fault::NewerFormat { found: 2, .. })));
     }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use forerun::geometry::BlockIndex;
 
 use super::entry::{Entry, EntryCounts};
-use super::error::Result;
+use super::error::{CapacityError, Result};
 use super::fault::Fault;
 use super::head::LayerInfo;
 use super::layer_page::{Closing, Opening, PAGE_BYTES, Page, TableIdentity, decode};
@@ -111,23 +111,26 @@ impl<S: Store> LayerCursor<S> {
         let name = ObjectName::layer(self.layer.id);
         let (offset, len) = (u64::from(first) * PAGE_BYTES as u64, count as usize * PAGE_BYTES);
         let buffer = std::mem::take(&mut self.buffer);
-        self.buffer = self.tier.read_range(name, offset, len, buffer).await?;
+        let read = self.tier.read_range(name, offset, len, buffer).await;
+        self.buffer = read.map_err(|error| self.tier.note_damage(name, error))?;
         let mut pages = Vec::with_capacity(count as usize);
         for (number, bytes) in (first..).zip(self.buffer.chunks_exact(PAGE_BYTES)) {
             let page = decode(bytes, self.table, number);
             pages.push(page.map_err(|fault| {
-                self.tier.corrupt(format_args!("{name} at {}", u64::from(number) * PAGE_BYTES as u64), fault)
+                let at = u64::from(number) * PAGE_BYTES as u64;
+                self.tier.note_damage(name, self.tier.corrupt(format_args!("{name} at {at}"), fault))
             })?);
         }
         Ok(pages)
     }
 
-    fn wrong_kind(&self, number: u32) -> super::error::CapacityError {
+    fn wrong_kind(&self, number: u32) -> CapacityError {
         self.damaged(Fault::Range { what: WHAT, field: "kind of page", found: number.into() })
     }
 
-    fn damaged(&self, fault: Fault) -> super::error::CapacityError {
-        self.tier.corrupt(ObjectName::layer(self.layer.id), fault)
+    fn damaged(&self, fault: Fault) -> CapacityError {
+        let name = ObjectName::layer(self.layer.id);
+        self.tier.note_damage(name, self.tier.corrupt(name, fault))
     }
 
     fn take_page(&mut self, number: u32, page: Page) -> Result<()> {

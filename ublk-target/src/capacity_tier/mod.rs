@@ -2,15 +2,20 @@
 //!
 //! Segments hold blocks, compressed and checksummed one by one; layers say which blocks an epoch changed and
 //! where they are; HEAD lists the layers. Written in this order, deleted in the other: what HEAD names is
-//! always there and complete, so the capacity tier alone can always be restored. `docs/format-capacity-tier.md` draws
+//! always there and complete, so the capacity tier alone can always be restored.
+//! `docs/format-capacity-tier.md` draws
 //! the formats and argues what a crash at each step leaves.
 //!
-//! This module knows bytes, not policy: what is written back when, and how hard the background works, is decided
+//! This module knows bytes, not policy: what is written back when, and how hard the background works, is
+//! decided
 //! above. Everything runs on one thread, inside a tokio `LocalSet` (`tokio_uring::start` is one).
 
+mod check;
 mod checksum;
 mod codec;
+mod compact;
 mod deletions;
+mod diff;
 mod directory_create;
 mod directory_lock;
 mod directory_store;
@@ -21,29 +26,40 @@ mod head;
 mod layer_cursor;
 mod layer_page;
 mod layer_writer;
+mod maintain;
+mod maintain_policy;
+mod merge_cursor;
 mod names;
 mod open_files;
 mod options;
 mod place;
 mod record;
+mod reserve;
 mod segment;
 mod segment_writer;
+mod snapshots;
+mod space;
 mod state;
 mod store;
 mod table_writer;
 mod tier;
 mod usage;
 
+pub use check::{CheckProgress, CheckReport, Finding, Severity, check_store};
 pub use deletions::Deleted;
+pub use diff::MAX_DIFF_PAGE;
 pub use directory_store::DirectoryStore;
 pub use entry::EntryCounts;
 pub use error::{CapacityError, Result};
 pub use fault::Fault;
 pub use head::{Head, LayerInfo};
 pub use layer_writer::LayerWriter;
-pub use names::{LayerId, ObjectKind, ObjectName, SnapshotName, SnapshotNameError, VolumeUuid};
+pub use maintain::{Maintained, Relocation};
+pub use maintain_policy::Urgency;
+pub use names::{LayerId, ObjectKind, ObjectName, SnapshotName, VolumeUuid};
 pub use options::Options;
 pub use place::Place;
+pub use space::Space;
 pub use store::{ReplaceError, Store, StoreSpace, Upload};
 pub use tier::CapacityTier;
 

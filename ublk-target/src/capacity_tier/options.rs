@@ -10,6 +10,15 @@ pub const UNMERGED_LAYERS: usize = 8;
 /// How many full segments of one layer may be on their way to the store at a time (8 MiB each).
 pub const SEGMENTS_IN_FLIGHT: usize = 2;
 
+/// A segment is closed before it grows beyond this many bytes (8 MiB).
+pub const SEGMENT_BYTES: usize = 8 << 20;
+/// Segments are compacted when this many dead bytes of one layer come free by it (1 MiB).
+pub const COMPACTION_GAIN_BYTES: u64 = 1 << 20;
+/// A segment below this many bytes counts as small (1 MiB).
+pub const SMALL_SEGMENT_BYTES: u64 = 1 << 20;
+/// So many small segments of one layer are put together.
+pub const SMALL_SEGMENTS: usize = 16;
+
 /// Settings of a capacity tier; the default ones are right but for tests.
 #[derive(Clone)]
 pub struct Options {
@@ -17,6 +26,10 @@ pub struct Options {
     pub deletion_delay: Duration,
     /// How many of the newest layers are left unmerged.
     pub unmerged_layers: usize,
+    /// A segment is closed before it grows beyond this many bytes; at most 16 MiB.
+    pub segment_bytes: usize,
+    /// Segments are compacted when this many dead bytes of one layer come free by it.
+    pub compaction_gain_bytes: u64,
     /// The time since some fixed moment; only differences count.
     pub now: Rc<dyn Fn() -> Duration>,
 }
@@ -27,6 +40,8 @@ impl Default for Options {
         Self {
             deletion_delay: DELETION_DELAY,
             unmerged_layers: UNMERGED_LAYERS,
+            segment_bytes: SEGMENT_BYTES,
+            compaction_gain_bytes: COMPACTION_GAIN_BYTES,
             now: Rc::new(move || start.elapsed()),
         }
     }

@@ -30,9 +30,6 @@ use super::place::{Place, UNIT_BYTES};
 
 /// Bytes of a record's header.
 pub const RECORD_HEADER_BYTES: usize = 64;
-/// Bytes of the longest record: a raw block with its header, in whole units.
-pub const MAX_RECORD_BYTES: usize =
-    (RECORD_HEADER_BYTES + BLOCK_BYTES as usize).next_multiple_of(UNIT_BYTES as usize);
 
 const WHAT: &str = "the block's record";
 const MARK: [u8; 4] = *b"FRbk";

@@ -15,7 +15,8 @@
 //! | 512 | ... | records |
 //!
 //! Always true: a segment is written once, whole, before anything names it; it is referred to by one
-//! layer only, the one whose epochs include the header's. A crash while it is written leaves a file nobody names,
+//! layer only, the one whose epochs include the header's. A crash while it is written leaves a file nobody
+//! names,
 //! which the next writer removes.
 
 use forerun::geometry::{Epoch, Generation, SegmentId};
@@ -31,8 +32,8 @@ use super::record::{RECORD_HEADER_BYTES, RecordHeader};
 pub const SEGMENT_VERSION: u32 = 1;
 /// Bytes of a segment's header: one unit.
 pub const SEGMENT_HEADER_BYTES: usize = UNIT_BYTES as usize;
-/// A segment is closed before it grows beyond this many bytes (8 MiB).
-pub const SEGMENT_TARGET_BYTES: usize = 8 << 20;
+/// The longest segment, in bytes (32 MiB); what is longer is none.
+pub const MAX_SEGMENT_BYTES: u64 = (MAX_OFFSET_UNITS as u64 + 1) * UNIT_BYTES;
 
 const WHAT: &str = "the segment's header";
 const MARK: [u8; 8] = *b"FRsegmnt";
@@ -158,10 +159,10 @@ impl SegmentBuilder {
         self.header.segment
     }
 
-    /// Whether a record of `len_bytes` still fits.
+    /// Whether a record of `len_bytes` still fits into a segment of `target_bytes`; the first one always does.
     #[must_use]
-    pub const fn fits(&self, len_bytes: usize) -> bool {
-        self.bytes.len() + len_bytes <= SEGMENT_TARGET_BYTES
+    pub const fn fits(&self, len_bytes: usize, target_bytes: usize) -> bool {
+        self.header.records == 0 || self.bytes.len() + len_bytes <= target_bytes
     }
 
     /// Appends a record and tells its place; `None` where it does not fit into the place's bits.

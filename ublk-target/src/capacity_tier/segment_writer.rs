@@ -1,6 +1,7 @@
 //! Writing records into segments of about 8 MiB, which go to the store while the next one fills.
 //!
-//! At most [`SEGMENTS_IN_FLIGHT`] segments are on their way and one is being filled: 24 MiB. Each upload is a task of its
+//! At most [`SEGMENTS_IN_FLIGHT`] segments are on their way and one is being filled: 24 MiB. Each upload is a
+//! task of its
 //! own, so that it goes on while the next blocks are compressed. Dropped or failed, every segment of the
 //! writer is queued for deletion once its upload has ended.
 
@@ -17,7 +18,7 @@ use super::names::ObjectName;
 use super::options::SEGMENTS_IN_FLIGHT;
 use super::place::Place;
 use super::record::RecordHeader;
-use super::segment::{SEGMENT_TARGET_BYTES, SegmentBuilder};
+use super::segment::{MAX_SEGMENT_BYTES, SegmentBuilder};
 use super::state::Inner;
 use super::store::Store;
 use super::usage::SegmentUse;
@@ -42,6 +43,8 @@ pub(super) struct SegmentWriter<S: Store> {
     in_flight: VecDeque<InFlight<S>>,
     written: Vec<WrittenSegment<S>>,
     spare: Vec<u8>,
+    // A segment is missing: what was appended must never be referred to.
+    failed: bool,
 }
 
 impl<S: Store> SegmentWriter<S> {
@@ -54,12 +57,14 @@ impl<S: Store> SegmentWriter<S> {
             in_flight: VecDeque::new(),
             written: Vec::new(),
             spare: Vec::new(),
+            failed: false,
         }
     }
 
     /// Appends a record with `header` (whose segment is filled in here) and tells its place.
     pub async fn append(&mut self, header: RecordHeader, stored: &[u8]) -> Result<Place> {
-        if self.filling.as_ref().is_some_and(|(builder, _)| !builder.fits(header.record_bytes())) {
+        let target = self.tier.options.segment_bytes;
+        if self.filling.as_ref().is_some_and(|(builder, _)| !builder.fits(header.record_bytes(), target)) {
             self.send_off().await?;
         }
         if self.filling.is_none() {
@@ -79,6 +84,11 @@ impl<S: Store> SegmentWriter<S> {
 
     /// Sends the last segment off and waits until all are durable.
     pub async fn finish(mut self) -> Result<Vec<WrittenSegment<S>>> {
+        if self.failed {
+            return Err(CapacityError::Misuse(
+                "a layer committed after one of its blocks had failed".to_owned(),
+            ));
+        }
         self.send_off().await?;
         while !self.in_flight.is_empty() {
             self.wait_for_first().await?;
@@ -92,7 +102,7 @@ impl<S: Store> SegmentWriter<S> {
         }
         let Some((builder, object)) = self.filling.take() else { return Ok(()) };
         let (header, bytes) = builder.finish();
-        debug_assert!(bytes.len() <= SEGMENT_TARGET_BYTES);
+        debug_assert!(bytes.len() as u64 <= MAX_SEGMENT_BYTES);
         let (tier, held) = (Rc::clone(&self.tier), Rc::clone(&object));
         let upload = tokio::task::spawn_local(async move {
             // Held to the end, so that the object is not queued for deletion while it is being written.
@@ -112,6 +122,7 @@ impl<S: Store> SegmentWriter<S> {
         let name = first.written.object.name;
         let ended = (&mut first.upload).await;
         let first = self.in_flight.pop_front();
+        self.failed |= !matches!(ended, Ok((Ok(()), _)));
         let (result, bytes) =
             ended.map_err(|error| CapacityError::Misuse(format!("writing {name} stopped: {error}")))?;
         result.map_err(|error| self.tier.io_error("write", name, error))?;

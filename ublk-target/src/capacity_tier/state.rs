@@ -1,7 +1,8 @@
 //! What an open capacity tier holds in memory, and the one way HEAD is replaced.
 //!
 //! Always true: `head` is the newest HEAD known to be durable. A replacement whose outcome is not
-//! known is kept in `in_doubt`; it counts as not made, the next replacement finds out which one is there and puts itself
+//! known is kept in `in_doubt`; it counts as not made, the next replacement finds out which one is there and
+//! puts itself
 //! over either, and until then nothing is deleted. So a crash at any point leaves a HEAD whose objects are all
 //! there.
 //!
@@ -9,6 +10,7 @@
 //! half-way. No borrow of the state lives across an await.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::rc::Rc;
@@ -38,6 +40,8 @@ pub(super) struct State {
     fenced: Option<Generation>,
     pub usage: Usage,
     pub deletions: Deletions,
+    /// Objects in which damage was met; maintenance leaves them as they are.
+    pub damaged: BTreeSet<ObjectName>,
 }
 
 pub(super) struct Inner<S: Store> {
@@ -72,6 +76,7 @@ impl<S: Store> Inner<S> {
             fenced: None,
             usage: Usage::default(),
             deletions: Deletions::default(),
+            damaged: BTreeSet::new(),
         };
         Self {
             store,
@@ -94,7 +99,15 @@ impl<S: Store> Inner<S> {
     }
 
     pub fn corrupt(&self, what: impl Display, fault: Fault) -> CapacityError {
-        CapacityError::Corrupt { place: format!("{}/{what}", self.store.place()), fault }
+        CapacityError::faulty(format!("{}/{what}", self.store.place()), fault)
+    }
+
+    /// Remembers what is damaged, so that maintenance goes on with the rest.
+    pub fn note_damage(&self, name: ObjectName, error: CapacityError) -> CapacityError {
+        if error.is_corrupt() || error.is_not_found() {
+            self.state.borrow_mut().damaged.insert(name);
+        }
+        error
     }
 
     /// Reads a range of an object; one that is too short is damaged.
@@ -142,7 +155,8 @@ impl<S: Store> Inner<S> {
     /// Replaces HEAD by a changed one, durably, and then notes what follows from it in the state, in one step.
     ///
     /// # Errors
-    /// What `change` refuses, a fenced writer, a failing store. HEAD is then as before for everyone who asks here.
+    /// What `change` refuses, a fenced writer, a failing store. HEAD is then as before for everyone who asks
+    /// here.
     pub async fn update_head<C, N>(self: &Rc<Self>, change: C, note: N) -> Result<Rc<Head>>
     where
         C: FnOnce(&mut Head) -> Result<()> + 'static,
@@ -263,10 +277,15 @@ impl<S: Store> Inner<S> {
         }
     }
 
+    /// Whether a replacement of HEAD ended without telling whether it happened.
+    pub fn in_doubt(&self) -> bool {
+        !self.state.borrow().in_doubt.is_empty()
+    }
+
     /// Whether HEAD in the store is still the one known here, so that deleting by it is right.
     pub async fn head_is_ours(&self) -> Result<bool> {
         self.writer()?;
-        if !self.state.borrow().in_doubt.is_empty() {
+        if self.in_doubt() {
             return Ok(false);
         }
         let read = self.store.read_head(MAX_HEAD_BYTES).await;

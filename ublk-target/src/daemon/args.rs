@@ -4,6 +4,7 @@
 //! has a long name, none of which begins with `--n` or `--t` but the two.
 
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
@@ -25,6 +26,9 @@ pub enum Command {
     Add(AddArgs),
     /// Take over a device whose process has died
     Recover(RecoverArgs),
+    /// Commands that need no device
+    #[command(flatten)]
+    Offline(Offline),
     /// Show ublk devices
     List {
         /// Only this device
@@ -48,6 +52,36 @@ pub enum Command {
     },
 }
 
+/// Commands that need no device.
+#[derive(Subcommand, Debug)]
+pub enum Offline {
+    /// Format the tiers of a new volume
+    Create {
+        /// The volume's configuration
+        #[arg(long, value_name = "PATH")]
+        config_file: PathBuf,
+    },
+    /// Verify every checksum of a volume that is not in use; 0: sound, 5: damaged
+    Check(CheckArgs),
+}
+
+/// What `check` takes.
+#[derive(ClapArgs, Debug)]
+pub struct CheckArgs {
+    /// The volume's name
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["fast", "capacity"])]
+    pub volume: Option<String>,
+    /// A fast tier: device or file
+    #[arg(long, value_name = "PATH", conflicts_with = "volume")]
+    pub fast: Option<PathBuf>,
+    /// A capacity tier: directory
+    #[arg(long, value_name = "DIR", conflicts_with = "volume")]
+    pub capacity: Option<PathBuf>,
+    /// Findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What `add` takes.
 #[derive(ClapArgs, Debug)]
 pub struct AddArgs {
@@ -57,6 +91,9 @@ pub struct AddArgs {
     /// The volume's name
     #[arg(long, value_name = "NAME")]
     pub volume: String,
+    /// Show this snapshot of the volume, read-only
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
     /// The device's number N in /dev/ublkbN; -1 for the first free one
     #[arg(short = 'n', long = "number", value_name = "ID", default_value_t = -1, allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-1..))]
@@ -93,6 +130,15 @@ pub struct RecoverArgs {
 }
 
 impl AddArgs {
+    /// What is shown: `VOLUME` or `VOLUME@SNAPSHOT`.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match &self.snapshot {
+            None => self.volume.clone(),
+            Some(snapshot) => format!("{}@{snapshot}", self.volume),
+        }
+    }
+
     /// The device's options, unchecked.
     #[must_use]
     pub fn device_options(&self) -> DeviceOptions {

@@ -27,9 +27,10 @@ use std::sync::Arc;
 
 use clap::Parser;
 
-pub use args::{AddArgs, Args, Command};
+pub use args::{AddArgs, Args, CheckArgs, Command, Offline};
 pub use pid_file::{PidFile, RUN_DIR, TARGET_NAME};
 
+use crate::device::DeviceInfo;
 use crate::request::Backend;
 
 /// What a daemon serves: how a volume is opened by its name, and closed at the end.
@@ -40,11 +41,18 @@ pub trait Source {
     /// Folders and files of the volume: mounts that hold them are kept.
     fn paths(&self, volume: &str) -> Vec<PathBuf>;
 
-    /// Opens a volume for one device.
+    /// Opens a volume, or with `VOLUME@SNAPSHOT` a snapshot, for one device; with `take_over` for one whose
+    /// last process has died.
     ///
     /// # Errors
     /// With a message that says what, where and what to do.
-    fn open(&self, volume: &str) -> anyhow::Result<Arc<Self::Backend>>;
+    fn open(&self, volume: &str, take_over: bool) -> anyhow::Result<Arc<Self::Backend>>;
+
+    /// Called once the device is there, before anybody is told of it.
+    ///
+    /// # Errors
+    /// What is needed to serve it cannot be had; the start is undone.
+    fn ready(&self, backend: &Arc<Self::Backend>, info: &DeviceInfo) -> anyhow::Result<()>;
 
     /// Writes back what has to be and closes the volume; the device takes no requests any more.
     ///
@@ -53,11 +61,18 @@ pub trait Source {
     fn close(&self, backend: Arc<Self::Backend>) -> anyhow::Result<()>;
 }
 
-/// The whole program.
-pub fn main(source: &impl Source) -> ExitCode {
+/// The whole program. `offline` does the commands that need no device.
+pub fn main(source: &impl Source, offline: impl FnOnce(Offline) -> anyhow::Result<ExitCode>) -> ExitCode {
     let args = Args::parse();
-    match serve::command(args, source) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = match args.command {
+        Command::Offline(command) => {
+            log::to_stderr();
+            offline(command)
+        }
+        command => serve::command(command, source).map(|()| ExitCode::SUCCESS),
+    };
+    match result {
+        Ok(code) => code,
         Err(error) => {
             log::failure(&format!("{error:#}"));
             ExitCode::FAILURE

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use super::answer::Answer;
-use super::args::{AddArgs, Args, Command, RecoverArgs};
+use super::args::{AddArgs, Command, RecoverArgs};
 use super::pid_file::{PidFile, RUN_DIR, TARGET_NAME};
 use super::{Source, hygiene, log, mounts, signals};
 use crate::device::{self, DeviceError, DeviceInfo, ReadyResult, Stop, Stopped};
 
 /// Does a command.
-pub(super) fn command(args: Args, source: &impl Source) -> anyhow::Result<()> {
-    match args.command {
+pub(super) fn command(command: Command, source: &impl Source) -> anyhow::Result<()> {
+    match command {
+        Command::Offline(_) => bail!("this command needs no device"),
         Command::Add(args) => add(&args, source),
         Command::Recover(args) => recover(&args, source),
         Command::List { id, verbose } => list(id, verbose),
@@ -25,15 +26,16 @@ pub(super) fn command(args: Args, source: &impl Source) -> anyhow::Result<()> {
 
 fn add<S: Source>(args: &AddArgs, source: &S) -> anyhow::Result<()> {
     let mut answer = Answer::take(args.eventfd).context("--eventfd")?;
-    let stop = prepare(answer.is_wanted(), source, &args.volume)?;
+    let shown = args.shown();
+    let stop = prepare(answer.is_wanted(), source, &shown)?;
     if let Some(other) = args.target_type.as_deref().filter(|name| *name != TARGET_NAME) {
         bail!("this serves devices of type {TARGET_NAME}, not {other}");
     }
-    let backend = source.open(&args.volume)?;
+    let backend = source.open(&shown, false)?;
     let run = |ready: &mut dyn FnMut(&DeviceInfo) -> ReadyResult| {
         device::run(&args.device_options(), Arc::clone(&backend), &stop, ready)
     };
-    let result = serve(&args.volume, &mut answer, run);
+    let result = serve(source, &backend, &shown, &mut answer, run);
     finish(source, backend, result)
 }
 
@@ -41,11 +43,11 @@ fn recover<S: Source>(args: &RecoverArgs, source: &S) -> anyhow::Result<()> {
     let mut answer = Answer::take(args.eventfd).context("--eventfd")?;
     let file = PidFile::read(Path::new(RUN_DIR), args.id)?;
     let stop = prepare(answer.is_wanted(), source, &file.volume)?;
-    let backend = source.open(&file.volume)?;
+    let backend = source.open(&file.volume, true)?;
     let run = |ready: &mut dyn FnMut(&DeviceInfo) -> ReadyResult| {
         device::recover(args.id, Arc::clone(&backend), &stop, ready)
     };
-    let result = serve(&file.volume, &mut answer, run);
+    let result = serve(source, &backend, &file.volume, &mut answer, run);
     finish(source, backend, result)
 }
 
@@ -67,13 +69,16 @@ fn prepare(daemon: bool, source: &impl Source, volume: &str) -> anyhow::Result<S
 }
 
 /// Serves a device; its pid file is there as long as it is, and before anybody is told of it.
-fn serve(
+fn serve<S: Source>(
+    source: &S,
+    backend: &Arc<S::Backend>,
     volume: &str,
     answer: &mut Answer,
     run: impl FnOnce(&mut dyn FnMut(&DeviceInfo) -> ReadyResult) -> Result<Stopped, DeviceError>,
 ) -> Result<Stopped, DeviceError> {
     let run_dir = Path::new(RUN_DIR);
     run(&mut |info| {
+        source.ready(backend, info)?;
         PidFile::of(info, volume)?.write(run_dir, info.id)?;
         if answer.is_wanted() {
             answer.there_is(info.id).inspect_err(|_| PidFile::remove(run_dir, info.id))?;

@@ -13,10 +13,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::backend::VolumeBackend;
 use crate::background::{Ask, CapacityError, CapacityReply, KeptLayer, Shared};
-use crate::control::{
-    ControlError, ControlPlane, CreatedSnapshot, ErrorKind, PrefetchStatus, SealedEpoch, Snapshot,
-    TierStatus, TrainerReport, VolumeStatus,
-};
+use crate::control::status::{PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
+use crate::control::{ControlError, ControlPlane, CreatedSnapshot, ErrorKind, SealedEpoch, Snapshot};
 use crate::volume::{SealError, lock};
 
 /// How long a snapshot is waited for to be written back, before the wait is given up.

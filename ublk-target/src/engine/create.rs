@@ -1,8 +1,9 @@
-//! Making a new volume: both tiers formatted, the capacity tier first.
+//! Making a new volume: both tiers formatted, or nothing changed.
 //!
-//! A failure or a crash in between leaves a capacity tier without data or nothing; the command can be
-//! given again once what it names is put right.
+//! The capacity tier comes first, since what it made can be taken back; a crash in between leaves a folder
+//! with a HEAD and no data, which the command then refuses and names.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -16,21 +17,35 @@ use crate::fast_tier::FastTier;
 /// # Errors
 /// A tier that is missing, too small, in use, read-only, or holds something else.
 pub fn create(config: &VolumeConfig) -> Result<()> {
-    let uuid = *config.uuid.as_bytes();
     let (fast, capacity) = (&config.fast.path, &config.capacity.path);
-    FastTier::check_before_format(fast, config.fast.size_bytes, config.geometry)
-        .with_context(|| format!("fast tier {}", fast.display()))?;
-    create_capacity(capacity, uuid, config)?;
-    FastTier::format(fast, config.fast.size_bytes, uuid, config.geometry).with_context(|| {
-        format!(
-            "fast tier {} (the capacity tier in {} has been made; remove that folder before another try)",
-            fast.display(),
-            capacity.display()
-        )
-    })
+    let was_there = capacity.exists();
+    let volume = VolumeUuid(*config.uuid.as_bytes());
+    tokio_uring::start(CapacityTier::create(capacity, volume, config.geometry))
+        .with_context(|| format!("capacity tier {}", capacity.display()))?;
+    let formatted = FastTier::format(fast, config.fast.size_bytes, volume.0, config.geometry);
+    if formatted.is_err() {
+        take_back(capacity, was_there);
+    }
+    formatted.with_context(|| format!("fast tier {}", fast.display()))
 }
 
-fn create_capacity(directory: &Path, uuid: [u8; 16], config: &VolumeConfig) -> Result<()> {
-    tokio_uring::start(CapacityTier::create(directory, VolumeUuid(uuid), config.geometry))
-        .with_context(|| format!("capacity tier {}", directory.display()))
+/// Removes what was made in a capacity directory that was empty or not there a moment ago.
+fn take_back(directory: &Path, was_there: bool) {
+    let removed = if was_there {
+        fs::read_dir(directory).and_then(|entries| {
+            entries.into_iter().try_for_each(|entry| {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(entry.path())
+                } else {
+                    fs::remove_file(entry.path())
+                }
+            })
+        })
+    } else {
+        fs::remove_dir_all(directory)
+    };
+    if let Err(error) = removed {
+        tracing::warn!(%error, directory = %directory.display(), "what was made for the capacity tier is left there");
+    }
 }

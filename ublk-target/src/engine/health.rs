@@ -1,14 +1,19 @@
 //! What the status says of the volume's health, and of the process.
 
 use crate::background::Shared;
+use crate::fast_tier::Health;
 
 /// "healthy", or what is wrong and what follows from it.
 pub(super) fn health(shared: &Shared, write_back_error: &str) -> String {
-    if let Some(error) = shared.committer.failure() {
-        return format!("failed: the fast tier cannot make anything durable: {error}");
+    match shared.committer.status().health {
+        Health::Good => {}
+        Health::Degraded(why) => return format!("degraded: the fast tier's journal: {why}"),
+        Health::Failed(why) => return format!("failed: the fast tier cannot make anything durable: {why}"),
     }
     if !write_back_error.is_empty() {
-        return format!("degraded: write-back does not get on, new data stays on the fast tier: {write_back_error}");
+        return format!(
+            "degraded: write-back does not get on, new data stays on the fast tier: {write_back_error}"
+        );
     }
     if shared.volume.room().has_waiters() {
         return "throttled: writes wait for write-back to free slots".to_owned();

@@ -8,7 +8,6 @@
 //! A crash in between leaves what the journal and HEAD say; the next opening begins there.
 
 mod backend;
-pub mod check;
 mod control;
 mod create;
 mod health;
@@ -16,6 +15,7 @@ mod open;
 mod snapshot;
 
 pub use backend::VolumeBackend;
+pub use control::{DeviceFacts, VolumeControl};
 pub use create::create;
 pub use open::{Open, OpenError, Opened};
 pub use snapshot::SnapshotBackend;

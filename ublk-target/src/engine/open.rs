@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::backend::{Threads, VolumeBackend};
 use crate::background::{Ask, Background, PredictionState, Settings, Shared};
 use crate::capacity_tier::{CapacityTier, Place, VolumeUuid};
+use crate::fast_tier::delta::Delta;
 use crate::fast_tier::{FastTier, OpenInfo};
 use crate::volume::{Recovered, Recovery, Volume};
 
@@ -32,6 +33,14 @@ pub enum OpenError {
         /// The volume.
         volume: String,
         /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The process has no file handle left.
+    #[error("volume {volume} cannot be opened: no handle for its fast tier: {source}")]
+    Handle {
+        /// The volume.
+        volume: String,
+        /// Why.
         source: io::Error,
     },
     /// The two tiers do not fit.
@@ -90,39 +99,48 @@ impl Opened {
         let volume = || config.name.to_string();
         let uuid = *config.uuid.as_bytes();
         let fast_error = |source| OpenError::Fast { volume: volume(), source };
-        let wait_for_lock = how == Open::TakeOver;
         let pending = paths.pending();
+        let wait_for_lock = how == Open::TakeOver;
         let (fast, recovered, info) =
             FastTier::open(&config.fast.path, uuid, config.geometry, &pending, wait_for_lock)
                 .map_err(fast_error)?;
         if how == Open::TakeOver && !info.pending_found {
             return Err(OpenError::NothingToTakeOver { volume: volume(), path: pending });
         }
-        let file = fast.try_clone_file().map_err(|source| fast_error(source.into()))?;
-        let background_file = fast.try_clone_file().map_err(|source| fast_error(source.into()))?;
+        let no_handle = |source| OpenError::Handle { volume: volume(), source };
+        let file = fast.try_clone_file().map_err(no_handle)?;
+        let background_file = fast.try_clone_file().map_err(no_handle)?;
 
         let capacity_error = |source| OpenError::Capacity { volume: volume(), source };
         let (directory, geometry) = (config.capacity.path.clone(), config.geometry);
         let map = build_map(&directory, uuid, config, &fast, &recovered, &capacity_error)?;
         let written_back = map.written_back();
-        let settings =
-            Settings::new(config.threshold, config.horizon, config.sync_interval.seconds(), config.prediction);
+        let settings = Settings::new(
+            config.threshold,
+            config.horizon,
+            config.sync_interval.seconds(),
+            config.prediction,
+        );
         let prediction = PredictionState::new(paths.predictions(), uuid);
         let shared = Arc::new(Shared::new(map, fast.committer(), settings, prediction, written_back));
         let (asks, asked) = mpsc::unbounded_channel();
         let after = shared.clone();
-        fast.committer().after_commit(Box::new(move || {
+        fast.committer().after_commit(move || {
             after.volume.reclaim();
             after.volume.room().wake_all();
-        }));
+        });
         let state = shared.clone();
-        fast.committer().checkpoints(Box::new(move |sink| state.volume.facts(sink)));
+        fast.committer().checkpoints(Box::new(move |sink: &mut dyn FnMut(&Delta)| state.volume.facts(sink)));
         let slots_offset = fast.slots_offset();
         let open = move || async move {
             let tier = CapacityTier::open_writer(&directory, VolumeUuid(uuid), geometry).await;
             // The map was built before the writer's lock was ours.
             let moved = tier.as_ref().is_ok_and(|tier| tier.head().written_back_epoch() != written_back);
-            if moved { Err(io::Error::other("another target wrote to it just now; try again")) } else { tier.map_err(io::Error::other) }
+            if moved {
+                Err(io::Error::other("another target wrote to it just now; try again"))
+            } else {
+                tier.map_err(io::Error::other)
+            }
         };
         let background = Background::start(shared.clone(), asked, background_file, slots_offset, open)
             .map_err(capacity_error)?;
@@ -146,7 +164,7 @@ impl Opened {
         self.background.join();
         let shared = self.backend.threads.shared.clone();
         self.fast
-            .close_clean(&|sink| shared.volume.facts(sink))
+            .close_clean(&move |sink: &mut dyn FnMut(&Delta)| shared.volume.facts(sink))
             .map_err(|source| OpenError::Fast { volume: self.name.clone(), source })
     }
 }
@@ -173,9 +191,11 @@ fn build_map(
         let (geometry, slots, log) = (config.geometry, fast.slot_count(), fast.committer());
         let mut recovery =
             Recovery::begin(geometry, slots, log, recovered, written_back, crate::background::now_us());
-        tier.load_places(None, &mut |block, epoch, place| recovery.place(block, epoch, place.map(Place::word)))
-            .await
-            .map_err(|error| capacity_error(io::Error::other(error)))?;
+        tier.load_places(None, &mut |block, epoch, place| {
+            recovery.place(block, epoch, place.map(Place::word))
+        })
+        .await
+        .map_err(|error| capacity_error(io::Error::other(error)))?;
         Ok(recovery.finish())
     })
 }

@@ -47,7 +47,8 @@ impl SnapshotBackend {
         let (fetches, asked) = mpsc::unbounded_channel();
         let (opened, told) = std::sync::mpsc::channel();
         let (directory, name) = (directory.to_owned(), name.clone());
-        let run = async move {
+        // Made on the thread that it never leaves.
+        let run = move || async move {
             match load(&directory, volume, &name).await {
                 Ok((tier, geometry, places)) => {
                     let _ = opened.send(Ok((geometry, places)));
@@ -60,7 +61,7 @@ impl SnapshotBackend {
         };
         let thread = std::thread::Builder::new()
             .name("capacity".to_owned())
-            .spawn(move || tokio_uring::start(run))?;
+            .spawn(move || tokio_uring::start(run()))?;
         let (geometry, places) =
             told.recv().map_err(|_| io::Error::other("the thread that reads the capacity tier ended"))??;
         Ok(Self { geometry, places, fetches, recent: Mutex::default(), _thread: thread })

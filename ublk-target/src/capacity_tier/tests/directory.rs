@@ -56,7 +56,7 @@ fn blocks_come_back_after_reopening() {
         assert_eq!(tier.head().written_back_epoch(), Epoch(3));
         for (upto, changed) in [(Some(Epoch(1)), 1), (None, 3)] {
             let mut places = vec![None; 500];
-            tier.load_places(upto, &mut |block, place| places[block.0 as usize] = place).await.unwrap();
+            tier.load_places(upto, &mut |block, _, place| places[block.0 as usize] = place).await.unwrap();
             let mut out = vec![0; BLOCK];
             for block in 0..400 {
                 let epoch = if block == 5 || block == 9 { changed } else { 1 };
@@ -64,7 +64,7 @@ fn blocks_come_back_after_reopening() {
                 assert!(out == content(block, epoch), "block {block}");
             }
         }
-        let missing = tier.load_places(Some(Epoch(2)), &mut |_, _| ()).await;
+        let missing = tier.load_places(Some(Epoch(2)), &mut |_, _, _| ()).await;
         assert!(matches!(missing, Err(CapacityError::NoSuchEpoch { .. })));
     });
 }
@@ -119,5 +119,273 @@ fn a_snapshot_reader_holds_a_lease() {
         let other = SnapshotName::new("other").unwrap();
         let missing = CapacityTier::open_snapshot(&path, None, &other).await.err().unwrap();
         assert!(matches!(missing, CapacityError::NoSuchSnapshot { .. }));
+    });
+}
+
+#[test]
+fn space_comes_back_when_snapshots_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("capacity");
+    let options =
+        Options { deletion_delay: std::time::Duration::ZERO, unmerged_layers: 0, ..Options::default() };
+    tokio_uring::start(async {
+        CapacityTier::create(&path, VOLUME, geometry()).await.unwrap();
+        let store = DirectoryStore::new(&path);
+        let tier = CapacityTier::open_writer_in(store, VOLUME, geometry(), options).await.unwrap();
+        let all: Vec<u32> = (0..300).collect();
+        for epoch in 1..=8 {
+            // Every epoch writes everything anew; the first half of the snapshots is kept for a while.
+            let name = format!("s{epoch}");
+            write(&tier, epoch, &all, Some(&name)).await;
+        }
+        let files = || std::fs::read_dir(path.join("segments")).unwrap().count();
+        let full = tier.space().await.unwrap();
+        let segments = files();
+        for epoch in 1..=7 {
+            tier.delete_snapshot(&SnapshotName::new(format!("s{epoch}")).unwrap()).await.unwrap();
+        }
+        while tier.maintain(Urgency::Relaxed).await.unwrap().more {}
+        tier.maintain(Urgency::Relaxed).await.unwrap();
+        let left = tier.space().await.unwrap();
+        assert_eq!(left.deleting_bytes, 0);
+        assert!(left.used_bytes * 7 < full.used_bytes, "{left:?} of {full:?}");
+        assert!(files() * 7 <= segments, "{} of {segments} segments are left", files());
+        assert_eq!(std::fs::read_dir(path.join("layers")).unwrap().count(), 1);
+        drop(tier);
+        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+        assert!(report.is_clean() && report.findings.is_empty(), "{:?}", report.findings);
+        assert_eq!(report.blocks, 300);
+    });
+}
+
+#[test]
+fn a_crash_of_the_process_leaves_only_what_is_tidied_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("capacity");
+    tokio_uring::start(async {
+        let tier = create(&path).await;
+        write(&tier, 1, &[1, 2], None).await;
+        drop(tier);
+        // What writers leave that were killed at various points.
+        std::fs::write(path.join("HEAD.tmp-9-9"), "half a HEAD").unwrap();
+        std::fs::write(path.join("segments/00000000000000ff"), "half a segment").unwrap();
+        std::fs::write(path.join("layers/00000000000000fe"), "").unwrap();
+        std::fs::write(path.join("leases/00000001"), "").unwrap();
+        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+        assert!(report.is_clean());
+        assert_eq!(report.findings.len(), 2, "{:?}", report.findings);
+
+        let options = Options { deletion_delay: std::time::Duration::ZERO, ..Options::default() };
+        let store = DirectoryStore::new(&path);
+        let tier = CapacityTier::open_writer_in(store, VOLUME, geometry(), options).await.unwrap();
+        assert_eq!(tier.maintain(Urgency::Relaxed).await.unwrap().deleted.objects, 2);
+        assert!(!path.join("HEAD.tmp-9-9").exists());
+        write(&tier, 2, &[3], None).await;
+        drop(tier);
+        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+        assert!(report.is_clean() && report.findings.is_empty(), "{:?}", report.findings);
+    });
+}
+
+#[test]
+fn flipped_bytes_in_files_are_found_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("capacity");
+    tokio_uring::start(async {
+        let tier = create(&path).await;
+        write(&tier, 1, &(0..50).collect::<Vec<_>>(), None).await;
+        drop(tier);
+        let mut files = vec![path.join("HEAD")];
+        for folder in ["segments", "layers"] {
+            files.extend(std::fs::read_dir(path.join(folder)).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let mut random = 99u64;
+        for round in 0..300 {
+            let file = &files[round % files.len()];
+            let good = std::fs::read(file).unwrap();
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = (random >> 33) as usize % good.len();
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (random >> 20 & 7);
+            std::fs::write(file, &bad).unwrap();
+            let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+            assert!(!report.is_clean(), "byte {at} of {}", file.display());
+            let object = file.strip_prefix(&path).unwrap().display().to_string();
+            assert!(
+                report.findings.iter().any(|finding| finding.place.contains(&object)),
+                "{:?}",
+                report.findings
+            );
+            std::fs::write(file, &good).unwrap();
+        }
+        assert!(CapacityTier::check(&path, &mut |_| ()).await.unwrap().is_clean());
+    });
+}
+
+#[test]
+fn a_full_or_read_only_directory_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("capacity");
+    tokio_uring::start(async {
+        let missing_parent =
+            CapacityTier::create(&path.join("deeper"), VOLUME, geometry()).await.unwrap_err();
+        assert!(missing_parent.is_not_found(), "{missing_parent}");
+        let tier = create(&path).await;
+        let mut layer = tier.begin_layer(Epoch(1), 0, 0).unwrap();
+        layer.put(BlockIndex(1), ChangeKind::Added, 16, &content(1, 1)).await.unwrap();
+        std::fs::remove_dir(path.join("segments")).unwrap();
+        let gone = layer.commit(None, 1).await.unwrap_err();
+        assert!(gone.is_not_found() && gone.to_string().contains("mounted"), "{gone}");
+        std::fs::create_dir(path.join("segments")).unwrap();
+        write(&tier, 1, &[1], None).await;
+    });
+}
+
+/// Figures, not a test: `cargo test --workspace --lib -- --ignored --nocapture
+/// capacity_tier::tests::directory::figures`.
+#[test]
+#[ignore = "prints throughput; run by hand"]
+fn figures() {
+    use std::rc::Rc;
+    use std::time::Instant;
+    let dir =
+        tempfile::tempdir_in(std::env::var("FORERUN_FIGURES_DIR").unwrap_or_else(|_| ".".into())).unwrap();
+    let path = dir.path().join("capacity");
+    let big = Geometry::new(64 << 30, 4096).unwrap();
+    tokio_uring::start(async {
+        CapacityTier::create(&path, VOLUME, big).await.unwrap();
+        let tier = Rc::new(CapacityTier::open_writer(&path, VOLUME, big).await.unwrap());
+        type Make = fn(u32) -> Vec<u8>;
+        let kinds: [(&str, Make); 3] = [
+            ("incompressible", |block| content(block * 3, 1)),
+            ("a quarter noise", |block| content(block * 3 + 1, 1)),
+            ("zeros", |_| vec![0; BLOCK]),
+        ];
+        for (epoch, (what, make)) in (1..).zip(kinds) {
+            let blocks = 4096u32;
+            let data: Vec<_> = (0..64).map(make).collect();
+            let begin = Instant::now();
+            let mut layer = tier.begin_layer(Epoch(epoch), 0, 0).unwrap();
+            for block in 0..blocks {
+                let data = &data[block as usize % 64];
+                layer.put(BlockIndex(block), ChangeKind::Added, 16, data).await.unwrap();
+            }
+            let places = layer.commit(None, blocks).await.unwrap();
+            let seconds = begin.elapsed().as_secs_f64();
+            println!("write back {what}: {:.0} MB/s, durable", f64::from(blocks) * 65536e-6 / seconds);
+            for at_a_time in [1, 32] {
+                let begin = Instant::now();
+                let tasks = (0..at_a_time).map(|task| {
+                    let (tier, places) = (Rc::clone(&tier), places.clone());
+                    tokio_uring::spawn(async move {
+                        let mut out = crate::aligned::AlignedBuffer::zeroed(BLOCK);
+                        for at in (task..places.len()).step_by(at_a_time) {
+                            let (block, place) = places[at * 2_654_435_761 % places.len()];
+                            tier.read_block(place.unwrap(), block, &mut out).await.unwrap();
+                        }
+                    })
+                });
+                for task in tasks.collect::<Vec<_>>() {
+                    task.await.unwrap();
+                }
+                let seconds = begin.elapsed().as_secs_f64();
+                println!(
+                    "  read, {at_a_time} at a time (page cache): {:.0} blocks/s",
+                    f64::from(blocks) / seconds
+                );
+            }
+        }
+        let begin = Instant::now();
+        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+        let seconds = begin.elapsed().as_secs_f64();
+        println!(
+            "check {} MB: {:.0} MB/s, {} findings",
+            report.bytes >> 20,
+            report.bytes as f64 / 1e6 / seconds,
+            report.findings.len()
+        );
+        // Tables: a million entries in one layer, then one of a tenth of it merged into it.
+        for (epoch, blocks, step) in [(10, 1_000_000u32, 1), (11, 300_000, 3)] {
+            let mut layer = tier.begin_layer(Epoch(epoch), 0, 0).unwrap();
+            for block in 0..blocks {
+                layer.delete(BlockIndex(block * step)).unwrap();
+            }
+            let begin = Instant::now();
+            layer.commit(None, 0).await.unwrap();
+            println!("table of {blocks} entries: {:.2} s", begin.elapsed().as_secs_f64());
+        }
+        let begin = Instant::now();
+        let told = tier.load_places(None, &mut |_, _, _| ()).await.unwrap();
+        println!("load {told} places: {:.2} s", begin.elapsed().as_secs_f64());
+        let begin = Instant::now();
+        let page = tier.diff(Some(Epoch(3)), Epoch(11), Some(BlockIndex(500_000)), 1000).await.unwrap();
+        println!(
+            "a page of a diff from the middle: {} changes, {:.1} ms",
+            page.len(),
+            begin.elapsed().as_secs_f64() * 1e3
+        );
+        let begin = Instant::now();
+        let done = tier.maintain(Urgency::SpaceShort).await.unwrap();
+        println!("merge {} layers: {:.2} s", done.merged_layers, begin.elapsed().as_secs_f64());
+    });
+}
+
+/// By hand, as root: FORERUN_SMALL_DIR is on a file system of a few MiB.
+#[test]
+#[ignore = "needs a small file system in FORERUN_SMALL_DIR"]
+fn a_full_disk() {
+    let Ok(small) = std::env::var("FORERUN_SMALL_DIR") else { return };
+    let path = Path::new(&small).join("capacity");
+    tokio_uring::start(async {
+        let tier = create(&path).await;
+        write(&tier, 1, &[0, 3, 6], Some("kept")).await;
+        let mut errors = 0;
+        for epoch in 2..200 {
+            let mut layer = tier.begin_layer(Epoch(epoch), 0, 0).unwrap();
+            for block in 0..8 {
+                if let Err(error) = layer
+                    .put(BlockIndex(block * 3), ChangeKind::Modified, 16, &content(block * 3, epoch))
+                    .await
+                {
+                    assert!(error.is_no_space(), "{error}");
+                }
+            }
+            let name = SnapshotName::new(format!("s{epoch}")).unwrap();
+            if let Err(error) = layer.commit(Some(&name), 8).await {
+                assert!(error.is_no_space(), "{error}");
+                println!("epoch {epoch}: {error}");
+                errors += 1;
+                if errors == 3 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(errors, 3);
+        assert!(path.join("RESERVE").exists(), "the reserve is for HEAD only");
+        // Not a byte is left.
+        let filler = std::fs::File::create(path.join("../filler")).unwrap();
+        for at in 0.. {
+            use std::os::unix::fs::FileExt;
+            if filler.write_all_at(&[1; 1024], at * 1024).and_then(|()| filler.sync_all()).is_err() {
+                break;
+            }
+        }
+        let written = tier.head().written_back_epoch();
+        drop(tier);
+        assert!(CapacityTier::check(&path, &mut |_| ()).await.unwrap().is_clean());
+        // Opening writes HEAD; what the failed attempts left has been deleted or is now.
+        let options = Options { deletion_delay: std::time::Duration::ZERO, ..Options::default() };
+        let tier = CapacityTier::open_writer_in(DirectoryStore::new(&path), VOLUME, geometry(), options)
+            .await
+            .unwrap();
+        assert_eq!(tier.head().written_back_epoch(), written);
+        tier.maintain(Urgency::SpaceShort).await.unwrap();
+        for epoch in 2..written.0 {
+            tier.delete_snapshot(&SnapshotName::new(format!("s{epoch}")).unwrap()).await.unwrap();
+        }
+        while tier.maintain(Urgency::SpaceShort).await.unwrap().more {}
+        tier.maintain(Urgency::SpaceShort).await.unwrap();
+        write(&tier, written.0 + 1, &[0, 3, 6], None).await;
+        println!("{:?}", tier.space().await.unwrap());
     });
 }

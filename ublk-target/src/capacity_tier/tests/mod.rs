@@ -1,3 +1,10 @@
 //! Tests of the whole capacity tier: in a real directory, and over a store in memory that fails and crashes.
 
+mod crash;
+mod damage;
 mod directory;
+mod golden;
+mod memory_store;
+mod model;
+mod random;
+mod writers;

@@ -1,0 +1,328 @@
+//! The offline check: HEAD, every layer, and every record of every segment that a layer refers to.
+//!
+//! It only reads, and goes on after damage, so that one run tells all of it. It is meant for a volume
+//! nobody writes to; with a writer at work it may report objects that were replaced meanwhile.
+//! Memory: 24 bytes for each block of the largest layer, and one segment (32 MiB at most).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::rc::Rc;
+
+use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, SegmentId};
+
+use super::directory_store::DirectoryStore;
+use super::error::{CapacityError, Result};
+use super::fault::Fault;
+use super::head::{Head, LayerInfo};
+use super::layer_cursor::{LayerCursor, PAGES_PER_READ};
+use super::names::{ObjectKind, ObjectName};
+use super::options::Options;
+use super::place::{Place, UNIT_BYTES};
+use super::record::read_record;
+use super::segment::{MAX_SEGMENT_BYTES, RecordWalk, SegmentHeader};
+use super::state::Inner;
+use super::store::Store;
+use super::tier::{CapacityTier, read_head};
+
+/// The most findings a report lists; the rest is counted.
+pub const MAX_FINDINGS: usize = 1_000;
+
+/// How grave a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Severity {
+    /// Something is not as it was written, or missing.
+    Damage,
+    /// Nothing to worry about.
+    Note,
+}
+
+/// Something that the check met.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// How grave it is.
+    pub severity: Severity,
+    /// What it is.
+    pub what: String,
+    /// Which object, and where in it.
+    pub place: String,
+    /// What it means and what to do.
+    pub advice: String,
+}
+
+/// How far a check has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CheckProgress {
+    /// Layers checked, with their segments.
+    pub layers: u64,
+    /// All layers.
+    pub layers_total: u64,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
+/// What a check came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CheckReport {
+    /// Objects read and verified: HEAD, layers and segments.
+    pub objects: u64,
+    /// Block records read and verified.
+    pub blocks: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// What was met, at most [`MAX_FINDINGS`].
+    pub findings: Vec<Finding>,
+    /// Findings of damage, those that are not listed included.
+    pub damaged: u64,
+}
+
+impl CheckReport {
+    /// Whether nothing is damaged.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.damaged == 0
+    }
+
+    fn add(&mut self, severity: Severity, what: String, place: String, advice: &str) {
+        self.damaged += u64::from(severity == Severity::Damage);
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(Finding { severity, what, place, advice: advice.to_owned() });
+        }
+    }
+}
+
+impl CapacityTier {
+    /// Checks the volume in `directory`.
+    ///
+    /// # Errors
+    /// Only what keeps it from looking at all: no volume there, a store that cannot be read. Damage is in the
+    /// report.
+    pub async fn check(directory: &Path, progress: &mut dyn FnMut(CheckProgress)) -> Result<CheckReport> {
+        check_store(DirectoryStore::new(directory), progress).await
+    }
+}
+
+/// Checks the volume in any store.
+///
+/// # Errors
+/// As [`CapacityTier::check`].
+pub async fn check_store<S: Store>(store: S, progress: &mut dyn FnMut(CheckProgress)) -> Result<CheckReport> {
+    let mut report = CheckReport::default();
+    let (head, bytes) = match read_head(&store, None).await {
+        Ok(read) => read,
+        Err(CapacityError::Corrupt { place, fault }) => {
+            let advice = "Without HEAD no layer is reachable; segments and layers tell their own volume, \
+                          number and epoch, so HEAD can be rebuilt from them or restored from a copy.";
+            report.add(Severity::Damage, fault.to_string(), place, advice);
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    };
+    report.objects += 1;
+    report.bytes += bytes.len() as u64;
+    let tier = Rc::new(Inner::new(store, head.clone(), bytes, Options::default(), None));
+    let mut check = Check { tier, report, used: BTreeSet::new(), sizes: BTreeMap::new() };
+    check.list(&head).await?;
+    let layers_total = head.layers().len() as u64;
+    for (layers, layer) in (0..).zip(head.layers()) {
+        progress(CheckProgress { layers, layers_total, bytes: check.report.bytes });
+        check.layer(layer).await?;
+    }
+    progress(CheckProgress { layers: layers_total, layers_total, bytes: check.report.bytes });
+    check.note_orphans();
+    Ok(check.report)
+}
+
+struct Reference {
+    place: Place,
+    block: BlockIndex,
+    epoch: Epoch,
+}
+
+struct Check<S: Store> {
+    tier: Rc<Inner<S>>,
+    report: CheckReport,
+    used: BTreeSet<SegmentId>,
+    sizes: BTreeMap<SegmentId, u64>,
+}
+
+impl<S: Store> Check<S> {
+    async fn list(&mut self, head: &Head) -> Result<()> {
+        for kind in [ObjectKind::Segment, ObjectKind::Layer] {
+            let listed = self.tier.store.list(kind).await;
+            let listed = listed.map_err(|error| self.tier.io_error("list", kind.folder(), error))?;
+            for (name, bytes) in listed {
+                match kind {
+                    ObjectKind::Segment => {
+                        self.sizes.insert(SegmentId(name.number), bytes);
+                    }
+                    ObjectKind::Layer if head.layers().iter().any(|layer| layer.id.0 == name.number) => {}
+                    ObjectKind::Layer => self.note_orphan(name, bytes),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_orphan(&mut self, name: ObjectName, bytes: u64) {
+        let what = format!("{bytes} bytes that nothing refers to");
+        let advice = "Left by a crash, or not deleted yet; the next target on this volume deletes it.";
+        self.report.add(Severity::Note, what, name.to_string(), advice);
+    }
+
+    fn note_orphans(&mut self) {
+        for (segment, bytes) in std::mem::take(&mut self.sizes) {
+            if !self.used.contains(&segment) {
+                self.note_orphan(ObjectName::segment(segment), bytes);
+            }
+        }
+    }
+
+    async fn layer(&mut self, layer: &LayerInfo) -> Result<()> {
+        let mut cursor = LayerCursor::new(&self.tier, layer, PAGES_PER_READ);
+        let mut references = Vec::new();
+        loop {
+            match cursor.next().await {
+                Ok(Some(entry)) => {
+                    let (block, epoch) = (entry.block, entry.epoch);
+                    references.extend(entry.place.map(|place| Reference { place, block, epoch }));
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.damage_of(error, ObjectName::layer(layer.id), LAYER_ADVICE)?;
+                    break;
+                }
+            }
+        }
+        self.report.objects += 1;
+        self.report.bytes += u64::from(layer.pages) * super::layer_page::PAGE_BYTES as u64;
+        references.sort_unstable_by_key(|reference| reference.place);
+        for run in references.chunk_by(|a, b| a.place.segment() == b.place.segment()) {
+            let Some(first) = run.first() else { continue };
+            self.used.insert(first.place.segment());
+            self.segment(first.place.segment(), run).await?;
+        }
+        Ok(())
+    }
+
+    fn damage_of(&mut self, error: CapacityError, name: ObjectName, advice: &str) -> Result<()> {
+        match error {
+            CapacityError::Corrupt { place, fault } => {
+                self.report.add(Severity::Damage, fault.to_string(), place, advice);
+                Ok(())
+            }
+            error if error.is_not_found() => {
+                self.report.add(
+                    Severity::Damage,
+                    "the object is missing".to_owned(),
+                    name.to_string(),
+                    advice,
+                );
+                Ok(())
+            }
+            // Unreadable sectors are damage like any other.
+            CapacityError::Io { source, .. }
+                if source.raw_os_error() == Some(nix::errno::Errno::EIO as i32) =>
+            {
+                self.report.add(Severity::Damage, source.to_string(), name.to_string(), advice);
+                Ok(())
+            }
+            error => Err(error),
+        }
+    }
+
+    async fn segment(&mut self, segment: SegmentId, references: &[Reference]) -> Result<()> {
+        let name = ObjectName::segment(segment);
+        let Some(len) = self.sizes.get(&segment).copied() else {
+            let what = format!("the segment is missing with {} blocks", references.len());
+            self.report.add(Severity::Damage, what, name.to_string(), SEGMENT_ADVICE);
+            return Ok(());
+        };
+        if len > MAX_SEGMENT_BYTES {
+            let what = format!("{len} bytes are more than any segment has");
+            self.report.add(Severity::Damage, what, name.to_string(), SEGMENT_ADVICE);
+            return Ok(());
+        }
+        let bytes = match self.tier.read_range(name, 0, len as usize, Vec::new()).await {
+            Ok(bytes) => bytes,
+            Err(error) => return self.damage_of(error, name, SEGMENT_ADVICE),
+        };
+        self.report.objects += 1;
+        self.report.bytes += len;
+        let mut lost = BTreeSet::new();
+        let mut block = vec![0; BLOCK_BYTES as usize];
+        for reference in references {
+            self.report.blocks += 1;
+            if let Err(fault) = self.reference(&bytes, reference, &mut block) {
+                lost.insert(reference.place.offset_units());
+                let (what, place) = (fault.to_string(), reference.place.to_string());
+                let what = format!("block {} of epoch {}: {what}", reference.block, reference.epoch);
+                self.report.add(Severity::Damage, what, place, BLOCK_ADVICE);
+            }
+        }
+        self.walk(name, segment, &bytes, &lost);
+        Ok(())
+    }
+
+    fn reference(
+        &self,
+        bytes: &[u8],
+        reference: &Reference,
+        block: &mut [u8],
+    ) -> std::result::Result<(), Fault> {
+        let (have, place) = (bytes.len() as u64, reference.place);
+        let need = place.offset_bytes() + place.len_bytes() as u64;
+        let record = bytes.get(place.offset_bytes() as usize..need as usize);
+        let record = record.ok_or(Fault::Short { what: "the segment", have, need })?;
+        let header = read_record(record, self.tier.volume, place, reference.block, block)?;
+        if header.epoch == reference.epoch {
+            return Ok(());
+        }
+        let (found, expected) = (header.epoch.0.into(), reference.epoch.0.into());
+        Err(Fault::Field { what: "the block's record", field: "epoch", found, expected })
+    }
+
+    /// Goes through all records, those that are not referred to any more included.
+    fn walk(&mut self, name: ObjectName, segment: SegmentId, bytes: &[u8], lost: &BTreeSet<u32>) {
+        let mut damage = |what: String, at: Option<u32>| {
+            let place = at.map_or(name.to_string(), |at| format!("{name} at {}", u64::from(at) * UNIT_BYTES));
+            self.report.add(Severity::Damage, what, place, UNUSED_ADVICE);
+        };
+        let header = match SegmentHeader::decode(bytes, self.tier.volume, segment) {
+            Ok(header) => header,
+            Err(fault) => return damage(fault.to_string(), None),
+        };
+        let have = bytes.len() as u64;
+        if u64::from(header.units) * UNIT_BYTES != have {
+            let need = u64::from(header.units) * UNIT_BYTES;
+            return damage(Fault::Short { what: "the segment", have, need }.to_string(), None);
+        }
+        let mut walk = RecordWalk::new(header);
+        while let Some(at) = walk.next_at() {
+            let rest = bytes.get((u64::from(at) * UNIT_BYTES) as usize..).unwrap_or_default();
+            let (record, place) = match walk.step(rest) {
+                Ok(met) => met,
+                // Where the next record begins is not known; those that matter have been read by their places.
+                Err(_) if lost.contains(&at) => return,
+                Err(fault) => return damage(fault.to_string(), Some(at)),
+            };
+            let data = rest.get(..place.len_bytes()).unwrap_or_default();
+            if let Err(fault) = record.verify_data(data)
+                && !lost.contains(&at)
+            {
+                damage(format!("block {}, not in use any more: {fault}", record.block), Some(at));
+            }
+        }
+        if let Err(fault) = walk.finish() {
+            damage(fault.to_string(), None);
+        }
+    }
+}
+
+const LAYER_ADVICE: &str = "What this layer changed cannot be found, and later states build on it. \
+    Restore the object from a copy of the capacity tier; segments hold enough to rebuild it.";
+const SEGMENT_ADVICE: &str =
+    "The blocks in it cannot be read. Restore the object from a copy of the capacity tier.";
+const BLOCK_ADVICE: &str = "Reading this block in the states that include it gives an I/O error. \
+    Restore the segment from a copy of the capacity tier, or write the block anew.";
+const UNUSED_ADVICE: &str = "No block in use is affected as far as none is named here. \
+    Watch the disk: damage seldom comes alone.";

@@ -1,0 +1,142 @@
+//! What maintenance does next: which layers to merge, which segments to compact. Pure: it looks at HEAD and
+//! at the segments' use.
+//!
+//! Merging is size-tiered: neighbours are merged when the older one is not much larger than the newer ones
+//! together. So each entry is rewritten O(log n) times over a volume's life, and what is superseded but not yet
+//! merged away stays below a quarter of the layers' entries. A deleted snapshot is merged at once: it was
+//! deleted for its space.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use forerun::geometry::SegmentId;
+
+use super::head::{Head, LayerInfo};
+use super::layer_page::PAGE_BYTES;
+use super::names::{LayerId, ObjectName};
+use super::options::{Options, SMALL_SEGMENT_BYTES, SMALL_SEGMENTS};
+use super::place::UNIT_BYTES;
+use super::usage::{SegmentUse, Usage};
+
+/// The most layers merged in one step.
+pub const MERGE_WIDTH: usize = 16;
+/// An older layer is merged with the newer ones when it has at most so many times their entries.
+pub const MERGE_RATIO: u64 = 4;
+/// Live bytes copied in one step of compaction, at most, unless the table alone is larger (64 MiB).
+pub const COMPACTION_STEP_BYTES: u64 = 64 << 20;
+
+/// How pressing space is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Urgency {
+    /// There is room: merge and compact where it pays.
+    #[default]
+    Relaxed,
+    /// The store runs full: merge and compact whatever gives space back.
+    SpaceShort,
+}
+
+/// Segments of one layer to be compacted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Compaction {
+    /// The layer that refers to them.
+    pub layer: LayerId,
+    /// The segments whose live records are to be copied.
+    pub segments: BTreeSet<SegmentId>,
+}
+
+/// Chooses neighbouring layers to merge, as positions in HEAD; at least two, none but the last with a snapshot.
+pub fn choose_merge(
+    head: &Head,
+    damaged: &BTreeSet<ObjectName>,
+    options: &Options,
+    urgency: Urgency,
+) -> Option<Range<usize>> {
+    let layers = head.layers();
+    let whole = |layer: &LayerInfo| !damaged.contains(&ObjectName::layer(layer.id));
+    // A layer can be merged with the next one.
+    let joins = |at: usize| {
+        let (this, next) = (layers.get(at), layers.get(at + 1));
+        this.is_some_and(|layer| layer.snapshot.is_none() && whole(layer)) && next.is_some_and(whole)
+    };
+    let reclaims = |at: usize| joins(at) && layers.get(at).is_some_and(|layer| layer.reclaim);
+    if let Some(first) = (0..layers.len()).find(|at| reclaims(*at)) {
+        let end =
+            (first + 1..first + MERGE_WIDTH - 1).find(|at| !reclaims(*at)).unwrap_or(first + MERGE_WIDTH - 1);
+        return Some(first..end + 1);
+    }
+    let kept = if urgency == Urgency::SpaceShort { 0 } else { options.unmerged_layers };
+    let old = layers.len().saturating_sub(kept);
+    let entries = |at: usize| layers.get(at).map_or(0, |layer| layer.counts.entries());
+    for first in 0..old {
+        let mut last = first;
+        while joins(last) && last + 1 < old && last + 1 < first + MERGE_WIDTH {
+            last += 1;
+        }
+        let newer: u64 = (first + 1..=last).map(entries).sum();
+        let pays = urgency == Urgency::SpaceShort || entries(first) <= newer.saturating_mul(MERGE_RATIO);
+        if last > first && pays {
+            return Some(first..last + 1);
+        }
+    }
+    None
+}
+
+#[derive(Default)]
+struct Candidate {
+    mostly_dead: Vec<(SegmentId, SegmentUse)>,
+    small: Vec<(SegmentId, SegmentUse)>,
+}
+
+/// Chooses segments of one layer whose live records are worth copying together.
+pub fn choose_compaction(
+    head: &Head,
+    usage: &Usage,
+    damaged: &BTreeSet<ObjectName>,
+    options: &Options,
+    urgency: Urgency,
+) -> Option<Compaction> {
+    let mut candidates: BTreeMap<LayerId, (&LayerInfo, Candidate)> = BTreeMap::new();
+    for (segment, used) in usage.iter() {
+        let Some(layer) = head.layer_holding(used.epoch) else { continue };
+        let hurt = |name| damaged.contains(&name);
+        if hurt(ObjectName::segment(segment)) || hurt(ObjectName::layer(layer.id)) {
+            continue;
+        }
+        let (live, all) = (u64::from(used.live_units), u64::from(used.units.saturating_sub(1)));
+        let mostly_dead = match urgency {
+            Urgency::Relaxed => live * 2 < all,
+            Urgency::SpaceShort => live * 8 < all * 7,
+        };
+        let small =
+            u64::from(used.units) * UNIT_BYTES < SMALL_SEGMENT_BYTES.min(options.segment_bytes as u64 / 2);
+        if mostly_dead || small {
+            let (_, candidate) = candidates.entry(layer.id).or_insert((layer, Candidate::default()));
+            if mostly_dead { &mut candidate.mostly_dead } else { &mut candidate.small }
+                .push((segment, *used));
+        }
+    }
+    let mut best: Option<(u64, Compaction)> = None;
+    for (layer, candidate) in candidates.into_values() {
+        let table_bytes = u64::from(layer.pages) * PAGE_BYTES as u64;
+        let step_bytes = COMPACTION_STEP_BYTES.max(table_bytes);
+        let many_small = candidate.small.len() >= SMALL_SEGMENTS;
+        let (mut copied, mut gained, mut segments) = (0, 0, BTreeSet::new());
+        let small = candidate.small.into_iter().filter(|_| many_small);
+        for (segment, used) in candidate.mostly_dead.into_iter().chain(small) {
+            let live_bytes = u64::from(used.live_units) * UNIT_BYTES;
+            if copied > 0 && copied + live_bytes > step_bytes {
+                break;
+            }
+            copied += live_bytes;
+            gained += used.dead_bytes();
+            segments.insert(segment);
+        }
+        // Rewriting a large table for little would only wear the store.
+        let pays = gained >= options.compaction_gain_bytes.max(1) && gained >= table_bytes.min(step_bytes);
+        let pays = pays || (urgency == Urgency::SpaceShort && gained > table_bytes) || many_small;
+        if pays && !segments.is_empty() && best.as_ref().is_none_or(|(most, _)| gained > *most) {
+            best = Some((gained, Compaction { layer: layer.id, segments }));
+        }
+    }
+    best.map(|(_, compaction)| compaction)
+}

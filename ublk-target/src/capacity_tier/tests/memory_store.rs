@@ -1,0 +1,294 @@
+//! A store in memory that counts its operations, fails or crashes at any of them, and forgets what was not
+//! synchronised.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+
+use forerun::geometry::Epoch;
+use nix::errno::Errno;
+
+use super::super::{ObjectKind, ObjectName, ReplaceError, Store, StoreSpace, Upload};
+
+#[derive(Clone, Default)]
+struct Object {
+    bytes: Vec<u8>,
+    durable: bool,
+}
+
+/// What happens at the operation with a given number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// It fails, once.
+    Fail(Errno),
+    /// It and all that write after it fail, until healed.
+    Full,
+    /// Nothing works any more from there on.
+    Crash,
+}
+
+#[derive(Default)]
+struct Disk {
+    objects: BTreeMap<ObjectName, Object>,
+    deleted: BTreeMap<ObjectName, Object>,
+    head: Option<Vec<u8>>,
+    durable_head: Option<Vec<u8>>,
+    leases: BTreeMap<Epoch, u32>,
+    operations: u64,
+    trouble: Option<(u64, Trouble)>,
+    full: bool,
+    crashed: bool,
+    random: u64,
+}
+
+impl Disk {
+    fn random(&mut self, below: u64) -> u64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % below
+    }
+}
+
+/// The store; clones are the same one.
+#[derive(Clone, Default)]
+pub struct MemoryStore(Rc<RefCell<Disk>>);
+
+impl MemoryStore {
+    pub fn new(seed: u64) -> Self {
+        let store = Self::default();
+        store.0.borrow_mut().random = seed;
+        store
+    }
+
+    /// Lets the operation that comes after `later` others meet `trouble`.
+    pub fn trouble(&self, later: u64, trouble: Trouble) {
+        let mut disk = self.0.borrow_mut();
+        disk.trouble = Some((disk.operations + later, trouble));
+    }
+
+    pub fn operations(&self) -> u64 {
+        self.0.borrow().operations
+    }
+
+    pub fn crashed(&self) -> bool {
+        self.0.borrow().crashed
+    }
+
+    pub fn heal(&self) {
+        let mut disk = self.0.borrow_mut();
+        (disk.full, disk.trouble) = (false, None);
+    }
+
+    /// Power comes back: what was not durable is there, there in part, or gone.
+    pub fn after_crash(&self) -> Self {
+        let mut disk = self.0.borrow_mut();
+        let mut next = Disk { random: disk.random, ..Disk::default() };
+        let deleted = std::mem::take(&mut disk.deleted);
+        for (name, object) in std::mem::take(&mut disk.objects) {
+            let mut bytes = object.bytes;
+            if !object.durable {
+                match disk.random(3) {
+                    0 => continue,
+                    1 => {
+                        let len = disk.random(bytes.len() as u64 + 1);
+                        bytes.truncate(len as usize);
+                    }
+                    _ => {}
+                }
+            }
+            next.objects.insert(name, Object { bytes, durable: true });
+        }
+        for (name, object) in deleted {
+            if disk.random(2) == 0 {
+                next.objects.insert(name, object);
+            }
+        }
+        let both = [disk.head.clone(), disk.durable_head.clone()];
+        next.head = both[disk.random(2) as usize].clone();
+        next.durable_head = next.head.clone();
+        next.random = disk.random(u64::MAX);
+        Self(Rc::new(RefCell::new(next)))
+    }
+
+    pub fn names(&self) -> Vec<ObjectName> {
+        self.0.borrow().objects.keys().copied().collect()
+    }
+
+    /// Changes an object (`None`: HEAD) behind the tier's back.
+    pub fn tamper(&self, name: Option<ObjectName>, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut disk = self.0.borrow_mut();
+        match name {
+            Some(name) => change(&mut disk.objects.get_mut(&name).unwrap().bytes),
+            None => {
+                change(disk.head.as_mut().unwrap());
+                disk.durable_head = disk.head.clone();
+            }
+        }
+    }
+
+    pub fn remove(&self, name: ObjectName) {
+        self.0.borrow_mut().objects.remove(&name);
+    }
+
+    pub fn len(&self, name: Option<ObjectName>) -> usize {
+        let disk = self.0.borrow();
+        name.map_or_else(|| disk.head.as_ref().unwrap().len(), |name| disk.objects[&name].bytes.len())
+    }
+
+    async fn operation(&self, writes: bool) -> io::Result<()> {
+        // Others get their turn before and in the middle of everything.
+        tokio::task::yield_now().await;
+        let mut disk = self.0.borrow_mut();
+        disk.operations += 1;
+        if disk.crashed {
+            return Err(Errno::EIO.into());
+        }
+        if let Some((at, trouble)) = disk.trouble
+            && disk.operations > at
+        {
+            match trouble {
+                Trouble::Fail(errno) => {
+                    disk.trouble = None;
+                    return Err(errno.into());
+                }
+                Trouble::Full => disk.full = true,
+                Trouble::Crash => {
+                    disk.crashed = true;
+                    return Err(Errno::EIO.into());
+                }
+            }
+        }
+        if disk.full && writes { Err(Errno::ENOSPC.into()) } else { Ok(()) }
+    }
+}
+
+pub struct MemoryUpload {
+    store: MemoryStore,
+    name: ObjectName,
+}
+
+impl Upload for MemoryUpload {
+    async fn append(&mut self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let done = self.store.operation(true).await;
+        if done.is_ok() {
+            let mut disk = self.store.0.borrow_mut();
+            disk.objects.get_mut(&self.name).unwrap().bytes.extend_from_slice(&bytes);
+        }
+        (done, bytes)
+    }
+
+    async fn finish(self) -> io::Result<()> {
+        // The file, then its folder.
+        self.store.operation(true).await?;
+        self.store.operation(true).await?;
+        self.store.0.borrow_mut().objects.get_mut(&self.name).unwrap().durable = true;
+        Ok(())
+    }
+}
+
+pub struct MemoryLease(MemoryStore, Epoch);
+
+impl Drop for MemoryLease {
+    fn drop(&mut self) {
+        let mut disk = self.0.0.borrow_mut();
+        let count = disk.leases.get_mut(&self.1).unwrap();
+        *count -= 1;
+        if *count == 0 {
+            disk.leases.remove(&self.1);
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    type Upload = MemoryUpload;
+    type Lease = MemoryLease;
+
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+
+    // Several writers can meet here: fencing has to hold without the lock.
+    fn lock_writer(&self) -> io::Result<Result<(), String>> {
+        Ok(Ok(()))
+    }
+
+    async fn begin_upload(&self, name: ObjectName) -> io::Result<MemoryUpload> {
+        self.operation(true).await?;
+        let mut disk = self.0.borrow_mut();
+        if disk.objects.contains_key(&name) {
+            return Err(Errno::EEXIST.into());
+        }
+        assert!(!disk.deleted.contains_key(&name), "{name} is used twice");
+        disk.objects.insert(name, Object::default());
+        Ok(MemoryUpload { store: self.clone(), name })
+    }
+
+    async fn read_range(
+        &self,
+        name: ObjectName,
+        offset: u64,
+        len: usize,
+        mut buffer: Vec<u8>,
+    ) -> io::Result<Vec<u8>> {
+        self.operation(false).await?;
+        let disk = self.0.borrow();
+        let object = disk.objects.get(&name).ok_or(Errno::ENOENT)?;
+        let range = object.bytes.get(offset as usize..offset as usize + len);
+        buffer.clear();
+        buffer.extend_from_slice(range.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(buffer)
+    }
+
+    async fn list(&self, kind: ObjectKind) -> io::Result<Vec<(ObjectName, u64)>> {
+        self.operation(false).await?;
+        let disk = self.0.borrow();
+        let objects = disk.objects.iter().filter(|(name, _)| name.kind == kind);
+        Ok(objects.map(|(name, object)| (*name, object.bytes.len() as u64)).collect())
+    }
+
+    async fn delete(&self, name: ObjectName) -> io::Result<()> {
+        self.operation(false).await?;
+        let mut disk = self.0.borrow_mut();
+        if let Some(object) = disk.objects.remove(&name) {
+            disk.deleted.insert(name, object);
+        }
+        Ok(())
+    }
+
+    async fn read_head(&self, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        self.operation(false).await?;
+        let disk = self.0.borrow();
+        assert!(disk.head.as_ref().is_none_or(|head| head.len() <= limit));
+        Ok(disk.head.clone())
+    }
+
+    async fn replace_head(&self, expected: &[&[u8]], new: Vec<u8>, _label: &str) -> Result<(), ReplaceError> {
+        self.operation(true).await.map_err(ReplaceError::Unchanged)?;
+        {
+            let mut disk = self.0.borrow_mut();
+            let same =
+                disk.head.as_ref().map_or(expected.is_empty(), |head| expected.contains(&head.as_slice()));
+            if !same {
+                return Err(ReplaceError::Conflict);
+            }
+            disk.head = Some(new.clone());
+        }
+        self.operation(true).await.map_err(ReplaceError::InDoubt)?;
+        self.0.borrow_mut().durable_head = Some(new);
+        Ok(())
+    }
+
+    async fn space(&self) -> io::Result<StoreSpace> {
+        Ok(StoreSpace { total_bytes: 1 << 40, free_bytes: 1 << 39 })
+    }
+
+    fn lease(&self, epoch: Epoch) -> io::Result<MemoryLease> {
+        *self.0.borrow_mut().leases.entry(epoch).or_default() += 1;
+        Ok(MemoryLease(self.clone(), epoch))
+    }
+
+    fn leased(&self) -> io::Result<Vec<Epoch>> {
+        Ok(self.0.borrow().leases.keys().copied().collect())
+    }
+}

@@ -1,0 +1,344 @@
+//! The committer: takes deltas from the engine, and makes them durable with all data written before them.
+//!
+//! Deltas go into the active half of the pending log; a thread of its own turns halves into commits of the
+//! journal ([`super::rounds`]), another one takes checkpoints ([`super::checkpointer`]).
+//!
+//! Always true: deltas become durable in the order in which they were appended; a delta whose append
+//! returned outlives the process; a commit that resolves `Ok` has made durable what was written and
+//! appended before it was asked for.
+//!
+//! After a failed sync nobody can know what the device holds, so the tier counts as failed: every
+//! later commit fails, and nothing is written any more. Other I/O errors fail the commit they meet; its
+//! deltas stay pending, and the next commit tries again.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::checkpoint::Place;
+use super::checkpointer;
+use super::commit::{Commit, Outcome, Waiter};
+use super::delta::Delta;
+use super::device::FastDevice;
+use super::error::FastTierError;
+use super::layout::Layout;
+use super::log::{DeltaLog, LogPosition};
+use super::pending::{Half, PendingLog};
+use super::ring::Ring;
+use super::rounds::Rounds;
+use crate::volume::lock;
+
+/// Bytes of a half that are kept for requests that had begun before `has_room` said no, at most; of small
+/// halves it is one half of them.
+pub const ROOM_RESERVE_BYTES: usize = 1 << 20;
+
+/// Walks the engine's state: hands every whole fact to the function it is given.
+///
+/// It must show every change whose append had returned when the walk began, and no change whose append
+/// has not returned: so the engine changes its map and appends under one lock, and takes that lock to read
+/// a fact. The function may write to the device: it is called without any lock that an append is made under.
+pub type StateWalk<'a> = dyn Fn(&mut dyn FnMut(&Delta)) + Send + Sync + 'a;
+
+/// Whether the tier takes commits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    /// It does.
+    Good,
+    /// The last commit or checkpoint failed; what is pending is tried again.
+    Degraded(String),
+    /// A sync failed: what was written since the one before may be lost. No commit succeeds any more; the
+    /// volume has to be stopped, and opened again from what is durable.
+    Failed(String),
+}
+
+/// Where the journal stands, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JournalStatus {
+    /// Whether commits succeed.
+    pub health: Health,
+    /// The newest durable commit.
+    pub lsn: forerun::geometry::Lsn,
+    /// Bytes of the ring in use.
+    pub used_bytes: u64,
+    /// Bytes of the ring.
+    pub size_bytes: u64,
+    /// Bytes of deltas that are not in a commit yet.
+    pub pending_bytes: u64,
+    /// Checkpoints taken since the start.
+    pub checkpoints: u64,
+}
+
+/// What both threads and all appenders share.
+pub(super) struct Shared {
+    pub device: Arc<dyn FastDevice>,
+    pub layout: Layout,
+    pub volume: Uuid,
+    pub generation: u64,
+    pub pending: PendingLog,
+    /// The oldest pending delta waits no longer than this for a commit.
+    pub idle: Duration,
+    pub inner: Mutex<Inner>,
+    /// The journal's thread waits here for work.
+    pub work: Condvar,
+    /// Who waits for room, for a checkpoint, or for something to do for one.
+    pub changed: Condvar,
+    pub appended: AtomicU64,
+    pub durable: AtomicU64,
+    pub room: AtomicBool,
+    pub after_commit: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+    /// One checkpoint at a time.
+    pub checkpoint_turn: Mutex<()>,
+}
+
+/// What they share under the lock.
+pub(super) struct Inner {
+    pub active: Half,
+    pub active_lsn: u64,
+    pub spare: Option<Half>,
+    /// When the oldest delta of the active half was appended.
+    pub oldest: Option<Instant>,
+    pub scratch: Vec<u8>,
+    pub waiters: Vec<Arc<Waiter>>,
+    pub kick: bool,
+    pub ring: Ring,
+    /// Appenders that wait for room.
+    pub blocked: usize,
+    /// A checkpoint waits for the log to be durable up to here; those commits may take the ring's last pages.
+    pub draining: Option<u64>,
+    pub stop: bool,
+    pub health: Health,
+    pub newest_sealed: Option<Delta>,
+    pub checkpoint: CheckpointState,
+}
+
+/// Where checkpoints stand.
+pub(super) struct CheckpointState {
+    /// The newest valid one.
+    pub place: Place,
+    /// The number of the last attempt: no two share one, so that their pages cannot be mixed up.
+    pub attempted: u64,
+    pub wanted: bool,
+    pub running: bool,
+    pub failed: Option<Outcome>,
+    pub source: Option<Arc<StateWalk<'static>>>,
+    pub taken: u64,
+}
+
+impl Shared {
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+
+    pub fn wait_changed<'a>(&self, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of a half that requests may fill before they have to wait.
+    fn room_limit(&self) -> usize {
+        let half = self.layout.batch_bytes() as usize;
+        half - ROOM_RESERVE_BYTES.min(half / 2)
+    }
+
+    /// Recomputes what [`DeltaLog::has_room`] answers.
+    pub fn update_room(&self, inner: &Inner) {
+        let failed = matches!(inner.health, Health::Failed(_));
+        self.room.store(!failed && inner.active.used() < self.room_limit(), Ordering::Release);
+    }
+
+    /// Makes completed writes durable; a failure is for good.
+    pub fn sync(&self) -> io::Result<()> {
+        self.device.sync().inspect_err(|error| {
+            let mut inner = self.lock();
+            inner.health = Health::Failed(format!(
+                "the fast tier failed to make writes durable ({error}); what was written since may be lost"
+            ));
+            self.update_room(&inner);
+            self.changed.notify_all();
+        })
+    }
+
+    /// The error of a tier that has failed.
+    pub fn check_health(&self) -> io::Result<()> {
+        match &self.lock().health {
+            Health::Failed(words) => Err(io::Error::other(words.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn commit(&self) -> Commit {
+        let waiter = Arc::new(Waiter::default());
+        let mut inner = self.lock();
+        if inner.stop {
+            drop(inner);
+            waiter.finish(&Err((io::ErrorKind::BrokenPipe, "the fast tier is closed".to_owned())));
+        } else {
+            inner.waiters.push(Arc::clone(&waiter));
+            self.work.notify_one();
+        }
+        Commit(waiter)
+    }
+}
+
+/// The journal's end that the engine writes to.
+pub struct Committer {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Committer {
+    /// Starts the threads.
+    pub(super) fn start(shared: Arc<Shared>) -> Result<Self, FastTierError> {
+        let committer = Self { shared: Arc::clone(&shared), threads: Mutex::default() };
+        let rounds = Rounds::new(Arc::clone(&shared));
+        committer.spawn("journal", move || rounds.run())?;
+        committer.spawn("checkpoint", move || checkpointer::run(&shared))?;
+        Ok(committer)
+    }
+
+    fn spawn(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), FastTierError> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        lock(&self.threads).push(thread.map_err(|source| FastTierError::Thread { name, source })?);
+        Ok(())
+    }
+
+    /// Makes everything written and appended before this call durable. It begins with the call, not when
+    /// it is first polled.
+    pub fn commit(&self) -> Commit {
+        self.shared.commit()
+    }
+
+    /// [`Self::commit`], waited for.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub fn commit_blocking(&self) -> io::Result<()> {
+        self.shared.commit().wait()
+    }
+
+    /// Calls `callback` after every round of the journal, also a failed one, before its waiters are woken.
+    /// It is called on the journal's thread and must not wait for a commit.
+    pub fn after_commit(&self, callback: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.shared.after_commit) = Some(Arc::new(callback));
+    }
+
+    /// Takes checkpoints of this state from now on, whenever the ring is over half full.
+    pub fn checkpoints(&self, state: Box<StateWalk<'static>>) {
+        let mut inner = self.shared.lock();
+        inner.checkpoint.source = Some(Arc::from(state));
+        inner.checkpoint.wanted = inner.ring.is_half_full();
+        self.shared.changed.notify_all();
+    }
+
+    /// Takes a checkpoint of this state now; commits go on meanwhile.
+    ///
+    /// # Errors
+    /// What the device failed with; the checkpoint before is as good as it was.
+    pub fn checkpoint_blocking(&self, state: &StateWalk<'_>) -> io::Result<()> {
+        checkpointer::take(&self.shared, state)
+    }
+
+    /// Why no commit succeeds any more, if that is so.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        match &self.shared.lock().health {
+            Health::Failed(words) => Some(words.clone()),
+            _ => None,
+        }
+    }
+
+    /// Where the journal stands.
+    #[must_use]
+    pub fn status(&self) -> JournalStatus {
+        let page = super::page::PAGE_BYTES as u64;
+        let inner = self.shared.lock();
+        JournalStatus {
+            health: inner.health.clone(),
+            lsn: inner.ring.next().lsn,
+            used_bytes: inner.ring.used() * page,
+            size_bytes: inner.ring.pages() * page,
+            pending_bytes: inner.active.used() as u64,
+            checkpoints: inner.checkpoint.taken,
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Ends the threads after what they are doing now. What is pending stays pending.
+    pub(super) fn stop(&self) {
+        {
+            let mut inner = self.shared.lock();
+            inner.stop = true;
+            inner.checkpoint.source = None;
+            self.shared.work.notify_all();
+            self.shared.changed.notify_all();
+        }
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread of the fast tier had panicked");
+            }
+        }
+        *lock(&self.shared.after_commit) = None;
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl DeltaLog for Committer {
+    fn append(&self, delta: &Delta) -> LogPosition {
+        let shared = &self.shared;
+        let mut inner = shared.lock();
+        loop {
+            let Inner { active, scratch, .. } = &mut *inner;
+            scratch.clear();
+            delta.encode(scratch);
+            if active.append(scratch) {
+                break;
+            }
+            // A tier that failed, or is closed, makes no room any more: the delta is dropped, and never durable.
+            if inner.stop || matches!(inner.health, Health::Failed(_)) {
+                break;
+            }
+            inner.blocked += 1;
+            inner.kick = true;
+            shared.work.notify_one();
+            shared.changed.notify_all();
+            inner = shared.wait_changed(inner);
+            inner.blocked -= 1;
+        }
+        if matches!(delta, Delta::Sealed { .. }) {
+            inner.newest_sealed = Some(delta.clone());
+        }
+        if inner.oldest.is_none() {
+            inner.oldest = Some(Instant::now());
+            shared.work.notify_one();
+        }
+        if !inner.kick && inner.active.used() > shared.room_limit() / 2 {
+            inner.kick = true;
+            shared.work.notify_one();
+        }
+        shared.update_room(&inner);
+        LogPosition(shared.appended.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn appended(&self) -> LogPosition {
+        LogPosition(self.shared.appended.load(Ordering::SeqCst))
+    }
+
+    fn durable(&self) -> LogPosition {
+        LogPosition(self.shared.durable.load(Ordering::SeqCst))
+    }
+
+    fn has_room(&self) -> bool {
+        self.shared.room.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,139 @@
+//! Putting a state together from deltas: what the checkpoint says, then what each record changed.
+//!
+//! Always true: each slot is held at most once, slot and block numbers are within the tier and the volume.
+//! It does not know what is dirty or current; that follows from the capacity tier.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use forerun::geometry::{BlockIndex, Epoch, SlotId};
+
+use super::delta::{Delta, Holds};
+use crate::volume::{Recovered, RecoveredLayer};
+
+/// A state in the making.
+pub(super) struct State {
+    blocks: u32,
+    slots: Vec<Option<Holds>>,
+    deleted: BTreeSet<(BlockIndex, Epoch)>,
+    sealed: BTreeMap<Epoch, (u64, u64)>,
+    names: BTreeMap<Epoch, String>,
+    problem: Option<String>,
+}
+
+impl State {
+    /// The empty state of a tier of `slots` slots and a volume of `blocks` blocks.
+    pub fn new(slots: u32, blocks: u32) -> Self {
+        Self {
+            blocks,
+            slots: vec![None; slots as usize],
+            deleted: BTreeSet::new(),
+            sealed: BTreeMap::new(),
+            names: BTreeMap::new(),
+            problem: None,
+        }
+    }
+
+    /// Applies a delta; one that cannot be is noted as the problem.
+    pub fn apply(&mut self, delta: Delta) {
+        match delta {
+            Delta::Holds(holds) => {
+                self.check_block(holds.block);
+                if let Some(slot) = self.slot(holds.slot) {
+                    *slot = Some(holds);
+                }
+            }
+            Delta::Free(slot) => {
+                if let Some(slot) = self.slot(slot) {
+                    *slot = None;
+                }
+            }
+            Delta::Deleted { block, epoch } => {
+                self.check_block(block);
+                self.deleted.insert((block, epoch));
+            }
+            Delta::Sealed { epoch, opened_us, sealed_us } => {
+                self.sealed.insert(epoch, (opened_us, sealed_us));
+            }
+            Delta::Named { epoch, name } => {
+                self.names.insert(epoch, name);
+            }
+            Delta::Unnamed { epoch } => {
+                self.names.remove(&epoch);
+            }
+        }
+    }
+
+    fn slot(&mut self, slot: SlotId) -> Option<&mut Option<Holds>> {
+        let slots = self.slots.len();
+        let found = self.slots.get_mut(slot.0 as usize);
+        if found.is_none() {
+            self.problem.get_or_insert_with(|| format!("slot {slot} of a tier of {slots} slots"));
+        }
+        found
+    }
+
+    fn check_block(&mut self, block: BlockIndex) {
+        if block.0 >= self.blocks {
+            let blocks = self.blocks;
+            self.problem.get_or_insert_with(|| format!("block {block} of a volume of {blocks} blocks"));
+        }
+    }
+
+    /// What cannot be, if there was anything.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Forgets deletions and layers up to the epoch `written_back`, which the capacity tier holds; the
+    /// newest sealed epoch stays, for it tells which one is open.
+    pub fn forget(&mut self, written_back: Epoch) {
+        let newest = self.sealed.last_key_value().map(|(epoch, _)| *epoch);
+        self.deleted.retain(|(_, epoch)| *epoch > written_back);
+        self.sealed.retain(|epoch, _| *epoch > written_back || Some(*epoch) == newest);
+        self.names.retain(|epoch, _| *epoch > written_back || Some(*epoch) == newest);
+    }
+
+    /// The whole state as deltas.
+    pub fn walk(&self, emit: &mut dyn FnMut(&Delta)) {
+        for holds in self.slots.iter().flatten() {
+            emit(&Delta::Holds(*holds));
+        }
+        for (block, epoch) in &self.deleted {
+            emit(&Delta::Deleted { block: *block, epoch: *epoch });
+        }
+        for (epoch, name) in &self.names {
+            emit(&Delta::Named { epoch: *epoch, name: name.clone() });
+        }
+        for (epoch, (opened_us, sealed_us)) in &self.sealed {
+            emit(&Delta::Sealed { epoch: *epoch, opened_us: *opened_us, sealed_us: *sealed_us });
+        }
+    }
+
+    /// The newest sealed epoch.
+    pub fn newest_sealed(&self) -> Option<Delta> {
+        let (epoch, (opened_us, sealed_us)) = self.sealed.last_key_value()?;
+        Some(Delta::Sealed { epoch: *epoch, opened_us: *opened_us, sealed_us: *sealed_us })
+    }
+
+    /// Epochs with a name that are not sealed: the crash came between the two.
+    pub fn unsealed_names(&self) -> Vec<Epoch> {
+        self.names.keys().filter(|epoch| !self.sealed.contains_key(epoch)).copied().collect()
+    }
+
+    /// What the engine starts from. A name whose epoch was not sealed is dropped: the crash came
+    /// between the two.
+    pub fn finish(mut self) -> Recovered {
+        let names = &mut self.names;
+        let sealed = self.sealed.iter().map(|(epoch, (opened_us, sealed_us))| RecoveredLayer {
+            epoch: *epoch,
+            opened_us: *opened_us,
+            sealed_us: *sealed_us,
+            snapshot: names.remove(epoch),
+        });
+        Recovered {
+            sealed: sealed.collect(),
+            holds: self.slots.into_iter().flatten().collect(),
+            deleted: self.deleted.into_iter().collect(),
+        }
+    }
+}

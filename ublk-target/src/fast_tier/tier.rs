@@ -1,0 +1,491 @@
+//! An open fast tier: opening it with all that was acknowledged, and leaving it in order.
+//!
+//! Opening, step by step, and what a crash after each leaves:
+//! 1. lock, superblocks, checkpoint, journal, pending log are read: nothing has changed;
+//! 2. the pending log is told the next generation, and the superblocks get it, not clean any more: the
+//!    same state, and a torn commit of before cannot be taken for one of from now on;
+//! 3. if the ring is over half full, a checkpoint of what was read: the same state;
+//! 4. a killed process's pending deltas are committed: the state of its end;
+//! 5. the pending log is emptied, and the threads start.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, SystemTime};
+
+use forerun::geometry::{Epoch, Geometry, Lsn};
+use tracing::warn;
+use uuid::Uuid;
+
+use super::checkpoint::CheckpointWriter;
+use super::committer::{CheckpointState, Committer, Health, Inner, Shared, StateWalk};
+use super::delta::Delta;
+use super::device::{FastDevice, Lock, TierFile};
+use super::error::FastTierError;
+use super::format::{self, FormatOptions};
+use super::journal::JournalWriter;
+use super::layout::Layout;
+use super::log::DeltaLog;
+use super::pack;
+use super::pending::{self, Found, PendingLog, PendingState};
+use super::recovery::{Recovery, recover};
+use super::superblock::{Copies, Superblock};
+use crate::volume::Recovered;
+
+/// How long a pending delta waits for a commit when nobody asks for one.
+pub const IDLE_COMMIT: Duration = Duration::from_secs(1);
+
+/// How to open a tier.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// The volume's shape, to be compared with the tier's; `None` takes the tier's.
+    pub geometry: Option<Geometry>,
+    /// The pending log: a file on tmpfs, which is made if it is not there. Its folder is.
+    pub pending: PathBuf,
+    /// Whether to wait for a killed predecessor's last I/O.
+    pub lock: Lock,
+    /// The newest epoch on the capacity tier, 0 for none or unknown: what the fast tier knows of epochs up
+    /// to it is dropped, but for the newest sealed one.
+    pub written_back: Epoch,
+    /// The oldest pending delta waits no longer than this for a commit.
+    pub idle_commit: Duration,
+    /// The kernel's boot id; `None` asks the kernel. Tests say another.
+    pub boot: Option<Uuid>,
+}
+
+impl OpenOptions {
+    /// With the pending log at `pending`, and the usual for the rest.
+    #[must_use]
+    pub fn new(pending: impl Into<PathBuf>) -> Self {
+        Self {
+            geometry: None,
+            pending: pending.into(),
+            lock: Lock::Now,
+            written_back: Epoch(0),
+            idle_commit: IDLE_COMMIT,
+            boot: None,
+        }
+    }
+}
+
+/// How the tier was left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LastEnd {
+    /// By a clean stop, or it is new.
+    Clean,
+    /// The process ended without one, and the machine went on: nothing acknowledged is lost.
+    Killed,
+    /// The machine went down, or the pending log is gone: what was flushed is there.
+    Crashed,
+}
+
+/// What opening found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenInfo {
+    /// How the tier was left.
+    pub end: LastEnd,
+    /// Whether what a killed process had acknowledged is all there. Only then may a device that stayed alive
+    /// be taken over.
+    pub pending_found: bool,
+    /// The pending log as it was found.
+    pub pending: PendingState,
+    /// The volume's shape.
+    pub geometry: Geometry,
+    /// When the tier was made, in microseconds since 1970.
+    pub created_us: u64,
+    /// The newest commit, pending deltas of a killed process included.
+    pub lsn: Lsn,
+    /// Commits that were read from the journal.
+    pub replayed_commits: u64,
+    /// Deltas that were taken from the pending log.
+    pub pending_deltas: u64,
+    /// What was damaged and could be done without; for the log and for people.
+    pub notes: Vec<String>,
+}
+
+/// An open fast tier.
+///
+/// Dropping it is like being killed: pending changes stay in the pending log.
+pub struct FastTier<D = TierFile> {
+    device: Arc<D>,
+    superblock: Superblock,
+    committer: Arc<Committer>,
+}
+
+impl FastTier<TierFile> {
+    /// Opens the tier at `path` of the volume with this UUID and shape; its pending log is at `pending`.
+    /// `wait_for_lock` waits for the last I/O of a killed predecessor.
+    ///
+    /// # Errors
+    /// It is missing, in use, foreign, of another volume or version, too small, or damaged. Nothing has
+    /// changed then, unless it is an I/O error.
+    pub fn open(
+        path: &Path,
+        volume: [u8; 16],
+        geometry: Geometry,
+        pending: &Path,
+        wait_for_lock: bool,
+    ) -> Result<(Self, Recovered, OpenInfo), FastTierError> {
+        let lock = if wait_for_lock { Lock::Wait } else { Lock::Now };
+        let options = OpenOptions { geometry: Some(geometry), lock, ..OpenOptions::new(pending) };
+        Self::open_with(path, Uuid::from_bytes(volume), &options)
+    }
+
+    /// [`Self::open`] with all there is to say.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        path: &Path,
+        volume: Uuid,
+        options: &OpenOptions,
+    ) -> Result<(Self, Recovered, OpenInfo), FastTierError> {
+        let file = TierFile::open(path, options.lock)?;
+        if let Some(geometry) = options.geometry {
+            file.takes(geometry.logical_block_bytes())?;
+        }
+        Self::open_on(Arc::new(file), &path.display().to_string(), volume, options)
+    }
+
+    /// Sees whether [`Self::format`] would refuse; changes nothing, and makes no file.
+    ///
+    /// # Errors
+    /// As [`Self::format`], but for I/O errors that come only with writing.
+    pub fn check_before_format(
+        path: &Path,
+        file_bytes: Option<u64>,
+        geometry: Geometry,
+    ) -> Result<(), FastTierError> {
+        format::check(path, file_bytes, geometry)
+    }
+
+    /// Makes an empty tier at `path` for a volume. A block device or a file that is there is taken as it is;
+    /// where nothing is, a file of `file_bytes` bytes is made, and removed again if the rest fails.
+    ///
+    /// # Errors
+    /// There is nothing and no size; it is in use, too small, not empty, or takes no I/O of the
+    /// volume's logical blocks; or I/O.
+    pub fn format(
+        path: &Path,
+        file_bytes: Option<u64>,
+        volume: [u8; 16],
+        geometry: Geometry,
+    ) -> Result<(), FastTierError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now_us = now.as_micros() as u64;
+        let options = FormatOptions { volume: Uuid::from_bytes(volume), geometry, now_us };
+        format::format(path, file_bytes, &options).map(drop)
+    }
+
+    /// The file for rings to do I/O on.
+    #[must_use]
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+
+    /// Another handle of the same open file; the lock lasts until the last of them is closed.
+    ///
+    /// # Errors
+    /// The process has no file handle left.
+    pub fn try_clone_file(&self) -> io::Result<File> {
+        self.device.try_clone()
+    }
+}
+
+impl<D: FastDevice + 'static> FastTier<D> {
+    /// Opens the tier of `volume` on a device that is called `name` in messages.
+    ///
+    /// # Errors
+    /// As [`FastTier::open`].
+    pub fn open_on(
+        device: Arc<D>,
+        name: &str,
+        volume: Uuid,
+        options: &OpenOptions,
+    ) -> Result<(Self, Recovered, OpenInfo), FastTierError> {
+        let copies = Copies::read(&*device).map_err(FastTierError::tier("read the superblocks"))?;
+        let superblock = copies.newest(name)?.verify(name, device.size_bytes(), Some(volume))?;
+        check_geometry(name, superblock.geometry, options.geometry)?;
+        let mut recovery = recover(&*device, &superblock)?;
+        let boot = match options.boot {
+            Some(boot) => boot,
+            None => pending::boot_id().map_err(pending_error(&options.pending))?,
+        };
+        let (pending_state, found) = read_pending(options, &superblock, boot, &recovery)?;
+
+        let was_clean = superblock.clean.is_some();
+        let superblock = Superblock { generation: superblock.generation + 1, clean: None, ..superblock };
+        let layout = superblock.layout;
+        let half_bytes = layout.batch_bytes() as u32;
+        let log = PendingLog::open(&options.pending, volume, boot, half_bytes, found.is_some())?;
+        log.adopt(superblock.generation);
+        superblock.write(&*device, copies.worse()).map_err(FastTierError::tier("write the superblocks"))?;
+
+        recovery.state.forget(options.written_back);
+        if recovery.ring.is_half_full() {
+            let taken = checkpoint_at_rest(&*device, &superblock, &mut recovery);
+            // Layers on the capacity tier, of which nothing is known here, may make it too large; the
+            // engine's own will be smaller.
+            let can_wait = recovery.ring.free() >= 2 * layout.batch_pages();
+            match taken {
+                Err(error) if can_wait && error.kind() == io::ErrorKind::StorageFull => {
+                    warn!(tier = name, "{error}")
+                }
+                other => other.map_err(FastTierError::tier("take a checkpoint"))?,
+            }
+        }
+        let pending_deltas = match &found {
+            Some(found) => commit_pending(&*device, &superblock, &mut recovery, found)?,
+            None => 0,
+        };
+
+        let lsn = recovery.ring.next().lsn;
+        let info = OpenInfo {
+            end: match (&pending_state, was_clean) {
+                (_, true) => LastEnd::Clean,
+                (PendingState::Found, false) => LastEnd::Killed,
+                _ => LastEnd::Crashed,
+            },
+            pending_found: pending_state == PendingState::Found,
+            pending: pending_state,
+            geometry: superblock.geometry,
+            created_us: superblock.created_us,
+            lsn,
+            replayed_commits: recovery.commits,
+            pending_deltas,
+            notes: recovery.notes,
+        };
+        for note in &info.notes {
+            warn!(tier = name, "{note}");
+        }
+        let halves = log.start(superblock.generation, lsn);
+        let [active, spare] = halves;
+        let newest_sealed = recovery.state.newest_sealed();
+        let unsealed_names = recovery.state.unsealed_names();
+        let shared = Shared {
+            device: Arc::clone(&device) as Arc<dyn FastDevice>,
+            layout,
+            volume,
+            generation: superblock.generation,
+            pending: log,
+            idle: options.idle_commit,
+            inner: Mutex::new(Inner {
+                active,
+                active_lsn: lsn.0 + 1,
+                spare: Some(spare),
+                oldest: None,
+                scratch: Vec::new(),
+                waiters: Vec::new(),
+                kick: false,
+                ring: recovery.ring,
+                blocked: 0,
+                draining: None,
+                stop: false,
+                health: Health::Good,
+                newest_sealed,
+                checkpoint: CheckpointState {
+                    place: recovery.place,
+                    attempted: recovery.attempted,
+                    wanted: false,
+                    running: false,
+                    failed: None,
+                    source: None,
+                    taken: 0,
+                },
+            }),
+            work: Condvar::new(),
+            changed: Condvar::new(),
+            appended: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            room: AtomicBool::new(true),
+            after_commit: Mutex::default(),
+            checkpoint_turn: Mutex::default(),
+        };
+        let committer = Arc::new(Committer::start(Arc::new(shared))?);
+        // Such an epoch goes on, and may be sealed without a name.
+        for epoch in unsealed_names {
+            committer.append(&Delta::Unnamed { epoch });
+        }
+        Ok((Self { device, superblock, committer }, recovery.state.finish(), info))
+    }
+
+    /// Where slot 0 begins, in bytes.
+    #[must_use]
+    pub const fn slots_offset(&self) -> u64 {
+        self.superblock.layout.slots_offset
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub const fn slot_count(&self) -> u32 {
+        self.superblock.layout.slots
+    }
+
+    /// Where everything is, and the limits that follow.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.superblock.layout
+    }
+
+    /// The volume's shape.
+    #[must_use]
+    pub const fn geometry(&self) -> Geometry {
+        self.superblock.geometry
+    }
+
+    /// The device.
+    #[must_use]
+    pub const fn device(&self) -> &Arc<D> {
+        &self.device
+    }
+
+    /// The journal's end that the engine writes to.
+    #[must_use]
+    pub fn committer(&self) -> Arc<Committer> {
+        Arc::clone(&self.committer)
+    }
+
+    /// Leaves the tier in order: everything committed, a checkpoint of `state`, and superblocks that say so.
+    /// No request is under way any more, and none comes.
+    ///
+    /// # Errors
+    /// I/O; the tier is then left as a killed process leaves it.
+    pub fn close_clean(self, state: &StateWalk<'_>) -> Result<(), FastTierError> {
+        let close = || {
+            self.committer.commit_blocking()?;
+            self.committer.checkpoint_blocking(state)?;
+            // The walk may have appended.
+            self.committer.commit_blocking()
+        };
+        close().map_err(FastTierError::tier("take the last checkpoint"))?;
+        self.committer.stop();
+        let shared = self.committer.shared();
+        let clean = Some(shared.lock().ring.next().lsn);
+        let generation = self.superblock.generation + 1;
+        let superblock = Superblock { clean, generation, ..self.superblock.clone() };
+        superblock.write(&*self.device, 0).map_err(FastTierError::tier("write the superblocks"))?;
+        if let Err(error) = shared.pending.remove() {
+            warn!(%error, "the empty log of pending changes could not be removed; it does no harm");
+        }
+        Ok(())
+    }
+}
+
+impl<D> Drop for FastTier<D> {
+    fn drop(&mut self) {
+        self.committer.stop();
+    }
+}
+
+fn check_geometry(name: &str, found: Geometry, wanted: Option<Geometry>) -> Result<(), FastTierError> {
+    match wanted {
+        Some(wanted) if wanted != found => Err(FastTierError::OtherGeometry {
+            tier: name.to_owned(),
+            found_bytes: found.size_bytes(),
+            found_logical: found.logical_block_bytes(),
+            wanted_bytes: wanted.size_bytes(),
+            wanted_logical: wanted.logical_block_bytes(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn pending_error(path: &Path) -> impl FnOnce(io::Error) -> FastTierError {
+    let path = path.to_owned();
+    move |source| FastTierError::Pending { path, source }
+}
+
+/// The pending log, if it goes with this tier as it is now.
+fn read_pending(
+    options: &OpenOptions,
+    superblock: &Superblock,
+    boot: Uuid,
+    recovery: &Recovery,
+) -> Result<(PendingState, Option<Found>), FastTierError> {
+    let read =
+        pending::read(&options.pending, superblock.volume, boot).map_err(pending_error(&options.pending))?;
+    let found = match read {
+        Ok(found) => found,
+        Err(state) => return Ok((state, None)),
+    };
+    if superblock.generation != found.generation && superblock.generation != found.adopting {
+        return Ok((PendingState::Foreign, None));
+    }
+    let end = recovery.ring.next();
+    if found.durable > end.lsn {
+        let what = format!("record {} was durable, and the journal ends after {}", found.durable, end.lsn);
+        let offset = superblock.layout.journal_offset + end.page * super::page::PAGE_BYTES as u64;
+        return Err(FastTierError::Damaged { what, offset });
+    }
+    let mut expected = end.lsn.0;
+    for batch in found.batches.iter().filter(|batch| batch.lsn > end.lsn) {
+        expected += 1;
+        if batch.lsn.0 != expected || pack::payloads(&batch.deltas).is_none() {
+            let what =
+                format!("its half for record {} does not follow the journal's record {}", batch.lsn, end.lsn);
+            return Ok((PendingState::Damaged(what), None));
+        }
+    }
+    Ok((PendingState::Found, Some(found)))
+}
+
+/// Commits what a killed process left pending; returns how many deltas that were.
+fn commit_pending(
+    device: &dyn FastDevice,
+    superblock: &Superblock,
+    recovery: &mut Recovery,
+    found: &Found,
+) -> Result<u64, FastTierError> {
+    let mut writer = JournalWriter::new(superblock.volume, superblock.generation, superblock.layout);
+    let mut deltas = 0;
+    for batch in &found.batches {
+        if batch.lsn <= recovery.ring.next().lsn {
+            continue;
+        }
+        let at = recovery.ring.next();
+        let pages = JournalWriter::pages_of(&batch.deltas)
+            .and_then(|pages| {
+                if pages <= recovery.ring.free() { Ok(pages) } else { Err(io::ErrorKind::StorageFull.into()) }
+            })
+            .and_then(|_| writer.write(device, at, &batch.deltas))
+            .and_then(|pages| device.sync().map(|()| pages))
+            .map_err(FastTierError::tier("commit what was pending"))?;
+        recovery.ring.advance(pages);
+        pack::unpack(&batch.deltas, &mut |delta| {
+            deltas += 1;
+            recovery.state.apply(delta);
+        });
+    }
+    match recovery.state.problem() {
+        None => Ok(deltas),
+        Some(problem) => {
+            Err(FastTierError::Damaged { what: format!("the pending log: {problem}"), offset: 0 })
+        }
+    }
+}
+
+/// A checkpoint of what was read, while nothing else goes on.
+fn checkpoint_at_rest(
+    device: &dyn FastDevice,
+    superblock: &Superblock,
+    recovery: &mut Recovery,
+) -> io::Result<()> {
+    recovery.attempted += 1;
+    let mut place = recovery.place.next();
+    place.number = recovery.attempted;
+    let mut writer =
+        CheckpointWriter::new(device, &superblock.layout, superblock.volume, superblock.generation, place);
+    recovery.state.walk(&mut |delta| writer.push(delta));
+    writer.finish_content()?;
+    device.sync()?;
+    let start = recovery.ring.next();
+    let (offset, header) = writer.header(start);
+    device.write_at(offset, &header)?;
+    device.sync()?;
+    recovery.ring.free_to(start);
+    recovery.place = place;
+    Ok(())
+}

@@ -208,7 +208,7 @@ class Demo:
         self.at_end(shutil.rmtree, self.forerun.run_dir, True)
         size = [] if self.options.fast_disk else ["--fast-size", "1G"]
         self.forerun(
-            "create", VOLUME, "--size", "2G", "--fast", fast, *size, "--capacity", capacity / VOLUME,
+            "create", VOLUME, "--size", "1G", "--fast", fast, *size, "--capacity", capacity / VOLUME,
             "--sync-interval", SYNC_SECONDS, "--horizon", HORIZON,
         )  # fmt: skip
         self.at_end(self.stop_trainer, VOLUME)
@@ -216,7 +216,7 @@ class Demo:
         self.device = self.forerun("add", VOLUME, limit=150)
         self.counters = Counters(self.forerun, VOLUME)
         volume = self.counters.look()["volume"]
-        say(f"{self.device}: 2 GiB, fast tier {fast}, capacity tier {capacity / VOLUME}, {volume['transfer_mode']}")
+        say(f"{self.device}: 1 GiB, fast tier {fast}, capacity tier {capacity / VOLUME}, {volume['transfer_mode']}")
         if volume["not_granted"]:
             say(f"not granted by this kernel: {volume['not_granted']}")
         self.result |= {"device": self.device, "transfer_mode": volume["transfer_mode"]}
@@ -490,7 +490,7 @@ class Demo:
         drop_caches()
         self.checks.doing(
             f"the last snapshot (epoch {end['epoch']}) equals the volume, byte for byte",
-            lambda: run(["cmp", self.device, device], 240),
+            lambda: run(["cmp", self.device, device], 420),
         )
         self.checks.doing(f"del {VOLUME}@end", lambda: self.forerun("del", f"{VOLUME}@end"))
 

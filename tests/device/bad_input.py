@@ -1,5 +1,6 @@
 """What is wrong, missing or not allowed: each gets a message, a non-zero exit, and changes nothing."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -260,7 +261,9 @@ def wrong_capacity_tiers(lab):
     full.mkdir(exist_ok=True)
     run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full])
     try:
-        (full / "stuffing").write_bytes(bytes(60 << 10))
+        with open(full / "stuffing", "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
         table.refused("create in a full directory",
                       ["create", "new", "--size", "128M", "--fast", lab.place / "new.fast", "--fast-size", "128M",
                        "--capacity", full / "tier"], "space|full")  # fmt: skip

@@ -35,7 +35,7 @@ SHIFTS = ("morning", "noon", "evening", "night")
 SHIFT_ACCOUNTS = 32_000  # of each day shift
 TRACE_EPOCHS = 24
 TRACE_EPOCH_SECONDS = 6  # at most, of replay
-TRAINER_SECONDS = 8  # at most, until it has learned an epoch of the trace
+TRAINER_SECONDS = 12  # at most, until it has learned an epoch
 
 # The API's counters that begin again with each target.
 VOLUME_COUNTERS = (
@@ -208,7 +208,7 @@ class Demo:
         self.at_end(shutil.rmtree, self.forerun.run_dir, True)
         size = [] if self.options.fast_disk else ["--fast-size", "1G"]
         self.forerun(
-            "create", VOLUME, "--size", "2G", "--fast", fast, *size, "--capacity", capacity / VOLUME,
+            "create", VOLUME, "--size", "1G", "--fast", fast, *size, "--capacity", capacity / VOLUME,
             "--sync-interval", SYNC_SECONDS, "--horizon", HORIZON,
         )  # fmt: skip
         self.at_end(self.stop_trainer, VOLUME)
@@ -216,7 +216,7 @@ class Demo:
         self.device = self.forerun("add", VOLUME, limit=150)
         self.counters = Counters(self.forerun, VOLUME)
         volume = self.counters.look()["volume"]
-        say(f"{self.device}: 2 GiB, fast tier {fast}, capacity tier {capacity / VOLUME}, {volume['transfer_mode']}")
+        say(f"{self.device}: 1 GiB, fast tier {fast}, capacity tier {capacity / VOLUME}, {volume['transfer_mode']}")
         if volume["not_granted"]:
             say(f"not granted by this kernel: {volume['not_granted']}")
         self.result |= {"device": self.device, "transfer_mode": volume["transfer_mode"]}
@@ -288,7 +288,10 @@ class Demo:
         return done[0]
 
     def one_round(self, number, during=None):
-        made, used, redirects = (self.counters[name] for name in ("reservations_made", "reservations_used", "redirects"))
+        # Since the snapshot before: reservations are made when a prediction arrives.
+        made, used, redirects = self.base
+        self.await_table(self.counters, self.rounds[-1].epoch if self.rounds else 0)
+        predicted = self.counters.last["prefetch"]["predictions_above_threshold"]
         shift, job = self.shift(number)
         if during:
             time.sleep(1)
@@ -301,12 +304,16 @@ class Demo:
         changed = self.changed(VOLUME, name)
         self.rounds.append(
             Round(
-                number, shift, snapshot["epoch"], name, changed, answer["predictions_above_threshold"],
+                number, shift, snapshot["epoch"], name, changed, predicted,
                 self.counters["reservations_made"] - made, self.counters["reservations_used"] - used,
                 self.counters["redirects"] - redirects,
             )
         )  # fmt: skip
+        self.base = self.counts()
         self.show_round(transactions)
+
+    def counts(self):
+        return [self.counters[name] for name in ("reservations_made", "reservations_used", "redirects")]
 
     def changed(self, volume, name):
         """The blocks that a snapshot's epoch changed; known when its last writes have come to their end."""
@@ -331,8 +338,9 @@ class Demo:
 
     def rounds_header(self):
         say("A shift works on accounts of its own, the night on a ledger, an audit trail grows all the time; after")
-        say(f"each a predictive snapshot (horizon {HORIZON} epochs), under load. Predicted: blocks above the threshold at")
-        say("that moment; used: reservations in which a write landed; hit: their share of the first writes (redirects).")
+        say(f"each a predictive snapshot (horizon {HORIZON}). Predicted: blocks above the threshold when the shift begins; used:")
+        say("reservations in which a write landed; hit: their share of the first writes (redirects). A shift of hours")
+        say(f"lasts seconds here: the trainer gets up to {TRAINER_SECONDS} s before the next one.")
         say()
         say("epoch  shift     done  changed  predicted  reserved    used    hit  precision  recall  serving")
 
@@ -342,6 +350,8 @@ class Demo:
         deadline = began + self.options.minutes * 60 - self.reserve_seconds()
         self.audit = self.database.bench(AUDIT, 3600, clients=1, rate=10)
         self.at_end(self.audit.kill)
+        self.counters.look()
+        self.base = self.counts()
         number, noted_round, kill_round, trainer_round = 0, 9, 13, 16
         while number < EPOCHS_MIN or time.monotonic() < deadline:
             during = {kill_round: self.kill_target, trainer_round: self.kill_trainer}.get(number)
@@ -398,7 +408,7 @@ class Demo:
             text = (self.work / "logs" / "stress.json").read_text()
             # Notes may come before it.
             done = json.loads(text[text.index("{") :])["jobs"][0]
-            return f"fio: {done['read']['total_ios'] + done['write']['total_ios']} requests, {done['total_err']} errors"
+            return f"fio: {done['read']['total_ios'] + done['write']['total_ios']} requests, error {done['error']}"
         except (OSError, ValueError, KeyError, IndexError):
             return f"fio's report cannot be read:\n{last_lines(job.text())}"
 
@@ -422,7 +432,7 @@ class Demo:
     def verify(self):
         title("verification")
         checks = self.checks
-        self.audit.stop(signal.SIGINT)
+        self.audit.stop()
         sums = checks.doing("the database answers", self.database.sums)
         checks.that("the bank's sums agree", sums is not None and sums.problem() is None, sums and sums.problem())
         checks.doing("pg_amcheck finds nothing", lambda: self.database.run("pg_amcheck", "-d", "postgres", limit=180))
@@ -480,7 +490,7 @@ class Demo:
         drop_caches()
         self.checks.doing(
             f"the last snapshot (epoch {end['epoch']}) equals the volume, byte for byte",
-            lambda: run(["cmp", self.device, device], 240),
+            lambda: run(["cmp", self.device, device], 420),
         )
         self.checks.doing(f"del {VOLUME}@end", lambda: self.forerun("del", f"{VOLUME}@end"))
 
@@ -552,7 +562,7 @@ class Demo:
         } | {name: counters[name] for name in PREFETCH_COUNTERS}  # fmt: skip
 
     def await_table(self, counters, epoch):
-        """A trace's epoch is over in seconds where it took hours: the trainer gets a moment."""
+        """An epoch is over in seconds where it took hours: the trainer gets a moment."""
         deadline = time.monotonic() + TRAINER_SECONDS
         while time.monotonic() < deadline:
             if counters.look()["prefetch"]["table_epoch"] >= epoch:

@@ -16,8 +16,9 @@ import subprocess
 import time
 
 UNIT = 4096  # bytes
+BLOCK_UNITS = 16  # in a block of the device
 PIECE = 1 << 20  # bytes
-BLKDISCARD = 0x1277
+BLKDISCARD, BLKZEROOUT = 0x1277, 0x127F
 
 
 def requests(path):
@@ -77,8 +78,10 @@ class Device:
         self.errors = []
 
     def close(self):
-        self.buffer = None
-        os.close(self.file)
+        """May be called twice."""
+        if self.buffer is not None:
+            self.buffer = None
+            os.close(self.file)
 
     def expected(self, model, first, count):
         pack = struct.Struct("<QQ").pack
@@ -106,7 +109,14 @@ class Device:
                 raise OSError(f"a write of {size} bytes at unit {start} wrote {done}")
             self.bytes_written += size
 
+    def zero(self, first, count):
+        """Makes units read as zeros."""
+        fcntl.ioctl(self.file, BLKZEROOUT, struct.pack("QQ", first * UNIT, count * UNIT))
+        for unit in range(first, first + count):
+            self.model.pop(unit, None)
+
     def discard(self, first, count):
+        """Gives whole blocks up, which read as zeros then. (What a part of one reads as is open.)"""
         fcntl.ioctl(self.file, BLKDISCARD, struct.pack("QQ", first * UNIT, count * UNIT))
         for unit in range(first, first + count):
             self.model.pop(unit, None)
@@ -118,7 +128,23 @@ class Device:
             size = units * UNIT
             done = os.preadv(self.file, [self.buffer[:size]], start * UNIT)
             if done != size or self.buffer[:size] != self.expected(model, start, units):
-                self.errors.append(f"the data at byte {start * UNIT} (up to {size} bytes) is not what was written")
+                self.errors.append(self.difference(model, start, units))
+
+    def difference(self, model, start, units):
+        """Where what is in the buffer begins to differ, and how."""
+        wrong = []
+        for index in range(units):
+            found = bytes(self.buffer[index * UNIT : (index + 1) * UNIT])
+            if found != self.expected(model, start + index, 1):
+                wrong.append((start + index, found))
+        if not wrong:
+            return f"a short read at unit {start}"
+        unit, found = wrong[0]
+        place, number = struct.unpack_from("<QQ", found)
+        whole = found == found[:16] * (UNIT // 16)
+        what = "zeros" if not any(found) else f"write {number} of unit {place}" if whole else "something else"
+        wanted = f"write {model[unit]}" if model.get(unit) is not None else "zeros"
+        return f"{len(wrong)} of {units} units from unit {start} on differ; unit {unit} holds {what}, not {wanted} (of {self.writes})"
 
     def replay(self, epoch, seconds):
         """Replays an epoch's requests as fast as they go, for at most so long; how many were left out."""
@@ -129,7 +155,9 @@ class Device:
             if op == "R":
                 self.check(first, count)
             elif op == "D":
-                self.discard(first, count)
+                whole, end = -(-first // BLOCK_UNITS) * BLOCK_UNITS, (first + count) // BLOCK_UNITS * BLOCK_UNITS
+                if end > whole:
+                    self.discard(whole, end - whole)
             else:
                 self.write(first, count)
         return 0

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from lab import Failed, equal, expect, run, test, until
-from replay import Device
 from rig import gone, result
 
 FAILED = 0xFFFF_FFFF_FFFF_FFFE
@@ -78,7 +77,7 @@ def stock_ublk_adds_lists_recovers_and_deletes(lab):
     listed = result([program, "list", "-n", "7"], 30, env=env).stdout
     line = next((line for line in listed.splitlines() if "state" in line), "")
     equal(line.split()[10:11], ["LIVE"], f"the state in {listed!r}")
-    device = Device("/dev/ublkb7")
+    device = lab.device("/dev/ublkb7")
     device.write(0, 16)
     pid = lab.forerun.kill_target("stock")
     equal(pid, child.pid, "the process that serves")

@@ -42,7 +42,7 @@ def kills_under_verified_load_with_snapshots(lab):
     volume = lab.volume("kills", "512M", "512M", "--sync-interval", "5", fast=fast)
     device = volume.add(trainer=True)
     load = verified_load(lab, device, "256M", 24)
-    patterns = Patterns(device, 256 * MIB // 4096, 64 * MIB // 4096, seed=5)
+    patterns = Patterns(lab.device(device), 256 * MIB // 4096, 64 * MIB // 4096, seed=5)
     began, count, events = time.monotonic(), 0, [(6, "target"), (12, "trainer"), (17, "target")]
     while load.running():
         if events and time.monotonic() - began > events[0][0]:
@@ -121,7 +121,7 @@ def kill_while_idle_and_twice_in_a_row(lab):
     """What was acknowledged and never flushed is there after two kills with nothing between."""
     volume = lab.volume("idle", "256M", "128M", "--sync-interval", "3600")
     device = volume.add()
-    patterns = Patterns(device, 0, 64 * MIB // 4096, seed=6)
+    patterns = Patterns(lab.device(device), 0, 64 * MIB // 4096, seed=6)
     patterns.write_some(60)
     for _ in range(2):
         volume.kill()
@@ -142,7 +142,7 @@ def stop_under_load(lab):
     """`forerun del` while requests are under way: it ends in time, and what was acknowledged stays."""
     volume = lab.volume("stop", "256M", "128M")
     device = volume.add()
-    patterns = Patterns(device, 0, 32 * MIB // 4096, seed=8)
+    patterns = Patterns(lab.device(device), 0, 32 * MIB // 4096, seed=8)
     patterns.write_some(60)
     patterns.close()
     load = verified_load(lab, device, "64M", 60, offset="64M", iodepth=32, verify=0, rw="randwrite")

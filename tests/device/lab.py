@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lib"))
 
+from replay import Device  # noqa: E402
 from rig import Failed, Forerun, Kernel, last_lines, quiet_umount, result, run, until  # noqa: E402
 
 MIB = 1 << 20
@@ -112,6 +113,13 @@ class Lab:
         self.jobs = []
         self.volumes = []
         self.notes = []
+        self.devices = []
+
+    def device(self, path, **options):
+        """A device that is closed at the test's end, so that it can be removed."""
+        device = Device(path, **options)
+        self.devices.append(device)
+        return device
 
     def note(self, text):
         """Something measured, shown below the test's line."""
@@ -152,6 +160,8 @@ class Lab:
         for job in self.jobs:
             if job.running():
                 job.kill()
+        for device in self.devices:
+            device.close()
         for path in reversed(self.mounts):
             quiet_umount(path)
         for volume in self.volumes:
@@ -172,7 +182,7 @@ class Lab:
             if volume.fast.is_file():
                 volume.fast.unlink()
             shutil.rmtree(self.forerun.state_dir / volume.name, ignore_errors=True)
-        self.mounts, self.jobs, self.volumes = [], [], []
+        self.mounts, self.jobs, self.volumes, self.devices = [], [], [], []
         return problems
 
 

@@ -11,7 +11,8 @@ class Patterns:
     """Writes at random places of [first, first + units) and knows each moment's content."""
 
     def __init__(self, device, first, units, seed):
-        self.device = Device(device)
+        self.device = device
+        assert first % 16 == 0 and units % 16 == 0
         self.first, self.units = first, units
         self.random = random.Random(seed)
         self.moments = {}
@@ -19,9 +20,13 @@ class Patterns:
     def write_some(self, writes):
         for _ in range(writes):
             size = self.random.choice((1, 1, 1, 2, 4, 16, 17, 64))
-            start = self.random.randrange(self.units - size)
-            if self.random.random() < 0.05:
-                self.device.discard(self.first + start, size)
+            start = self.random.randrange(self.units - size - 16)
+            chance = self.random.random()
+            if chance < 0.03:
+                self.device.zero(self.first + start, size)
+            elif chance < 0.06:
+                # Whole blocks: what a part of one reads as after a discard is open.
+                self.device.discard(self.first + start // 16 * 16, 16 * (1 + size // 32))
             else:
                 self.device.write(self.first + start, size)
 

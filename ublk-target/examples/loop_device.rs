@@ -44,11 +44,15 @@ struct LoopFile {
 impl Source for Files {
     type Backend = LoopFile;
 
+    fn ready(&self, _: &Arc<LoopFile>, _: &ublk_target::device::DeviceInfo) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     fn paths(&self, volume: &str) -> Vec<PathBuf> {
         vec![volume.split(',').next().unwrap_or_default().into()]
     }
 
-    fn open(&self, volume: &str) -> anyhow::Result<Arc<LoopFile>> {
+    fn open(&self, volume: &str, _take_over: bool) -> anyhow::Result<Arc<LoopFile>> {
         let mut words = volume.split(',').map(str::to_owned);
         let path = words.next().unwrap_or_default();
         let ways: Vec<String> = words.collect();
@@ -65,7 +69,7 @@ impl Source for Files {
         std::thread::spawn(move || {
             for (done, waker) in work {
                 // Sometimes while the queue is awake, sometimes after it has gone to sleep.
-                if Arc::as_ptr(&done) as usize / 64 % 4 == 0 {
+                if (Arc::as_ptr(&done) as usize / 64).is_multiple_of(4) {
                     std::thread::sleep(Duration::from_micros(200));
                 }
                 done.store(true, Ordering::Release);
@@ -153,7 +157,7 @@ impl Backend for LoopFile {
                 let buffer = AlignedBuffer::zeroed(4096);
                 let mut other = pin!(io.read_fast(0, buffer));
                 poll_fn(|context| Poll::Ready(other.as_mut().poll(context).is_ready())).await;
-                if self.count.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+                if self.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
                     return Ok(());
                 }
             }
@@ -178,5 +182,5 @@ impl Backend for LoopFile {
 }
 
 fn main() -> ExitCode {
-    daemon::main(&Files)
+    daemon::main(&Files, |_| anyhow::bail!("a loop device knows only add, recover, list and del"))
 }

@@ -119,7 +119,7 @@ fn serve(number: u16, device: &UblkDev) {
 async fn tag_task(queue: &UblkQueue<'_>, tag: u16) -> Result<(), UblkError> {
     let zero_copy = queue.support_auto_buf_zc();
     let bytes = if zero_copy { 4096 } else { queue.dev.dev_info.max_io_buf_bytes as usize };
-    let mut buffer = IoBuf::<u8>::new(bytes);
+    let buffer = IoBuf::<u8>::new(bytes);
     let pages = sys::ublk_auto_buf_reg { index: tag, ..Default::default() };
     if zero_copy {
         queue.submit_io_prep_cmd(tag, BufDesc::AutoReg(pages), 0, None).await?;

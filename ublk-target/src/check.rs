@@ -8,6 +8,7 @@ use forerun::config::{Paths, VolumeConfig, VolumeName};
 use serde_json::json;
 use ublk_target::capacity_tier::{CapacityTier, Severity};
 use ublk_target::daemon::CheckArgs;
+use ublk_target::fast_tier;
 
 /// The exit code that says: there is damage.
 const DAMAGED: u8 = 5;
@@ -69,8 +70,19 @@ fn human(counts: &serde_json::Value) -> String {
     counts.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-fn check_fast(_path: &Path, _findings: &mut Vec<Finding>) -> anyhow::Result<serde_json::Value> {
-    anyhow::bail!("to come")
+fn check_fast(path: &Path, findings: &mut Vec<Finding>) -> anyhow::Result<serde_json::Value> {
+    let report = fast_tier::check::check(path, None)?;
+    findings.extend(report.findings.into_iter().map(|finding| Finding {
+        tier: "fast",
+        damage: true,
+        what: match finding.severity {
+            fast_tier::check::Severity::Fatal => finding.what,
+            fast_tier::check::Severity::Minor => format!("{} (the tier can do without)", finding.what),
+        },
+        place: finding.place,
+        advice: finding.advice.to_owned(),
+    }));
+    Ok(json!({"slots in use": report.held_slots, "commits since the checkpoint": report.journal_commits}))
 }
 
 fn check_capacity(

@@ -62,7 +62,8 @@ pub fn open(shown: &str, take_over: bool) -> anyhow::Result<Served> {
     let paths = Paths::from_env();
     let files = paths.volume(&volume);
     let config = VolumeConfig::load(&volume, &files)?;
-    std::fs::create_dir_all(files.run_dir()).with_context(|| format!("making {}", files.run_dir().display()))?;
+    std::fs::create_dir_all(files.run_dir())
+        .with_context(|| format!("making {}", files.run_dir().display()))?;
     if let Some(snapshot) = snapshot {
         let name = capacity_tier::SnapshotName::new(snapshot.as_str())?;
         let backend = SnapshotBackend::open(&config.capacity.path, *config.uuid.as_bytes(), &name)
@@ -111,7 +112,10 @@ impl Served {
         let snapshot = self.snapshot.as_ref().map(ToString::to_string);
         DeviceRecord { dev_id: info.id, pid, snapshot }
             .store(&files.device_file(self.snapshot.as_ref()))
-            .context("noting the device")
+            .context("noting the device")?;
+        // Without a service manager there is nobody to tell, and that is no failure.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        Ok(())
     }
 
     /// Ends the API, closes the volume in order, and forgets the device.

@@ -46,7 +46,8 @@ async fn make_room(tasks: &Tasks) {
     // What is in limbo becomes free with a commit; nobody should have to wait for one.
     let low = volume.free_slots() < wanted / 2 || waited_for;
     if (low && volume.limbo_slots() > 0) || !volume.log().has_room() {
-        if let Err(error) = shared.committer.commit().await {
+        let committed = shared.committer.commit().await;
+        if let Err(error) = committed {
             tracing::error!(%error, "the journal cannot commit: nothing can be freed");
         }
         volume.reclaim();
@@ -56,10 +57,13 @@ async fn make_room(tasks: &Tasks) {
     shared.urgent.store(short || waited_for, Ordering::Relaxed);
     let old_enough = waited_for || shared.sealer.open_for() >= EARLY_SEAL_AGE;
     let all_open = volume.layers().live_count() == 1;
-    if short && all_open && old_enough && volume.open_epoch_changed() {
-        if let Err(error) = shared.sealer.seal(shared, None) {
-            tracing::warn!(%error, "slots run short and the epoch cannot be sealed");
-        }
+    if short
+        && all_open
+        && old_enough
+        && volume.open_epoch_changed()
+        && let Err(error) = shared.sealer.seal(shared, None)
+    {
+        tracing::warn!(%error, "slots run short and the epoch cannot be sealed");
     }
     if waited_for && volume.free_slots() > 0 && !many_deletions {
         volume.room().wake_all();

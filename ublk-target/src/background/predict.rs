@@ -14,8 +14,8 @@ use forerun::change_vector::{ChangeKind, ChangeVector};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch};
 use forerun::prediction_table::{Table, TableReader};
 
-use super::shared::Shared;
 use super::Tasks;
+use super::shared::Shared;
 use crate::volume::{Reservation, Volume, lock};
 
 /// How often the table is looked at.
@@ -231,7 +231,8 @@ fn act(shared: &Shared) -> Vec<BlockIndex> {
         .take_while(|prediction| threshold.admits(prediction.probability))
         .take(most)
         .collect();
-    let blocks: Arc<HashSet<BlockIndex>> = Arc::new(above.iter().map(|prediction| prediction.block).collect());
+    let blocks: Arc<HashSet<BlockIndex>> =
+        Arc::new(above.iter().map(|prediction| prediction.block).collect());
     inner.acted.above_threshold = above.len() as u64;
     inner.expected.entry(table.info.epoch).or_insert_with(|| blocks.clone());
     give_back_unless(volume, &mut inner, &blocks);

@@ -155,7 +155,8 @@ async fn compose(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::Res
     }
     let mut whole = AlignedBuffer::zeroed(BLOCK_BYTES as usize);
     if let Some(place) = plan.capacity_place() {
-        let place = Place::from_word(place.get()).ok_or_else(|| std::io::Error::other("an impossible place"))?;
+        let place =
+            Place::from_word(place.get()).ok_or_else(|| std::io::Error::other("an impossible place"))?;
         tasks.capacity.read_block(place, block, &mut whole).await.map_err(std::io::Error::other)?;
     }
     for piece in &plan.pieces {

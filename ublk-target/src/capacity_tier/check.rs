@@ -94,7 +94,8 @@ impl CapacityTier {
     /// Checks the volume in `directory`.
     ///
     /// # Errors
-    /// Only what keeps it from looking at all: no volume there, a store that cannot be read. Damage is in the report.
+    /// Only what keeps it from looking at all: no volume there, a store that cannot be read. Damage is in the
+    /// report.
     pub async fn check(directory: &Path, progress: &mut dyn FnMut(CheckProgress)) -> Result<CheckReport> {
         check_store(DirectoryStore::new(directory), progress).await
     }

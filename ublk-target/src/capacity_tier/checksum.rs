@@ -1,4 +1,5 @@
-//! CRC-32C with a salt: the same bytes have another checksum as another kind of structure or under another number.
+//! CRC-32C with a salt: the same bytes have another checksum as another kind of structure or under another
+//! number.
 //!
 //! So a block that lies in the place of another one, of its own kind or not, is found by its
 //! checksum even where every byte of it is as it was written.

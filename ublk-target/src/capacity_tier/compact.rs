@@ -1,7 +1,8 @@
 //! Copying the live records of mostly dead segments into new ones.
 //!
 //! A record is verified before it is copied and keeps its checksum; only its header is written anew, for
-//! the new segment. The layer gets a new table with the new places, and one replacement of HEAD switches over. The old segments go after the
+//! the new segment. The layer gets a new table with the new places, and one replacement of HEAD switches
+//! over. The old segments go after the
 //! delay of deletions, so reads under way and maps that follow a little later are served.
 
 use std::rc::Rc;

@@ -1,7 +1,8 @@
 //! Objects that nothing refers to any more, until they are deleted.
 //!
 //! An object is deleted only when its time has come, HEAD in the store is the one known here, that HEAD
-//! does not refer to it, and nobody holds a lease on an epoch that could need it. The queue is in memory: after a crash the next
+//! does not refer to it, and nobody holds a lease on an epoch that could need it. The queue is in memory:
+//! after a crash the next
 //! writer finds the same objects by comparing what is there with HEAD.
 
 use std::collections::VecDeque;
@@ -140,7 +141,8 @@ impl<S: Store> Drop for Provisional<S> {
     fn drop(&mut self) {
         let Some(tier) = self.tier.upgrade().filter(|_| !self.kept.get()) else { return };
         let due = tier.due();
-        // Never borrowed while something that can be dropped with it runs; a missed object is found at the next opening.
+        // Never borrowed while something that can be dropped with it runs; a missed object is found at the
+        // next opening.
         if let Ok(mut state) = tier.state.try_borrow_mut() {
             state.deletions.queue(self.name, 0, due, Epoch(0));
         }

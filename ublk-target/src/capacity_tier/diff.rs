@@ -1,6 +1,7 @@
 //! What changed between two consistency points, and the change vectors that the layers still tell.
 //!
-//! Both come from the layers' tables alone; no block is read. Kinds compose over the layers in between: a block that came and went is
+//! Both come from the layers' tables alone; no block is read. Kinds compose over the layers in between: a
+//! block that came and went is
 //! not shown. A block rewritten with the same content counts as modified.
 
 use forerun::change_vector::{Change, ChangeVector};
@@ -48,7 +49,8 @@ impl<S: Store> CapacityTier<S> {
         Ok(changes)
     }
 
-    /// The change vector of one layer of [`super::Head::layers`]; of a merged run, one vector with its last epoch.
+    /// The change vector of one layer of [`super::Head::layers`]; of a merged run, one vector with its last
+    /// epoch.
     ///
     /// Takes 8 bytes of memory a change; [`LayerInfo::counts`] tells how many there are.
     ///

@@ -9,9 +9,10 @@ use std::path::Path;
 use super::directory_store::{LEASES, LOCK};
 use super::error::{CapacityError, Result};
 use super::names::ObjectKind;
+use super::reserve::RESERVE;
 
 /// Folders and files that an earlier attempt may have left, and the one a fresh file system has.
-const OURS: [&str; 5] = ["segments", "layers", LEASES, LOCK, "lost+found"];
+const OURS: [&str; 6] = ["segments", "layers", LEASES, LOCK, RESERVE, "lost+found"];
 
 /// Checks that `directory` is new or empty and makes the folders of a capacity tier in it.
 ///

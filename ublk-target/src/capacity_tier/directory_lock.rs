@@ -35,9 +35,9 @@ pub fn take_writer_lock(path: &Path) -> io::Result<Result<FileLock, String>> {
         }
     };
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(held, "process {} on host {}", std::process::id(), host.trim())?;
+    // The name is for people only: on a full disk the lock holds without it.
+    let name = format!("process {} on host {}\n", std::process::id(), host.trim());
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| held.write_all(name.as_bytes()));
     Ok(Ok(FileLock { _file: held }))
 }
 

@@ -4,13 +4,16 @@
 //! DIR/HEAD                    the one mutable file, replaced by rename
 //! DIR/HEAD.tmp-<gen>-<seq>    the next HEAD while it is written
 //! DIR/LOCK                    flock held by the writer; its content says who that is
+//! DIR/RESERVE                 room for HEAD when the disk is full (4 MiB)
 //! DIR/segments/<16 hex>       immutable
 //! DIR/layers/<16 hex>         immutable
 //! DIR/leases/<8 hex epoch>    flock held shared by whoever reads a snapshot
 //! ```
 //! An object is written under its final name, then its file and its folder are synchronised: until HEAD
-//! names it nobody looks there, so a crash leaves a file that the next writer removes, whole or not. HEAD is written and
-//! synchronised under another name, compared, renamed, and the directory is synchronised: a crash leaves the old or
+//! names it nobody looks there, so a crash leaves a file that the next writer removes, whole or not. HEAD is
+//! written and
+//! synchronised under another name, compared, renamed, and the directory is synchronised: a crash leaves the
+//! old or
 //! the new one. Between compare and rename only the lock keeps others away, which is why a
 //! writer holds it for all its life.
 //!
@@ -22,12 +25,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use forerun::geometry::Epoch;
+use nix::errno::Errno;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::{File, OpenOptions};
 
 use super::directory_lock::{FileLock, Lease, leased_epochs, take_lease, take_writer_lock};
 use super::names::{ObjectKind, ObjectName};
 use super::open_files::OpenFiles;
+use super::reserve;
 use super::store::{ReplaceError, Store, StoreSpace, Upload};
 
 const HEAD: &str = "HEAD";
@@ -72,6 +77,11 @@ impl DirectoryStore {
         file.sync_all().await?;
         file.close().await
     }
+}
+
+fn is_full(result: &io::Result<()>) -> bool {
+    let errno = result.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENOSPC | Errno::EDQUOT))
 }
 
 async fn sync_folder(path: &Path) -> io::Result<()> {
@@ -200,7 +210,12 @@ impl Store for DirectoryStore {
     async fn replace_head(&self, expected: &[&[u8]], new: Vec<u8>, label: &str) -> Result<(), ReplaceError> {
         let temporary = self.path.join(format!("{HEAD_TMP}{label}"));
         let limit = expected.iter().map(|head| head.len()).max().unwrap_or(0);
-        let written = self.write_head(&temporary, new).await;
+        let mut written = self.write_head(&temporary, new.clone()).await;
+        if is_full(&written) && reserve::give_up(&self.path) {
+            // Deleting snapshots and merging begin with a HEAD: without room for it a full disk would stay
+            // full.
+            written = self.write_head(&temporary, new).await;
+        }
         let compared = match written {
             Ok(()) => self.read_head(limit).await.map(|now| match now {
                 Some(now) => expected.contains(&now.as_slice()),
@@ -243,6 +258,10 @@ impl Store for DirectoryStore {
             total_bytes: stat.blocks().saturating_mul(unit),
             free_bytes: stat.blocks_available().saturating_mul(unit),
         })
+    }
+
+    async fn replenish(&self) -> io::Result<()> {
+        reserve::keep(&self.path)
     }
 
     fn lease(&self, epoch: Epoch) -> io::Result<Lease> {

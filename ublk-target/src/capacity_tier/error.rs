@@ -1,4 +1,5 @@
-//! What can go wrong on the capacity tier. A message says what, where, in what state things are now, and what to do.
+//! What can go wrong on the capacity tier. A message says what, where, in what state things are now, and what
+//! to do.
 
 use std::io;
 

@@ -16,8 +16,10 @@
 //! | 80 | 48 | 0 |
 //! | 128 | 128 each | the layers, oldest first |
 //!
-//! A layer: 0 object (8), 8 first epoch (4), 12 last epoch (4), 16 opened (8) and 24 sealed (8) in microseconds since
-//! 1970, 32 added (4), 36 modified (4), 40 deleted (4), 44 passed (4), 48 blocks the volume held at its end (4),
+//! A layer: 0 object (8), 8 first epoch (4), 12 last epoch (4), 16 opened (8) and 24 sealed (8) in
+//! microseconds since
+//! 1970, 32 added (4), 36 modified (4), 40 deleted (4), 44 passed (4), 48 blocks the volume held at its end
+//! (4),
 //! 52 pages of its table (4), 56 flags (4; bit 0: a snapshot was deleted here), 60 zero (3), 63 length of
 //! the snapshot's name (1), 64 name (63), 127 zero (1).
 //!

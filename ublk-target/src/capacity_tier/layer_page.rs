@@ -13,7 +13,8 @@
 //! | 23 | 1 | 0 |
 //! | 24 | 8 | first 8 bytes of the volume's UUID |
 //!
-//! The page that opens: 32 version (4), 36 first epoch (4), 40 last epoch (4), 44 zero (4), 48 opened (8) and 56
+//! The page that opens: 32 version (4), 36 first epoch (4), 40 last epoch (4), 44 zero (4), 48 opened (8) and
+//! 56
 //! sealed (8), in microseconds since 1970, 64 generation of the writer (8), 72 volume (16).
 //! The page that closes: 32 added (4), 36 modified (4), 40 deleted (4), 44 passed (4), 48 pages in all (4).
 //! A page of entries: up to 203 entries of 20 bytes from offset 32, each: block (4), epoch (4), place (8, 0 for

@@ -1,6 +1,7 @@
 //! Writing back one sealed epoch: its blocks into segments, its table, and then HEAD that names it.
 //!
-//! Nothing of it can be reached before [`LayerWriter::commit`] has returned; after a crash at any point the layer is there
+//! Nothing of it can be reached before [`LayerWriter::commit`] has returned; after a crash at any point the
+//! layer is there
 //! whole or not at all. Dropped, or failed at any step, its objects are queued for deletion.
 
 use std::rc::Rc;
@@ -100,7 +101,8 @@ impl<S: Store> LayerWriter<S> {
     /// layer with its place, ascending by block; `None` for a deleted one.
     ///
     /// # Errors
-    /// A failing store, a fenced writer, an epoch that is not newer than the newest, a snapshot name that is taken.
+    /// A failing store, a fenced writer, an epoch that is not newer than the newest, a snapshot name that is
+    /// taken.
     /// Then nothing of the layer can be reached, and the epoch can be written back again.
     pub async fn commit(
         mut self,

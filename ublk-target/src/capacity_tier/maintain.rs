@@ -1,8 +1,11 @@
 //! Keeping history small: merging layers, compacting segments, deleting what nothing refers to.
 //!
-//! [`CapacityTier::maintain`] does one step; whoever calls it paces it. A step reads and writes at most a few layers' tables and
-//! about 64 MiB of records, in a few MiB of memory. Every step is: write new objects, replace HEAD, queue the old ones. A crash in
-//! the middle leaves objects that nobody refers to, which the next writer deletes. Commits, snapshots and reads go on meanwhile;
+//! [`CapacityTier::maintain`] does one step; whoever calls it paces it. A step reads and writes at most a few
+//! layers' tables and
+//! about 64 MiB of records, in a few MiB of memory. Every step is: write new objects, replace HEAD, queue the
+//! old ones. A crash in
+//! the middle leaves objects that nobody refers to, which the next writer deletes. Commits, snapshots and
+//! reads go on meanwhile;
 //! when they change the very layers a step works on, the step gives up and its objects are deleted.
 
 use std::ops::Range;
@@ -61,11 +64,13 @@ impl Drop for Busy<'_> {
 impl<S: Store> CapacityTier<S> {
     /// Does one step: deletes what is due, then merges some layers, or else compacts some segments.
     ///
-    /// Relocations have to be followed before the next step, and at the latest when the delay of deletions has passed: then
+    /// Relocations have to be followed before the next step, and at the latest when the delay of deletions
+    /// has passed: then
     /// the old places are gone.
     ///
     /// # Errors
-    /// A reader, a fenced writer, a failing store, damage (the damaged object is left alone from then on). Whatever the
+    /// A reader, a fenced writer, a failing store, damage (the damaged object is left alone from then on).
+    /// Whatever the
     /// error, everything reads as before.
     pub async fn maintain(&self, urgency: Urgency) -> Result<Maintained> {
         let inner = &self.inner;
@@ -76,6 +81,9 @@ impl<S: Store> CapacityTier<S> {
         let _busy = Busy(&inner.maintaining);
         // First, so that what this step replaces is not deleted before its caller knows.
         let mut done = Maintained { deleted: inner.delete_due().await?, ..Maintained::default() };
+        if let Err(error) = inner.store.replenish().await {
+            tracing::debug!(%error, "no room is kept for HEAD");
+        }
         let head = self.head();
         let merge = choose_merge(&head, &inner.state.borrow().damaged, &inner.options, urgency);
         let stepped = if let Some(range) = merge {
@@ -155,7 +163,8 @@ impl<S: Store> Inner<S> {
     }
 }
 
-/// Puts one layer in the place of a run of layers, if they are all still there and only the last one has a name.
+/// Puts one layer in the place of a run of layers, if they are all still there and only the last one has a
+/// name.
 fn replace_run(head: &mut Head, inputs: &[super::names::LayerId], mut merged: LayerInfo) -> Result<()> {
     let first = head.layers.iter().position(|layer| Some(&layer.id) == inputs.first());
     let first = first.ok_or(CapacityError::Overtaken)?;

@@ -1,8 +1,10 @@
-//! What maintenance does next: which layers to merge, which segments to compact. Pure: it looks at HEAD and at the segments' use.
+//! What maintenance does next: which layers to merge, which segments to compact. Pure: it looks at HEAD and
+//! at the segments' use.
 //!
 //! Merging is size-tiered: neighbours are merged when the older one is not much larger than the newer ones
 //! together. So each entry is rewritten O(log n) times over a volume's life, and what is superseded but not yet
-//! merged away stays below a quarter of the layers' entries. A deleted snapshot is merged at once: it was deleted for its space.
+//! merged away stays below a quarter of the layers' entries. A deleted snapshot is merged at once: it was
+//! deleted for its space.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -2,10 +2,12 @@
 //!
 //! Segments hold blocks, compressed and checksummed one by one; layers say which blocks an epoch changed and
 //! where they are; HEAD lists the layers. Written in this order, deleted in the other: what HEAD names is
-//! always there and complete, so the capacity tier alone can always be restored. `docs/format-capacity-tier.md` draws
+//! always there and complete, so the capacity tier alone can always be restored.
+//! `docs/format-capacity-tier.md` draws
 //! the formats and argues what a crash at each step leaves.
 //!
-//! This module knows bytes, not policy: what is written back when, and how hard the background works, is decided
+//! This module knows bytes, not policy: what is written back when, and how hard the background works, is
+//! decided
 //! above. Everything runs on one thread, inside a tokio `LocalSet` (`tokio_uring::start` is one).
 
 mod check;
@@ -32,6 +34,7 @@ mod open_files;
 mod options;
 mod place;
 mod record;
+mod reserve;
 mod segment;
 mod segment_writer;
 mod snapshots;
@@ -53,7 +56,7 @@ pub use head::{Head, LayerInfo};
 pub use layer_writer::LayerWriter;
 pub use maintain::{Maintained, Relocation};
 pub use maintain_policy::Urgency;
-pub use names::{LayerId, ObjectKind, ObjectName, SnapshotName, SnapshotNameError, VolumeUuid};
+pub use names::{LayerId, ObjectKind, ObjectName, SnapshotName, VolumeUuid};
 pub use options::Options;
 pub use place::Place;
 pub use space::Space;

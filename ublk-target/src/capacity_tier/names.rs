@@ -1,15 +1,17 @@
-//! The names in a capacity tier: of volumes, of snapshots, and of the objects in the store.
+//! The names in a capacity tier: of volumes and of the objects in the store.
 //!
-//! Always true: a [`SnapshotName`] is 1 to 63 bytes of a small alphabet, so that it fits into HEAD
-//! and needs no quoting anywhere; an object's name is made from its kind and number alone.
+//! Always true: an object's name is made from its kind and number alone.
 
 use std::fmt;
 
+use forerun::config::NAME_BYTES_MAX;
+pub use forerun::config::SnapshotName;
 use forerun::geometry::SegmentId;
-use thiserror::Error;
 
-/// The most bytes a snapshot's name has.
+/// The bytes that HEAD has for a snapshot's name.
 pub const MAX_SNAPSHOT_NAME_BYTES: usize = 63;
+
+const _: () = assert!(NAME_BYTES_MAX <= MAX_SNAPSHOT_NAME_BYTES, "every name fits into HEAD");
 
 /// Which volume something belongs to: 16 random bytes, made when the volume is created.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -91,47 +93,6 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// A snapshot's name: 1 to 63 of `a-z 0-9 . _ -`, beginning with a letter or digit.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SnapshotName(String);
-
-/// A snapshot name that was refused.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("'{0}' cannot name a snapshot: 1 to 63 of a-z 0-9 . _ - and beginning with a letter or digit")]
-pub struct SnapshotNameError(String);
-
-impl SnapshotName {
-    /// Checks and takes a name.
-    ///
-    /// # Errors
-    /// A name that is empty, too long, or has a character outside of the alphabet.
-    pub fn new(name: impl Into<String>) -> Result<Self, SnapshotNameError> {
-        let name = name.into();
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let good = name.len() <= MAX_SNAPSHOT_NAME_BYTES
-            && name.bytes().all(|byte| plain(byte) || b"._-".contains(&byte))
-            && name.bytes().next().is_some_and(plain);
-        if good {
-            Ok(Self(name))
-        } else {
-            // A hostile name must not flood the message.
-            Err(SnapshotNameError(name.chars().take(MAX_SNAPSHOT_NAME_BYTES + 1).collect()))
-        }
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SnapshotName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,16 +106,6 @@ mod tests {
             ["", "2a", "000000000000002A", "0000000000000000", "+00000000000002a", "000000000000002a.tmp"]
         {
             assert_eq!(ObjectName::parse(ObjectKind::Segment, bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn snapshot_names_are_short_and_plain() {
-        for good in ["a", "2026-11-23", "before_upgrade", &"x".repeat(63)] {
-            assert!(SnapshotName::new(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".hidden", "-n", "A", "a/b", "a b", "a@b", "ä", &"x".repeat(64)] {
-            assert!(SnapshotName::new(bad).is_err(), "{bad}");
         }
     }
 }

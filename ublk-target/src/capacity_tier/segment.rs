@@ -15,7 +15,8 @@
 //! | 512 | ... | records |
 //!
 //! Always true: a segment is written once, whole, before anything names it; it is referred to by one
-//! layer only, the one whose epochs include the header's. A crash while it is written leaves a file nobody names,
+//! layer only, the one whose epochs include the header's. A crash while it is written leaves a file nobody
+//! names,
 //! which the next writer removes.
 
 use forerun::geometry::{Epoch, Generation, SegmentId};

@@ -1,6 +1,7 @@
 //! Writing records into segments of about 8 MiB, which go to the store while the next one fills.
 //!
-//! At most [`SEGMENTS_IN_FLIGHT`] segments are on their way and one is being filled: 24 MiB. Each upload is a task of its
+//! At most [`SEGMENTS_IN_FLIGHT`] segments are on their way and one is being filled: 24 MiB. Each upload is a
+//! task of its
 //! own, so that it goes on while the next blocks are compressed. Dropped or failed, every segment of the
 //! writer is queued for deletion once its upload has ended.
 

@@ -1,6 +1,7 @@
 //! Naming consistency points, and giving names up.
 //!
-//! A name pins its layer: layers are only merged up to it. Deleting a snapshot is one replacement of HEAD; maintenance then
+//! A name pins its layer: layers are only merged up to it. Deleting a snapshot is one replacement of HEAD;
+//! maintenance then
 //! merges the layer with the next one, which gives the space back.
 
 use forerun::geometry::Epoch;

@@ -1,7 +1,8 @@
 //! What an open capacity tier holds in memory, and the one way HEAD is replaced.
 //!
 //! Always true: `head` is the newest HEAD known to be durable. A replacement whose outcome is not
-//! known is kept in `in_doubt`; it counts as not made, the next replacement finds out which one is there and puts itself
+//! known is kept in `in_doubt`; it counts as not made, the next replacement finds out which one is there and
+//! puts itself
 //! over either, and until then nothing is deleted. So a crash at any point leaves a HEAD whose objects are all
 //! there.
 //!
@@ -154,7 +155,8 @@ impl<S: Store> Inner<S> {
     /// Replaces HEAD by a changed one, durably, and then notes what follows from it in the state, in one step.
     ///
     /// # Errors
-    /// What `change` refuses, a fenced writer, a failing store. HEAD is then as before for everyone who asks here.
+    /// What `change` refuses, a fenced writer, a failing store. HEAD is then as before for everyone who asks
+    /// here.
     pub async fn update_head<C, N>(self: &Rc<Self>, change: C, note: N) -> Result<Rc<Head>>
     where
         C: FnOnce(&mut Head) -> Result<()> + 'static,

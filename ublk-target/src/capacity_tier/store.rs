@@ -1,7 +1,8 @@
 //! What the capacity tier asks of the place where its objects are: a directory here, an object store later.
 //!
 //! Three promises everything above rests on. An object is there whole and durable once its upload has
-//! finished, and is never changed afterwards. HEAD is replaced as a whole, only while it is what the writer believes it
+//! finished, and is never changed afterwards. HEAD is replaced as a whole, only while it is what the writer
+//! believes it
 //! to be, and durable on return. An object that was deleted stays deleted.
 //! A crash during an upload may leave nothing, a part of the object, or all of it; nobody refers to it.
 
@@ -50,7 +51,8 @@ pub trait Store: 'static {
 
     /// The store's path or address, for messages.
     fn place(&self) -> String;
-    /// Takes the writer's lock for as long as the store lives; the error is what the lock tells about its holder.
+    /// Takes the writer's lock for as long as the store lives; the error is what the lock tells about its
+    /// holder.
     fn lock_writer(&self) -> io::Result<Result<(), String>>;
     /// Begins an object that is not there yet; fails with `AlreadyExists` where it is.
     async fn begin_upload(&self, name: ObjectName) -> io::Result<Self::Upload>;
@@ -80,15 +82,28 @@ pub trait Store: 'static {
     /// The epochs that are leased now.
     fn leased(&self) -> io::Result<Vec<Epoch>>;
 
-    /// Writes a whole object, durably; gives the memory back.
+    /// Sees to it that HEAD can be replaced even when the store is full, where that takes room kept for it.
+    /// Called now and then; failing is no harm, there is just no room.
+    async fn replenish(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes a whole object, durably; gives the memory back. What was written of an object that failed is
+    /// deleted at once: a
+    /// full store needs the room.
     async fn put(&self, name: ObjectName, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
         let mut upload = match self.begin_upload(name).await {
             Ok(upload) => upload,
             Err(error) => return (Err(error), bytes),
         };
-        match upload.append(bytes).await {
+        let (result, bytes) = match upload.append(bytes).await {
             (Ok(()), bytes) => (upload.finish().await, bytes),
             failed => failed,
+        };
+        if result.is_err() {
+            // Queued for deletion as well, so that a failure here is made up for.
+            let _ = self.delete(name).await;
         }
+        (result, bytes)
     }
 }

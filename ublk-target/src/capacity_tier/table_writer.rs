@@ -1,8 +1,10 @@
 //! Writing a layer's table into the store, entry by entry, in bounded memory (256 KiB and a page).
 //!
-//! Until [`TableWriter::finish`] has returned, and HEAD names the layer, the object is nobody's: dropped or failed,
+//! Until [`TableWriter::finish`] has returned, and HEAD names the layer, the object is nobody's: dropped or
+//! failed,
 //! it is queued for deletion.
 
+use std::io;
 use std::rc::Rc;
 
 use forerun::geometry::BlockIndex;
@@ -95,7 +97,14 @@ impl<S: Store> TableWriter<S> {
         let (result, mut piece) = self.upload.append(std::mem::take(&mut self.piece)).await;
         piece.clear();
         self.piece = piece;
-        result.map_err(|error| self.tier.io_error("write", self.object.name, error))
+        self.written(result).await
+    }
+
+    /// What was written of a table that failed is deleted at once: a full store needs the room.
+    async fn written(&self, result: io::Result<()>) -> Result<()> {
+        let Err(error) = result else { return Ok(()) };
+        let _ = self.tier.store.delete(self.object.name).await;
+        Err(self.tier.io_error("write", self.object.name, error))
     }
 
     /// Closes the table and makes it durable.
@@ -106,9 +115,12 @@ impl<S: Store> TableWriter<S> {
         let closing = Closing { counts: self.counts, pages: self.next_page + 1 };
         encode_closing(self.table, &closing, &mut self.piece);
         self.send_piece().await?;
-        let finished = self.upload.finish().await;
-        finished.map_err(|error| self.tier.io_error("write", self.object.name, error))?;
+        let Self { tier, table, object, upload, .. } = self;
+        if let Err(error) = upload.finish().await {
+            let _ = tier.store.delete(object.name).await;
+            return Err(tier.io_error("write", object.name, error));
+        }
         let (counts, pages) = (closing.counts, closing.pages);
-        Ok(WrittenTable { id: self.table.layer, object: self.object, counts, pages })
+        Ok(WrittenTable { id: table.layer, object, counts, pages })
     }
 }

@@ -4,7 +4,8 @@
 //! written and merged. All work on immutable objects; only HEAD changes, in one place (`state`).
 //!
 //! A reader sees the HEAD that was there when it opened. What it reads stays for as long as it holds a
-//! lease (a snapshot's reader does), else for [`super::options::DELETION_DELAY`] after something else replaced it.
+//! lease (a snapshot's reader does), else for [`super::options::DELETION_DELAY`] after something else
+//! replaced it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -57,7 +58,8 @@ impl CapacityTier {
         Self::open_reader_in(DirectoryStore::new(directory), volume).await
     }
 
-    /// Opens a snapshot for reading; while this lives nothing that the snapshot needs is deleted, by any process.
+    /// Opens a snapshot for reading; while this lives nothing that the snapshot needs is deleted, by any
+    /// process.
     ///
     /// # Errors
     /// As [`Self::open_reader`], or no snapshot of this name.
@@ -120,6 +122,9 @@ impl<S: Store> CapacityTier<S> {
         inner.update_head(take_numbers, |_| ()).await?;
         let tier = Self { inner, lease: None };
         tier.count_usage().await?;
+        if let Err(error) = tier.inner.store.replenish().await {
+            tracing::debug!(%error, "no room is kept for HEAD");
+        }
         Ok(tier)
     }
 
@@ -185,8 +190,10 @@ impl<S: Store> CapacityTier<S> {
     /// Reads the block whose record is at `place` into `out` (64 KiB) and verifies all of it.
     ///
     /// # Errors
-    /// A failing store; damage, with its place; a record of something else. `out` is then undefined. A record that is
-    /// not found where it was moved meanwhile (a relocation that was not followed yet) is worth another look at the map.
+    /// A failing store; damage, with its place; a record of something else. `out` is then undefined. A record
+    /// that is
+    /// not found where it was moved meanwhile (a relocation that was not followed yet) is worth another look
+    /// at the map.
     pub async fn read_block(&self, place: Place, block: BlockIndex, out: &mut [u8]) -> Result<()> {
         let name = ObjectName::segment(place.segment());
         let bytes = self.inner.read_range(name, place.offset_bytes(), place.len_bytes(), Vec::new()).await?;
@@ -195,8 +202,10 @@ impl<S: Store> CapacityTier<S> {
         Ok(())
     }
 
-    /// Tells every change up to the consistency point `upto` (all of them for `None`), oldest layer first; a later
-    /// one of the same block wins, `None` means that the block holds nothing. Gives the number of calls.
+    /// Tells every change up to the consistency point `upto` (all of them for `None`), oldest layer first,
+    /// with the epoch
+    /// that made it; a later one of the same block wins, no place means that the block holds nothing. Gives
+    /// the number of calls.
     ///
     /// # Errors
     /// An epoch at which no layer ends, a failing store, damage.

@@ -1,7 +1,8 @@
 //! How much of each segment is still referred to.
 //!
 //! Counted from the layers' tables when a writer opens and kept true with every replacement of HEAD: a
-//! segment's live records are exactly the entries with a place in it, over all layers in HEAD. A segment is referred to
+//! segment's live records are exactly the entries with a place in it, over all layers in HEAD. A segment is
+//! referred to
 //! by one layer only, the one whose epochs include the segment's epoch; merging keeps that, so no list
 //! of users is needed. Memory: about 40 bytes a segment of 8 MiB.
 

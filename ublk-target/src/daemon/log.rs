@@ -55,7 +55,8 @@ pub(super) fn failure(text: &str) {
 /// Sends one message; there is nobody to tell if that fails.
 fn send(priority: u8, text: &str) {
     let text = text.trim_end();
-    let text = &text[..text.floor_char_boundary(LINE_LIMIT_BYTES)];
+    let end = (0..=LINE_LIMIT_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    let text = &text[..end.unwrap_or(0)];
     let line = format!("<{priority}>ublk.{}[{}]: {text}", super::TARGET_NAME, std::process::id());
     let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(line.as_bytes(), SYSLOG_SOCKET));
     if sent.is_err() {

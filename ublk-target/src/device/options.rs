@@ -15,8 +15,8 @@ pub const MAX_DEPTH: u16 = 1024;
 pub const IO_BUFFER_BYTES: (u32, u32) = (64 * 1024, 1024 * 1024);
 /// How long a device may take to start before the start is given up.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long a stop waits for the requests under way.
-pub const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// How long a stop waits for the requests under way; those that are not answered then fail.
+pub const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// How long a delete waits for those who have the device open.
 pub const DELETE_LIMIT: Duration = Duration::from_secs(10);
 

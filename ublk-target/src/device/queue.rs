@@ -48,7 +48,7 @@ pub(super) struct Queue<'d, B> {
     pub data_path: DataPath,
     pub cpus: Vec<usize>,
     pub events: &'d Events,
-    /// Set when the start is given up: requests then fail instead of waiting for the backend.
+    /// Set when a start or a stop is given up: requests then fail instead of waiting for the backend.
     pub abandoned: &'d AtomicBool,
 }
 
@@ -129,7 +129,9 @@ impl<B: Backend> Queue<'_, B> {
         // Dropped first if something panics: the buffers must not go while the ring uses them.
         let _guard = AbortOnPanic;
         tasks.run_woken();
-        turn(ublk_queue, ops, 0).map_err(|error| ("submitting the first fetches", error))?;
+        // Every task is woken, so this does not wait.
+        wakeups.wake_all();
+        turn(ublk_queue, ops, wakeups).map_err(|error| ("submitting the first fetches", error))?;
         tasks.run_woken();
         let failed = context.failure.take();
         self.events.change(|state| {
@@ -141,16 +143,14 @@ impl<B: Backend> Queue<'_, B> {
         });
         context.started.set(true);
         while context.serving.get() > 0 {
-            let wait = usize::from(wakeups.fall_asleep());
-            turn(ublk_queue, ops, wait).map_err(|error| ("waiting in the ring", error))?;
-            wakeups.rise();
+            turn(ublk_queue, ops, wakeups).map_err(|error| ("waiting in the ring", error))?;
             tasks.run_woken();
         }
         // Only the watch is left; its read ends once there is something to read.
         ended.set(true);
         wakeups.write_event();
         while tasks.running() > 0 {
-            turn(ublk_queue, ops, 1).map_err(|error| ("ending the ring", error))?;
+            turn(ublk_queue, ops, wakeups).map_err(|error| ("ending the ring", error))?;
             tasks.run_woken();
         }
         Ok(())
@@ -207,9 +207,13 @@ fn prepare_ring(depth: u32) -> io::Result<()> {
     .map_err(io_error)
 }
 
-/// Submits what is there, waits for `wait` completions, and hands out all that have come.
-fn turn(queue: &UblkQueue<'_>, ops: &Ops, wait: usize) -> io::Result<()> {
-    if let Err(error) = with_task_io_ring(|ring| ring.submit_and_wait(wait)) {
+/// Submits what is there, waits for a completion unless a task is woken, and hands out all that have come.
+fn turn(queue: &UblkQueue<'_>, ops: &Ops, wakeups: &Wakeups) -> io::Result<()> {
+    let wait = usize::from(wakeups.fall_asleep());
+    let entered = with_task_io_ring(|ring| ring.submit_and_wait(wait));
+    // Before the completions wake tasks: the thread need not be told of those.
+    wakeups.rise();
+    if let Err(error) = entered {
         match error.raw_os_error() {
             Some(libc::EINTR | libc::ETIME) => {}
             // No memory for now, or too many completions: they are taken below.

@@ -214,10 +214,7 @@ impl<B: Backend> Start<B> {
         let asked_to_stop = self.events.look(|state| state.stop && state.ended < queues);
         if asked_to_stop {
             tracing::info!(id, "stopping the device");
-            if let Err(error) = self.control.stop(id, STOP_LIMIT) {
-                // Somebody else may be stopping it: what counts is that the queues end.
-                tracing::warn!(id, %error, "the device could not be stopped");
-            }
+            self.stop_device();
         }
         if !self.events.wait(Some(Instant::now() + END_LIMIT), |state| state.ended == queues) {
             let seconds = END_LIMIT.as_secs();
@@ -349,11 +346,32 @@ impl<B: Backend> Start<B> {
         }
     }
 
+    /// Stops the device. Requests that the backend does not answer in time fail, so that it ends.
+    fn stop_device(&mut self) {
+        let id = self.info.id;
+        let mut stopped = self.control.stop(id, STOP_LIMIT);
+        if matches!(stopped, Err(DeviceError::Deadline { .. })) {
+            let seconds = STOP_LIMIT.as_secs();
+            tracing::error!(id, seconds, "requests are not answered: failing them to stop the device");
+            self.abandon_requests();
+            stopped = self.control.stop(id, SHORT);
+        }
+        if let Err(error) = stopped {
+            // Somebody else may be stopping it: what counts is that the queues end.
+            tracing::warn!(id, %error, "the device could not be stopped");
+        }
+    }
+
+    /// Makes requests fail that the backend has not answered, now and from here on.
+    fn abandon_requests(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.events.look(|state| state.wakeups.iter().for_each(|wakeups| wakeups.wake_all()));
+    }
+
     /// Removes a device whose start failed, as far as the driver lets us, and logs what it does not.
     fn undo(&mut self) {
         let id = self.info.id;
-        self.abandoned.store(true, Ordering::SeqCst);
-        self.events.look(|state| state.wakeups.iter().for_each(|wakeups| wakeups.wake_all()));
+        self.abandon_requests();
         if let Err(error) = self.control.stop(id, SHORT) {
             tracing::warn!(id, %error, "a device whose start failed could not be stopped");
         }

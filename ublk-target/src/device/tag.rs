@@ -79,7 +79,7 @@ pub(super) async fn serve<B: Backend, D: TagData>(context: &TagContext<'_, B>, t
 }
 
 impl<B: Backend> TagContext<'_, B> {
-    /// The backend's answer, unless the start is given up meanwhile.
+    /// The backend's answer, unless it is given up meanwhile.
     async fn handle<D: TagData>(&self, request: Request, data: &D) -> io::Result<()> {
         let mut handle = pin!(self.backend.handle(request, data));
         poll_fn(|context| match handle.as_mut().poll(context) {

@@ -77,7 +77,7 @@ impl Backend for VolumeBackend {
             slots_offset: self.slots_offset,
         };
         // Relaxed and shared by the queues: which requests are timed does not matter.
-        if self.requests.fetch_add(1, Ordering::Relaxed) % TIMED_ONE_IN != 0 {
+        if !self.requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIMED_ONE_IN) {
             return handler.handle(request, io).await;
         }
         let begun = Instant::now();

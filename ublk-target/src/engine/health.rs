@@ -11,7 +11,9 @@ pub(super) fn health(shared: &Shared, write_back_error: &str) -> String {
         Health::Failed(why) => return format!("failed: the fast tier cannot make anything durable: {why}"),
     }
     if !write_back_error.is_empty() {
-        return format!("degraded: write-back does not get on, new data stays on the fast tier: {write_back_error}");
+        return format!(
+            "degraded: write-back does not get on, new data stays on the fast tier: {write_back_error}"
+        );
     }
     if shared.volume.room().has_waiters() {
         return "throttled: writes wait for write-back to free slots".to_owned();

@@ -115,8 +115,12 @@ impl Opened {
         let (directory, geometry) = (config.capacity.path.clone(), config.geometry);
         let map = build_map(&directory, uuid, config, &fast, &recovered, &capacity_error)?;
         let written_back = map.written_back();
-        let settings =
-            Settings::new(config.threshold, config.horizon, config.sync_interval.seconds(), config.prediction);
+        let settings = Settings::new(
+            config.threshold,
+            config.horizon,
+            config.sync_interval.seconds(),
+            config.prediction,
+        );
         let prediction = PredictionState::new(paths.predictions(), uuid);
         let shared = Arc::new(Shared::new(map, fast.committer(), settings, prediction, written_back));
         let (asks, asked) = mpsc::unbounded_channel();
@@ -132,7 +136,11 @@ impl Opened {
             let tier = CapacityTier::open_writer(&directory, VolumeUuid(uuid), geometry).await;
             // The map was built before the writer's lock was ours.
             let moved = tier.as_ref().is_ok_and(|tier| tier.head().written_back_epoch() != written_back);
-            if moved { Err(io::Error::other("another target wrote to it just now; try again")) } else { tier.map_err(io::Error::other) }
+            if moved {
+                Err(io::Error::other("another target wrote to it just now; try again"))
+            } else {
+                tier.map_err(io::Error::other)
+            }
         };
         let background = Background::start(shared.clone(), asked, background_file, slots_offset, open)
             .map_err(capacity_error)?;
@@ -183,9 +191,11 @@ fn build_map(
         let (geometry, slots, log) = (config.geometry, fast.slot_count(), fast.committer());
         let mut recovery =
             Recovery::begin(geometry, slots, log, recovered, written_back, crate::background::now_us());
-        tier.load_places(None, &mut |block, epoch, place| recovery.place(block, epoch, place.map(Place::word)))
-            .await
-            .map_err(|error| capacity_error(io::Error::other(error)))?;
+        tier.load_places(None, &mut |block, epoch, place| {
+            recovery.place(block, epoch, place.map(Place::word))
+        })
+        .await
+        .map_err(|error| capacity_error(io::Error::other(error)))?;
         Ok(recovery.finish())
     })
 }

@@ -77,6 +77,8 @@ pub(super) struct Header {
 #[derive(Clone, Debug)]
 pub(super) struct BadPage {
     pub what: String,
+    /// It is sound, and of a later attempt at a checkpoint.
+    pub superseded: bool,
     pub offset: u64,
 }
 
@@ -132,26 +134,29 @@ pub(super) fn read_content(
     let mut deltas = 0;
     for index in 0..header.pages {
         let offset = reader.offset_of(index);
-        let bad = |what: &str| {
-            Ok(Err(BadPage { what: format!("page {index} of checkpoint {number} {what}"), offset }))
+        let bad = |what: &str, superseded| {
+            let what = format!("page {index} of checkpoint {number} {what}");
+            Ok(Err(BadPage { what, superseded, offset }))
         };
         match page::open(reader.page(index)?, volume, Kind::CheckpointPage, page_number(area, index)) {
-            Ok((label, _)) if label.sequence != number => return bad("is of another checkpoint"),
+            Ok((label, _)) if label.sequence != number => {
+                return bad("is of another checkpoint", label.sequence > number);
+            }
             Ok((_, payload)) => {
                 let mut count = |delta| {
                     deltas += 1;
                     take(delta);
                 };
                 if !pack::unpack(payload, &mut count) {
-                    return bad("is sound but holds no deltas");
+                    return bad("is sound but holds no deltas", false);
                 }
             }
-            Err(_) => return bad("is missing or broken"),
+            Err(_) => return bad("is missing or broken", false),
         }
     }
     if deltas != header.deltas {
         let what = format!("checkpoint {number} holds {deltas} deltas and says {}", header.deltas);
-        return Ok(Err(BadPage { what, offset: area_offset(layout, area) }));
+        return Ok(Err(BadPage { what, superseded: false, offset: area_offset(layout, area) }));
     }
     Ok(Ok(()))
 }

@@ -85,9 +85,7 @@ fn write(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
     // The walk may have seen what is not durable yet.
     let seen = shared.appended.load(Ordering::SeqCst);
     if shared.durable.load(Ordering::SeqCst) < seen {
-        shared.lock().draining = Some(seen);
-        shared.changed.notify_all();
-        shared.commit().wait()?;
+        wait_durable(shared, seen)?;
     }
     shared.sync()?;
     let (offset, header) = writer.header(start);
@@ -97,5 +95,21 @@ fn write(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
     let mut inner = shared.lock();
     inner.ring.free_to(start);
     inner.checkpoint.place = place;
+    Ok(())
+}
+
+/// Waits until the log is durable up to `seen`. Not for the round that was asked for: that one may bring
+/// newer deltas along, for which the ring has room only after this checkpoint.
+fn wait_durable(shared: &Shared, seen: u64) -> io::Result<()> {
+    shared.lock().draining = Some(seen);
+    shared.changed.notify_all();
+    let commit = shared.commit();
+    let mut inner = shared.lock();
+    while shared.durable.load(Ordering::SeqCst) < seen {
+        if let Some(outcome) = commit.outcome() {
+            return outcome;
+        }
+        inner = shared.wait_changed(inner);
+    }
     Ok(())
 }

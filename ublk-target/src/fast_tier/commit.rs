@@ -61,6 +61,12 @@ impl Waiter {
 pub struct Commit(pub(super) Arc<Waiter>);
 
 impl Commit {
+    /// How it went, if it is done; once only.
+    pub(super) fn outcome(&self) -> Option<io::Result<()>> {
+        let outcome = lock(&self.0.state).outcome.take()?;
+        Some(outcome.map_err(|(kind, words)| io::Error::new(kind, words)))
+    }
+
     /// Blocks the thread until it is done.
     ///
     /// # Errors

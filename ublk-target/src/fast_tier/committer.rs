@@ -298,12 +298,14 @@ impl DeltaLog for Committer {
         let shared = &self.shared;
         let mut inner = shared.lock();
         loop {
-            // A tier that failed, or is closed, keeps no promise any more; nobody is left to make room.
-            let given_up = inner.stop || matches!(inner.health, Health::Failed(_));
             let Inner { active, scratch, .. } = &mut *inner;
             scratch.clear();
             delta.encode(scratch);
-            if given_up || active.append(scratch) {
+            if active.append(scratch) {
+                break;
+            }
+            // A tier that failed, or is closed, makes no room any more: the delta is dropped, and never durable.
+            if inner.stop || matches!(inner.health, Health::Failed(_)) {
                 break;
             }
             inner.blocked += 1;

@@ -11,6 +11,7 @@
 //!                                   page, layout, superblock, device
 //! ```
 
+pub mod check;
 mod checkpoint;
 mod checkpointer;
 mod commit;
@@ -33,6 +34,12 @@ mod state;
 mod superblock;
 pub mod tier;
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;
 

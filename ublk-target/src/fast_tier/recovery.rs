@@ -87,7 +87,7 @@ fn from_checkpoint(
         checkpoint::read_content(device, layout, *volume, header, &mut apply);
     content
         .map_err(FastTierError::tier("read a checkpoint"))?
-        .map_err(|BadPage { what, offset }| FastTierError::Damaged { what, offset })?;
+        .map_err(|BadPage { what, offset, .. }| FastTierError::Damaged { what, offset })?;
     let replayed = journal::replay(device, layout, *volume, header.start, *clean, &mut apply)?;
     let end = replayed.ring.next();
     let offset = layout.journal_offset + end.page * super::page::PAGE_BYTES as u64;

@@ -55,9 +55,14 @@ impl Rounds {
                 callback();
             }
             finish(waiters, &outcome(&result));
+            // A checkpoint may be among those who waited.
+            drop(self.shared.lock());
+            self.shared.changed.notify_all();
         }
         let waiters = std::mem::take(&mut self.shared.lock().waiters);
         finish(waiters, &Err((io::ErrorKind::BrokenPipe, "the fast tier is closed".to_owned())));
+        drop(self.shared.lock());
+        self.shared.changed.notify_all();
     }
 
     /// Waits for somebody to ask, for a half that fills up, or for the oldest delta's time.

@@ -114,6 +114,9 @@ impl Volume {
 
     /// Gives up one clean slot, but for slots of blocks that `keep` names as long as there are others.
     pub fn evict(&self, keep: &dyn Fn(BlockIndex) -> bool) -> Evicted {
+        if !self.log.has_room() {
+            return Evicted::Nothing;
+        }
         let rounds = self.evictable_slots().saturating_mul(4).min(100_000);
         let mut kept = 0;
         for _ in 0..rounds {
@@ -149,10 +152,11 @@ impl Volume {
             }
             drop(queues);
             if self.give_up(slot, block) {
-                if from_small && block.0 != NO_BLOCK {
-                    if let Some((word, fingerprint)) = lock(&self.eviction).ghost(block) {
-                        *word = fingerprint;
-                    }
+                if from_small
+                    && block.0 != NO_BLOCK
+                    && let Some((word, fingerprint)) = lock(&self.eviction).ghost(block)
+                {
+                    *word = fingerprint;
                 }
                 return Evicted::One;
             }

@@ -132,6 +132,11 @@ impl PlaceMap {
         self.len.load(Ordering::Relaxed)
     }
 
+    /// Whether no block has a place.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     #[allow(clippy::indexing_slicing, reason = "blocks are checked against the volume's size at the door")]
     fn region(&self, block: BlockIndex) -> (&Mutex<Region>, u16) {
         let block = block.0 as usize;

@@ -104,7 +104,12 @@ impl FillTicket<'_> {
 impl Volume {
     /// Takes a slot for a block that lies on the capacity tier only, at `place`, where it was read. `None`
     /// where the block has a slot or has moved on, or where no more than `keep_free` slots are free.
-    pub fn begin_promote(&self, block: BlockIndex, place: NonZeroU64, keep_free: u32) -> Option<PromoteTicket<'_>> {
+    pub fn begin_promote(
+        &self,
+        block: BlockIndex,
+        place: NonZeroU64,
+        keep_free: u32,
+    ) -> Option<PromoteTicket<'_>> {
         if self.allocator.free() <= keep_free || !self.log.has_room() {
             return None;
         }

@@ -89,6 +89,7 @@ impl Volume {
         self.written_back.store(epoch.0, Ordering::SeqCst);
         for (entry, (block, place)) in blocks.iter().zip(placed) {
             debug_assert_eq!(entry.change.block, *block);
+            self.wait_for_the_log();
             let mut shard = self.shard(*block);
             self.places.set(*block, *place);
             if shard.deleted.get(block) == Some(&layer) {
@@ -112,6 +113,18 @@ impl Volume {
         let deletions = self.layers.with_info(layer, |info| info.deleted.len() as u64);
         self.deletions.fetch_sub(deletions, Ordering::Relaxed);
         self.layers.retire(layer);
+    }
+
+    /// Lets the journal catch up before a lock is taken under which deltas are appended: a checkpoint, which
+    /// the journal may be waiting for, takes the same locks.
+    fn wait_for_the_log(&self) {
+        // Bounded: a journal that has failed for good never has room again, and then takes what it is given.
+        for _ in 0..10_000 {
+            if self.log.has_room() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     /// A deletion may have been followed by a write in the same epoch; its mark goes with its layer.

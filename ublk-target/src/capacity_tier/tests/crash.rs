@@ -1,4 +1,5 @@
-//! A crash, an error and a full store at every single operation of a write-back, a merge, a compaction and a delete.
+//! A crash, an error and a full store at every single operation of a write-back, a merge, a compaction and a
+//! delete.
 
 use super::super::*;
 use super::memory_store::{MemoryStore, Trouble};

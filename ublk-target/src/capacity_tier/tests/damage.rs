@@ -29,7 +29,7 @@ async fn is_found(store: &MemoryStore, clock: &Clock, model: &Model) -> (bool, b
     for point in [1, 2] {
         let expected = model.content(point);
         let mut places = std::collections::BTreeMap::new();
-        let mut sink = |block: BlockIndex, place: Option<Place>| {
+        let mut sink = |block: BlockIndex, _, place: Option<Place>| {
             places.insert(block, place);
         };
         if tier.load_places(Some(Epoch(point)), &mut sink).await.is_err() {

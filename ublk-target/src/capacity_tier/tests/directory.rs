@@ -56,7 +56,7 @@ fn blocks_come_back_after_reopening() {
         assert_eq!(tier.head().written_back_epoch(), Epoch(3));
         for (upto, changed) in [(Some(Epoch(1)), 1), (None, 3)] {
             let mut places = vec![None; 500];
-            tier.load_places(upto, &mut |block, place| places[block.0 as usize] = place).await.unwrap();
+            tier.load_places(upto, &mut |block, _, place| places[block.0 as usize] = place).await.unwrap();
             let mut out = vec![0; BLOCK];
             for block in 0..400 {
                 let epoch = if block == 5 || block == 9 { changed } else { 1 };
@@ -64,7 +64,7 @@ fn blocks_come_back_after_reopening() {
                 assert!(out == content(block, epoch), "block {block}");
             }
         }
-        let missing = tier.load_places(Some(Epoch(2)), &mut |_, _| ()).await;
+        let missing = tier.load_places(Some(Epoch(2)), &mut |_, _, _| ()).await;
         assert!(matches!(missing, Err(CapacityError::NoSuchEpoch { .. })));
     });
 }
@@ -241,7 +241,8 @@ fn a_full_or_read_only_directory_is_told() {
     });
 }
 
-/// Figures, not a test: `cargo test --workspace --lib -- --ignored --nocapture capacity_tier::tests::directory::figures`.
+/// Figures, not a test: `cargo test --workspace --lib -- --ignored --nocapture
+/// capacity_tier::tests::directory::figures`.
 #[test]
 #[ignore = "prints throughput; run by hand"]
 fn figures() {
@@ -254,7 +255,8 @@ fn figures() {
     tokio_uring::start(async {
         CapacityTier::create(&path, VOLUME, big).await.unwrap();
         let tier = Rc::new(CapacityTier::open_writer(&path, VOLUME, big).await.unwrap());
-        let kinds: [(&str, fn(u32) -> Vec<u8>); 3] = [
+        type Make = fn(u32) -> Vec<u8>;
+        let kinds: [(&str, Make); 3] = [
             ("incompressible", |block| content(block * 3, 1)),
             ("a quarter noise", |block| content(block * 3 + 1, 1)),
             ("zeros", |_| vec![0; BLOCK]),
@@ -313,7 +315,7 @@ fn figures() {
             println!("table of {blocks} entries: {:.2} s", begin.elapsed().as_secs_f64());
         }
         let begin = Instant::now();
-        let told = tier.load_places(None, &mut |_, _| ()).await.unwrap();
+        let told = tier.load_places(None, &mut |_, _, _| ()).await.unwrap();
         println!("load {told} places: {:.2} s", begin.elapsed().as_secs_f64());
         let begin = Instant::now();
         let page = tier.diff(Some(Epoch(3)), Epoch(11), Some(BlockIndex(500_000)), 1000).await.unwrap();
@@ -359,6 +361,15 @@ fn a_full_disk() {
             }
         }
         assert_eq!(errors, 3);
+        assert!(path.join("RESERVE").exists(), "the reserve is for HEAD only");
+        // Not a byte is left.
+        let filler = std::fs::File::create(path.join("../filler")).unwrap();
+        for at in 0.. {
+            use std::os::unix::fs::FileExt;
+            if filler.write_all_at(&[1; 1024], at * 1024).and_then(|()| filler.sync_all()).is_err() {
+                break;
+            }
+        }
         let written = tier.head().written_back_epoch();
         drop(tier);
         assert!(CapacityTier::check(&path, &mut |_| ()).await.unwrap().is_clean());

@@ -1,6 +1,7 @@
 //! The bytes of format version 1, as committed in `golden/`: what was written once has to be read for ever.
 //!
-//! With FORERUN_WRITE_GOLDEN=1 the files are written anew; for a new version of the format only, beside the old ones.
+//! With FORERUN_WRITE_GOLDEN=1 the files are written anew; for a new version of the format only, beside the
+//! old ones.
 
 use std::path::PathBuf;
 
@@ -94,7 +95,8 @@ fn version_1_of_a_layer() {
 
 #[test]
 fn version_1_of_a_segment() {
-    // A raw one would be 64 KiB; the compressed one is given, since compressors may change and decompressors may not.
+    // A raw one would be 64 KiB; the compressed one is given, since compressors may change and decompressors
+    // may not.
     let text: Vec<u8> = b"forerun ".iter().copied().cycle().take(BLOCK).collect();
     let mut compressor = super::super::codec::Compressor::default();
     let mut builder = SegmentBuilder::new(VOLUME, SegmentId(1), Generation(3), Epoch(4), Vec::new());

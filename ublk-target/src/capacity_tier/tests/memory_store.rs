@@ -1,4 +1,5 @@
-//! A store in memory that counts its operations, fails or crashes at any of them, and forgets what was not synchronised.
+//! A store in memory that counts its operations, fails or crashes at any of them, and forgets what was not
+//! synchronised.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -176,7 +176,7 @@ pub async fn write_back(
 /// Reads everything at a consistency point.
 pub async fn read_all(tier: &Tier, upto: Option<Epoch>) -> Result<BTreeMap<u32, Vec<u8>>> {
     let mut places = BTreeMap::new();
-    tier.load_places(upto, &mut |block, place| {
+    tier.load_places(upto, &mut |block, _, place| {
         match place {
             Some(place) => places.insert(block, place),
             None => places.remove(&block),

@@ -74,7 +74,7 @@ impl Run {
     async fn reload_map(&mut self) {
         self.map.clear();
         let map = &mut self.map;
-        let load = |block, place: Option<Place>| {
+        let load = |block, _, place: Option<Place>| {
             match place {
                 Some(place) => map.insert(block, place),
                 None => map.remove(&block),

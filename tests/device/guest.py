@@ -1,0 +1,38 @@
+"""Runs the device tests on this machine, as root; tests/device/run does that in a VM.
+
+Usage: guest.py --programs DIR --out FILE [--disk DEVICE] [--extra-disk DEVICE...] [WORD...]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lab  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--programs", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--work", default="/run/device-tests")
+    parser.add_argument("--disk")
+    parser.add_argument("--extra-disk", action="append", default=[])
+    parser.add_argument("words", nargs="*")
+    options = parser.parse_args()
+    subprocess.run(["modprobe", "-qa", "loop", "ext4", "xfs"], check=False)
+    # The short ones first.
+    for module in ("contract", "bad_input", "filesystems", "snapshots", "kills"):
+        __import__(module)
+    place = lab.Lab(options.programs, options.disk, options.extra_disk, options.work)
+    counts = lab.run_tests(place, options.words, options.out)
+    print(f"{os.uname().release}: " + json.dumps(counts))
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

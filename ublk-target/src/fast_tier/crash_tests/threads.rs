@@ -1,0 +1,150 @@
+//! Several threads, checkpoints by themselves, a small ring: power cuts and faults at any time.
+
+use super::*;
+use crate::fast_tier::Health;
+use crate::fast_tier::log::DeltaLog;
+use crate::fast_tier::sim::Random;
+
+/// Threads change and commit until `turns` are over or the disk fails.
+fn live_in_threads(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64) -> Past {
+    let engine = Arc::new(Mutex::new(Engine::resume(&tier, past, n, seed)));
+    let log = tier.committer();
+    let state = Arc::clone(&engine);
+    log.checkpoints(Box::new(move |emit| {
+        for second in [false, true] {
+            let facts = lock(&state).facts(second);
+            facts.iter().for_each(&mut *emit);
+        }
+    }));
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (engine, log) = (&engine, &log);
+            scope.spawn(move || {
+                let mut random = Random(seed ^ thread);
+                for _ in 0..turns {
+                    let deltas = {
+                        let mut engine = lock(engine);
+                        // Like the engine, a request does not begin while the log has no room.
+                        if log.has_room() {
+                            let changed = (0..8).try_for_each(|_| engine.change());
+                            if changed.is_err() {
+                                return;
+                            }
+                            if random.one_in(4) {
+                                engine.many_changes();
+                            }
+                        }
+                        engine.deltas()
+                    };
+                    if random.one_in(3) || !log.has_room() {
+                        if smol::block_on(log.commit()).is_err() {
+                            return;
+                        }
+                        lock(engine).acknowledge(deltas);
+                    }
+                }
+            });
+        }
+    });
+    drop((tier, log));
+    let engine = Arc::into_inner(engine).expect("the tier let go of it");
+    engine.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).end()
+}
+
+#[test]
+fn the_ring_goes_round_and_round_under_power_cuts_and_kills() {
+    let (mut checkpoints, mut pages) = (0, 0);
+    for seed in 300..330 {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let mut machine = Machine::new();
+        let mut disk = formatted(seed);
+        let mut past = Past::none();
+        let mut all = true;
+        for life in 0..6 {
+            let (tier, recovered, _) = machine.open(&disk).expect("opened");
+            let n = past.find(&recovered, all);
+            past.check_data(&tier, n);
+            let before = disk.steps();
+            if life % 3 != 2 {
+                disk.cut_at(1 + random.below(500));
+            }
+            let log = tier.committer();
+            past = live_in_threads(tier, &past, n, random.next(), 60);
+            checkpoints += log.status().checkpoints;
+            pages += disk.steps() - before;
+            drop(log);
+            let cut = random.one_in(2);
+            disk = if cut { disk.after_power_cut(random.next()) } else { disk.after_kill() }.into();
+            machine.boot += u128::from(cut);
+            all = !cut;
+        }
+    }
+    println!("{checkpoints} checkpoints, {pages} steps");
+    assert!(checkpoints > 100, "the ring has to go round: {checkpoints}");
+}
+
+#[test]
+fn a_failed_sync_fails_the_tier_and_a_failed_write_does_not() {
+    for step in 1..=3 {
+        let machine = Machine::new();
+        let disk = formatted(step);
+        let (tier, ..) = machine.open(&disk).expect("opened");
+        let log = tier.committer();
+        let mut engine = Engine::resume(&tier, &Past::none(), 0, step);
+        (0..20).try_for_each(|_| engine.change()).expect("written");
+        // Data sync, records, journal sync.
+        disk.fail_at(step);
+        let deltas = engine.deltas();
+        let first = log.commit_blocking();
+        assert!(first.is_err());
+        if step == 2 {
+            assert!(matches!(log.status().health, Health::Degraded(_)));
+            log.commit_blocking().expect("the second try");
+            engine.acknowledge(deltas);
+            assert_eq!((log.status().health, log.failure()), (Health::Good, None));
+        } else {
+            assert!(log.commit_blocking().is_err());
+            assert!(log.failure().is_some() && !log.has_room());
+        }
+        let past = engine.end();
+        drop((tier, log));
+        // In both cases the process's end loses nothing.
+        let (_, recovered, _) = machine.open(&Arc::new(disk.after_kill())).expect("opened");
+        past.find(&recovered, true);
+    }
+}
+
+#[test]
+fn a_full_ring_waits_for_its_checkpoint() {
+    let machine = Machine::new();
+    let disk = formatted(1);
+    let (tier, ..) = machine.open(&disk).expect("opened");
+    let log = tier.committer();
+    let engine = Arc::new(Mutex::new(Engine::resume(&tier, &Past::none(), 0, 1)));
+    (0..50).try_for_each(|_| lock(&engine).change()).expect("written");
+    // Nobody takes checkpoints: at some time a commit fails, and says why.
+    let error = loop {
+        lock(&engine).many_changes();
+        if let Err(error) = log.commit_blocking() {
+            break error;
+        }
+    };
+    assert!(error.to_string().contains("journal is full"), "{error}");
+    let state = Arc::clone(&engine);
+    log.checkpoints(Box::new(move |emit| {
+        for second in [false, true] {
+            lock(&state).facts(second).iter().for_each(&mut *emit);
+        }
+    }));
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while log.commit_blocking().is_err() {
+        assert!(std::time::Instant::now() < deadline, "the checkpoint makes room");
+    }
+    assert!(log.status().checkpoints > 0);
+    drop((tier, log));
+    let past = Arc::into_inner(engine).expect("let go").into_inner().expect("not poisoned").end();
+    let (_, recovered, _) =
+        Machine { boot: 2, ..Machine::new() }.open(&Arc::new(disk.after_power_cut(3))).expect("opened");
+    past.find(&recovered, true);
+}

@@ -1,0 +1,386 @@
+//! The whole engine in this process, on real files and through io_uring, without any ublk: requests,
+//! snapshots, write-back, kill and clean stop, and the offline check of every damaged byte.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use forerun::config::{
+    CapacityTierConfig, FastTierConfig, Paths, SnapshotName, SyncInterval, VolumeConfig, VolumeName,
+};
+use forerun::geometry::Geometry;
+use forerun::prediction::{Horizon, Threshold};
+use io_uring::{IoUring, opcode, types};
+use ublk_target::aligned::AlignedBuffer;
+use ublk_target::capacity_tier::CapacityTier;
+use ublk_target::control::ControlPlane;
+use ublk_target::engine::{Open, Opened, SnapshotBackend, VolumeControl, create};
+use ublk_target::request::{Backend, Operation, Request, RequestIo};
+
+const VOLUME_BYTES: u64 = 128 << 20;
+const FAST_BYTES: u64 = 64 << 20;
+
+/// A request's data in memory; the fast tier through a ring of its own, one operation at a time.
+struct RingIo<'a> {
+    ring: &'a RefCell<IoUring>,
+    fd: i32,
+    data: RefCell<AlignedBuffer>,
+}
+
+impl RingIo<'_> {
+    fn submit(&self, entry: &io_uring::squeue::Entry) -> io::Result<usize> {
+        let mut ring = self.ring.borrow_mut();
+        // SAFETY: the buffers that the entry names outlive this call, which waits for its completion.
+        unsafe { ring.submission().push(entry).expect("an empty queue takes an entry") };
+        ring.submit_and_wait(1)?;
+        let result = ring.completion().next().expect("one completion").result();
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as usize) }
+    }
+
+    fn transfer(&self, write: bool, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        // What direct I/O accepts, whatever the caller has.
+        let mut bounce = AlignedBuffer::zeroed(bytes.len());
+        let len = bytes.len() as u32;
+        let fd = types::Fd(self.fd);
+        let entry = if write {
+            bounce.copy_from_slice(bytes);
+            opcode::Write::new(fd, bounce.as_ptr(), len).offset(at).build()
+        } else {
+            opcode::Read::new(fd, bounce.as_mut_ptr(), len).offset(at).build()
+        };
+        assert_eq!(self.submit(&entry)?, bytes.len(), "a short transfer of a small file");
+        bytes.copy_from_slice(&bounce);
+        Ok(())
+    }
+}
+
+impl RequestIo for RingIo<'_> {
+    async fn fast_to_data(&self, fast: u64, at: u32, len: u32) -> io::Result<()> {
+        let mut data = self.data.borrow_mut();
+        self.transfer(false, fast, &mut data[at as usize..(at + len) as usize])
+    }
+
+    async fn data_to_fast(&self, fast: u64, at: u32, len: u32) -> io::Result<()> {
+        let mut data = self.data.borrow_mut();
+        self.transfer(true, fast, &mut data[at as usize..(at + len) as usize])
+    }
+
+    async fn zero(&self, at: u32, len: u32) -> io::Result<()> {
+        self.data.borrow_mut()[at as usize..(at + len) as usize].fill(0);
+        Ok(())
+    }
+
+    async fn put(&self, at: u32, bytes: &[u8]) -> io::Result<()> {
+        self.data.borrow_mut()[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    async fn get(&self, at: u32, bytes: &mut [u8]) -> io::Result<()> {
+        let len = bytes.len();
+        bytes.copy_from_slice(&self.data.borrow()[at as usize..at as usize + len]);
+        Ok(())
+    }
+
+    async fn read_fast(&self, fast: u64, mut buffer: AlignedBuffer) -> (io::Result<()>, AlignedBuffer) {
+        (self.transfer(false, fast, &mut buffer), buffer)
+    }
+
+    async fn write_fast(&self, fast: u64, mut buffer: AlignedBuffer) -> (io::Result<()>, AlignedBuffer) {
+        (self.transfer(true, fast, &mut buffer), buffer)
+    }
+
+    async fn flush_fast(&self) -> io::Result<()> {
+        let entry = opcode::Fsync::new(types::Fd(self.fd)).flags(types::FsyncFlags::DATASYNC).build();
+        self.submit(&entry).map(|_| ())
+    }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let begun = Instant::now();
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return done;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "a request hangs");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+fn request<B: Backend>(
+    backend: &B,
+    operation: Operation,
+    offset: u64,
+    data: &mut [u8],
+    len: u32,
+) -> io::Result<()> {
+    let ring = RefCell::new(IoUring::new(8).expect("a ring"));
+    let fd = backend.fast_tier().map_or(-1, |fd| fd.as_raw_fd());
+    let mut buffer = AlignedBuffer::zeroed(data.len().max(1));
+    buffer[..data.len()].copy_from_slice(data);
+    let io = RingIo { ring: &ring, fd, data: RefCell::new(buffer) };
+    block_on(backend.handle(Request { operation, offset_bytes: offset, len_bytes: len }, &io))?;
+    data.copy_from_slice(&io.data.into_inner()[..data.len()]);
+    Ok(())
+}
+
+fn write<B: Backend>(backend: &B, offset: u64, byte: u8, len: usize) {
+    let operation = Operation::Write { fua: false };
+    request(backend, operation, offset, &mut vec![byte; len], len as u32).expect("a write");
+}
+
+fn read<B: Backend>(backend: &B, offset: u64, len: usize) -> Vec<u8> {
+    let mut data = vec![0xDD; len];
+    request(backend, Operation::Read, offset, &mut data, len as u32).expect("a read");
+    data
+}
+
+fn all_are(data: &[u8], byte: u8) -> bool {
+    data.iter().all(|have| *have == byte)
+}
+
+struct Rig {
+    _folder: tempfile::TempDir,
+    root: PathBuf,
+    config: VolumeConfig,
+    paths: Paths,
+}
+
+impl Rig {
+    fn new(logical_block_bytes: u32) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let root = folder.path().to_owned();
+        let paths = Paths::new(root.join("state"), root.join("run"));
+        let name = VolumeName::new("v").expect("a name");
+        std::fs::create_dir_all(paths.volume(&name).run_dir()).expect("a run folder");
+        std::fs::create_dir_all(paths.volume(&name).state_dir()).expect("a state folder");
+        let config = VolumeConfig {
+            name,
+            uuid: uuid::Uuid::new_v4(),
+            geometry: Geometry::new(VOLUME_BYTES, logical_block_bytes).expect("a geometry"),
+            fast: FastTierConfig { path: root.join("fast"), size_bytes: Some(FAST_BYTES) },
+            capacity: CapacityTierConfig { path: root.join("capacity") },
+            sync_interval: SyncInterval::new(3600).expect("an interval"),
+            threshold: Threshold::DEFAULT,
+            horizon: Horizon::DEFAULT,
+            prediction: true,
+            created_us: 1,
+        };
+        create(&config).expect("a new volume");
+        Self { _folder: folder, root, config, paths }
+    }
+
+    fn open(&self, how: Open) -> (Opened, VolumeControl) {
+        let opened =
+            Opened::open(&self.config, &self.paths.volume(&self.config.name), how).expect("it opens");
+        let control = VolumeControl::new(self.config.clone(), self.paths.clone(), opened.backend.clone());
+        (opened, control)
+    }
+}
+
+fn name(text: &str) -> SnapshotName {
+    SnapshotName::new(text).expect("a snapshot's name")
+}
+
+#[test]
+fn data_snapshots_and_reopening() {
+    let rig = Rig::new(4096);
+    let (opened, control) = rig.open(Open::Fresh);
+    let volume = opened.backend.clone();
+    assert!(all_are(&read(&*volume, 0, 1 << 20), 0), "a new volume is zeros");
+    write(&*volume, 0, 1, 300_000 / 4096 * 4096);
+    write(&*volume, 10 << 20, 2, 4096);
+    let first = control.create_snapshot(&name("first"), None).expect("a snapshot");
+    assert!(first.created && !control.create_snapshot(&name("first"), None).expect("again").created);
+    write(&*volume, 4096, 3, 4096);
+    request(&*volume, Operation::Discard, 10 << 20, &mut [], 65536).expect("a discard");
+    write(&*volume, 20 << 20, 4, 131_072);
+    control.create_snapshot(&name("second"), None).expect("a snapshot");
+    write(&*volume, 0, 5, 4096);
+    let check = |volume: &ublk_target::engine::VolumeBackend| {
+        assert!(all_are(&read(volume, 0, 4096), 5));
+        assert!(all_are(&read(volume, 4096, 4096), 3));
+        assert!(all_are(&read(volume, 8192, 65536), 1));
+        assert!(all_are(&read(volume, 10 << 20, 65536), 0));
+        assert!(all_are(&read(volume, 20 << 20, 131_072), 4));
+    };
+    check(&volume);
+    let changes = control
+        .diff(
+            Some(first.snapshot.epoch),
+            control.sync_snapshot(&name("second")).expect("synced").epoch,
+            forerun::geometry::BlockIndex(0),
+            100,
+        )
+        .expect("a diff");
+    let told: Vec<_> = changes.iter().map(|change| (change.block.0, change.kind.name())).collect();
+    assert_eq!(told, [(0, "modified"), (160, "deleted"), (320, "added"), (321, "added")]);
+
+    // A snapshot is read from the capacity tier alone.
+    let shown = SnapshotBackend::open(
+        &rig.config.capacity.path,
+        *rig.config.uuid.as_bytes(),
+        &ublk_target::capacity_tier::SnapshotName::new("first").expect("a name"),
+    )
+    .expect("the snapshot opens");
+    assert!(all_are(&read(&shown, 0, 65536), 1));
+    assert!(all_are(&read(&shown, 10 << 20, 4096), 2));
+    assert!(all_are(&read(&shown, 20 << 20, 131_072), 0));
+    let refused = request(&shown, Operation::Write { fua: false }, 0, &mut [0; 4096], 4096);
+    assert_eq!(refused.expect_err("read-only").raw_os_error(), Some(nix::libc::EROFS));
+    assert!(control.delete_snapshot(&name("first")).is_err(), "a snapshot that is shown is in use");
+    drop(shown);
+
+    drop(control);
+    drop(volume);
+    opened.close().expect("a clean stop");
+    let (opened, control) = rig.open(Open::Fresh);
+    assert_eq!(opened.info.end, ublk_target::fast_tier::LastEnd::Clean);
+    check(&opened.backend.clone());
+    assert_eq!(control.snapshots().expect("a list").len(), 2);
+    opened.close().expect("a clean stop");
+}
+
+#[test]
+fn more_than_the_fast_tier_holds() {
+    let rig = Rig::new(4096);
+    let (opened, control) = rig.open(Open::Fresh);
+    let volume = opened.backend.clone();
+    // 96 MiB over a fast tier of 64 MiB, twice, so that everything is evicted and read back.
+    for round in 0..2u8 {
+        for block in 0..1536u64 {
+            write(&*volume, block << 16, (block % 251) as u8 + round, 65536);
+        }
+    }
+    for block in 0..1536u64 {
+        let data = read(&*volume, (block << 16) + 8192, 4096);
+        assert!(all_are(&data, (block % 251) as u8 + 1), "block {block}");
+    }
+    let status = control.volume_status().expect("a status");
+    assert!(status.evictions > 0 && status.read_misses > 0, "{status:?}");
+    drop(volume);
+    opened.close().expect("a clean stop");
+}
+
+#[test]
+fn small_writes_on_a_volume_of_512_byte_blocks() {
+    let rig = Rig::new(512);
+    let (opened, control) = rig.open(Open::Fresh);
+    let volume = opened.backend.clone();
+    write(&*volume, 0, 1, 65536);
+    control.create_snapshot(&name("s"), None).expect("a snapshot");
+    write(&*volume, 512, 2, 512);
+    write(&*volume, 4096 + 3584, 3, 1024);
+    write(&*volume, 65536 + 512, 4, 512);
+    let data = read(&*volume, 0, 65536 + 4096);
+    for (sector, bytes) in data.chunks(512).enumerate() {
+        let expected = match sector {
+            1 => 2,
+            15 | 16 => 3,
+            129 => 4,
+            0..=127 => 1,
+            _ => 0,
+        };
+        assert!(all_are(bytes, expected), "sector {sector}");
+    }
+    drop(volume);
+    opened.close().expect("a clean stop");
+}
+
+#[test]
+fn a_second_target_is_refused() {
+    let rig = Rig::new(4096);
+    let (opened, _control) = rig.open(Open::Fresh);
+    let again = Opened::open(&rig.config, &rig.paths.volume(&rig.config.name), Open::Fresh);
+    let message = again.err().expect("in use").to_string();
+    assert!(message.contains("use"), "{message}");
+    opened.close().expect("a clean stop");
+    assert!(create(&rig.config).is_err(), "tiers that hold a volume are not formatted again");
+}
+
+/// Every file under a folder.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+/// `forerun check` finds each of 1,000 single damaged bytes on the capacity tier.
+#[test]
+fn every_damaged_byte_of_the_capacity_tier_is_found() {
+    let rig = Rig::new(4096);
+    let (opened, control) = rig.open(Open::Fresh);
+    let volume = opened.backend.clone();
+    for epoch in 0..3u8 {
+        for block in 0..20u64 {
+            let data: Vec<u8> =
+                (0..65536u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ epoch).collect();
+            let offset = (block * 3 + u64::from(epoch)) << 16;
+            request(&*volume, Operation::Write { fua: false }, offset, &mut data.clone(), 65536)
+                .expect("a write");
+        }
+        control.create_snapshot(&name(&format!("s{epoch}")), None).expect("a snapshot");
+        control.sync_snapshot(&name(&format!("s{epoch}"))).expect("written back");
+    }
+    drop((volume, control));
+    opened.close().expect("a clean stop");
+    let capacity = rig.root.join("capacity");
+    let damaged = || {
+        let report = tokio_uring::start(CapacityTier::check(&capacity, &mut |_| ()));
+        report.map_or(true, |report| !report.is_clean())
+    };
+    assert!(!damaged(), "sound before");
+    let mut all = Vec::new();
+    files(&capacity, &mut all);
+    all.retain(|path| path.file_name().is_some_and(|name| name != "LOCK"));
+    all.sort();
+    let lens: Vec<u64> = all.iter().map(|path| path.metadata().expect("a file").len()).collect();
+    let total: u64 = lens.iter().sum();
+    let mut seed = 0x9E37_79B9_7F4A_7C15u64;
+    for round in 0..1000 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Half of them in HEAD and layers, which are small beside the segments.
+        let small: Vec<usize> =
+            (0..all.len()).filter(|at| !all[*at].to_string_lossy().contains("segments")).collect();
+        let (file, at) = if round % 2 == 0 {
+            let file = small[(seed >> 33) as usize % small.len()];
+            (file, (seed >> 11) % lens[file].max(1))
+        } else {
+            let mut at = (seed >> 11) % total;
+            let mut file = 0;
+            while at >= lens[file] {
+                at -= lens[file];
+                file += 1;
+            }
+            (file, at)
+        };
+        if lens[file] == 0 {
+            continue;
+        }
+        let mut bytes = std::fs::read(&all[file]).expect("a file");
+        bytes[at as usize] ^= 1 << (seed >> 60 & 7);
+        std::fs::write(&all[file], &bytes).expect("damage");
+        assert!(damaged(), "byte {at} of {} (round {round})", all[file].display());
+        bytes[at as usize] ^= 1 << (seed >> 60 & 7);
+        std::fs::write(&all[file], &bytes).expect("mended");
+    }
+    assert!(!damaged(), "sound again");
+}

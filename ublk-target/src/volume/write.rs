@@ -77,9 +77,9 @@ impl<'a> WriteTicket<'a> {
     }
 
     /// Makes the write part of the volume: its sub-blocks are valid and dirty, and the log knows.
-    pub fn commit(mut self) {
+    pub fn commit(self) {
         let volume = self.volume;
-        let mut shard = volume.shard(self.span.block);
+        let _shard = volume.shard(self.span.block);
         let record = volume.slots.at(self.slot());
         let bits = record.bits();
         let touched = self.span.touched();
@@ -91,27 +91,8 @@ impl<'a> WriteTicket<'a> {
             record.set_bits(new);
             volume.log_holds(self.slot(), self.span.block, volume.layers.epoch(self.joined.layer()));
         }
-        // Under the same lock, so that Drop finds nothing left to do.
-        let waited_for = self.release(&mut shard);
-        drop(shard);
-        if waited_for {
-            volume.room.wake_all();
-        }
-    }
-
-    /// Lets others write the pending sub-blocks; `false` if there are none.
-    fn release(&mut self, shard: &mut Shard) -> bool {
-        let pending = std::mem::take(&mut self.pending);
-        if pending.is_empty() {
-            return false;
-        }
-        if let Some(writing) = shard.writing.get_mut(&self.span.block) {
-            *writing = writing.minus(pending);
-            if writing.is_empty() {
-                shard.writing.remove(&self.span.block);
-            }
-        }
-        true
+        drop(_shard);
+        // The pending sub-blocks are released by Drop.
     }
 }
 
@@ -121,7 +102,12 @@ impl Drop for WriteTicket<'_> {
             return;
         }
         let mut shard = self.volume.shard(self.span.block);
-        self.release(&mut shard);
+        if let Some(writing) = shard.writing.get_mut(&self.span.block) {
+            *writing = writing.minus(self.pending);
+            if writing.is_empty() {
+                shard.writing.remove(&self.span.block);
+            }
+        }
         drop(shard);
         self.volume.room.wake_all();
     }

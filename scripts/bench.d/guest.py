@@ -157,6 +157,8 @@ class Forerun:
 
     def __init__(self, fast, capacity, size, zero_copy):
         self.device, self.count = "/dev/ublkb0", 0
+        # What another volume may have left there.
+        run("dd", "if=/dev/zero", f"of={fast}", "bs=64K", "count=2", "oflag=direct")
         self.command("create", "bench", "--size", size, "--fast", fast, "--capacity", capacity, "--sync-interval", 3600,
                      "--prediction", "off")
         self.start(zero_copy)

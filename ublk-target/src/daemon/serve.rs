@@ -31,6 +31,14 @@ fn add<S: Source>(args: &AddArgs, source: &S) -> anyhow::Result<()> {
     if let Some(other) = args.target_type.as_deref().filter(|name| *name != TARGET_NAME) {
         bail!("this serves devices of type {TARGET_NAME}, not {other}");
     }
+    // Looked at before the volume is opened, which changes it.
+    device::check_driver()?;
+    if let Ok(id) = u32::try_from(args.id)
+        && Path::new(&format!("/dev/ublkc{id}")).exists()
+    {
+        // The driver would say so too, but only after the volume has been opened.
+        return Err(DeviceError::IdInUse(id).into());
+    }
     let backend = source.open(&shown, false)?;
     let run = |ready: &mut dyn FnMut(&DeviceInfo) -> ReadyResult| {
         device::run(&args.device_options(), Arc::clone(&backend), &stop, ready)

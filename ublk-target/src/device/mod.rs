@@ -45,3 +45,11 @@ pub use options::{
     START_LIMIT, STOP_LIMIT, ZeroCopy,
 };
 pub use run::{ReadyResult, Stopped, recover, run};
+
+/// Sees whether the ublk driver is there and may be used.
+///
+/// # Errors
+/// It is not loaded, or this process may not use it; the message says which.
+pub fn check_driver() -> Result<(), DeviceError> {
+    control::Control::open().map(drop)
+}

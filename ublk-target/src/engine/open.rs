@@ -20,7 +20,7 @@ use crate::volume::{Recovered, Recovery, Volume};
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The fast tier.
-    #[error("the fast tier of volume {volume}: {source}")]
+    #[error("the fast tier of volume {volume}")]
     Fast {
         /// The volume.
         volume: String,
@@ -28,7 +28,7 @@ pub enum OpenError {
         source: crate::fast_tier::FastTierError,
     },
     /// The capacity tier, or the background thread that holds it.
-    #[error("the capacity tier of volume {volume}: {source}")]
+    #[error("the capacity tier of volume {volume}")]
     Capacity {
         /// The volume.
         volume: String,
@@ -36,7 +36,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The process has no file handle left.
-    #[error("volume {volume} cannot be opened: no handle for its fast tier: {source}")]
+    #[error("volume {volume} cannot be opened: no handle for its fast tier")]
     Handle {
         /// The volume.
         volume: String,

@@ -10,7 +10,7 @@ from lab import BLOCK, MIB, equal, expect, files_are, run, test, until, write_fi
 from rig import Job, drop_caches
 
 SNAPSHOT_LIMIT_MS = 50  # of the issue
-GENEROUS_MS = 1000  # what a test may assert on a slow, shared machine
+GENEROUS_MS = 5000  # what a test may assert on a slow, shared machine
 
 
 @test

@@ -100,6 +100,9 @@ impl Opened {
         let uuid = *config.uuid.as_bytes();
         let fast_error = |source| OpenError::Fast { volume: volume(), source };
         let pending = paths.pending();
+        // The capacity tier is looked at first, since opening the fast tier changes it.
+        look_at_capacity(&config.capacity.path, uuid)
+            .map_err(|source| OpenError::Capacity { volume: volume(), source })?;
         let wait_for_lock = how == Open::TakeOver;
         let (fast, recovered, info) =
             FastTier::open(&config.fast.path, uuid, config.geometry, &pending, wait_for_lock)
@@ -167,6 +170,15 @@ impl Opened {
             .close_clean(&move |sink: &mut dyn FnMut(&Delta)| shared.volume.facts(sink))
             .map_err(|source| OpenError::Fast { volume: self.name.clone(), source })
     }
+}
+
+/// Sees whether the capacity tier is there, the volume's, and writable; changes nothing.
+fn look_at_capacity(directory: &Path, uuid: [u8; 16]) -> io::Result<()> {
+    tokio_uring::start(CapacityTier::open_reader(directory, Some(VolumeUuid(uuid)))).map_err(io::Error::other)?;
+    nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).map_err(|error| {
+        let why = io::Error::from(error);
+        io::Error::new(why.kind(), format!("{} cannot be written to: {why}; nothing was changed", directory.display()))
+    })
 }
 
 /// Builds the map from both tiers. The capacity tier is only read; it is opened for writing afterwards.

@@ -30,10 +30,18 @@ impl DeviceRecord {
         format!("/dev/ublkb{}", self.dev_id)
     }
 
-    /// Whether a process of the recorded id exists. It may be another one if the target died long ago.
+    /// Whether a process of the recorded id exists. It may be another one if the target died long ago. One
+    /// that has died and was not waited for yet does not count: it serves nothing any more.
     #[must_use]
     pub fn process_exists(&self) -> bool {
-        self.pid != 0 && Path::new(&format!("/proc/{}", self.pid)).exists()
+        if self.pid == 0 {
+            return false;
+        }
+        // "PID (NAME) STATE ...", where the name may hold anything.
+        match fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
+            Ok(stat) => !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
+            Err(_) => false,
+        }
     }
 
     /// Reads a record; `None` where there is none.
@@ -78,6 +86,12 @@ mod tests {
             assert!(record.process_exists());
             assert_eq!(record.device_path(), "/dev/ublkb3");
         }
+        let mut dead = std::process::Command::new("true").spawn().expect("started");
+        let record = DeviceRecord { dev_id: 0, pid: dead.id(), snapshot: None };
+        while record.process_exists() {
+            std::thread::yield_now();
+        }
+        dead.wait().expect("it was there until now");
         fs::write(&path, "{\"dev_id\": -1}").expect("written");
         assert!(DeviceRecord::load(&path).is_err());
     }

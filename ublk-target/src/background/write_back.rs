@@ -23,16 +23,23 @@ const READS_IN_FLIGHT: usize = 16;
 /// The first wait after a failure; doubled each time up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How often the capacity tier is kept up while nothing is written back: deleted objects go after a delay.
+const IDLE_UPKEEP: Duration = Duration::from_secs(10);
 
 /// Writes back whatever is sealed, for ever.
 pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
     let shared = &tasks.shared;
     let mut retry = RETRY_FIRST;
+    let mut upkeep = Instant::now();
     while !shared.stopping() {
         let live = shared.volume.layers().live();
         let Some((layer, true)) = live.first().map(|oldest| (*oldest, live.len() > 1)) else {
             let woken = shared.wake_writer.notified();
-            let _ = tokio::time::timeout(Duration::from_secs(1), woken).await;
+            let idle = tokio::time::timeout(Duration::from_secs(1), woken).await.is_err();
+            if idle && upkeep.elapsed() >= IDLE_UPKEEP {
+                maintain(&tasks).await;
+                upkeep = Instant::now();
+            }
             continue;
         };
         match write_back(&tasks, layer).await {

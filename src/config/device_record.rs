@@ -39,7 +39,9 @@ impl DeviceRecord {
         }
         // "PID (NAME) STATE ...", where the name may hold anything.
         match fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
-            Ok(stat) => !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
+            Ok(stat) => {
+                !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+            }
             Err(_) => false,
         }
     }

@@ -174,10 +174,14 @@ impl Opened {
 
 /// Sees whether the capacity tier is there, the volume's, and writable; changes nothing.
 fn look_at_capacity(directory: &Path, uuid: [u8; 16]) -> io::Result<()> {
-    tokio_uring::start(CapacityTier::open_reader(directory, Some(VolumeUuid(uuid)))).map_err(io::Error::other)?;
+    tokio_uring::start(CapacityTier::open_reader(directory, Some(VolumeUuid(uuid))))
+        .map_err(io::Error::other)?;
     nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).map_err(|error| {
         let why = io::Error::from(error);
-        io::Error::new(why.kind(), format!("{} cannot be written to: {why}; nothing was changed", directory.display()))
+        io::Error::new(
+            why.kind(),
+            format!("{} cannot be written to: {why}; nothing was changed", directory.display()),
+        )
     })
 }
 

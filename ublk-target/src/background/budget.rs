@@ -18,6 +18,8 @@ const RATE_MAX: f64 = 8.0 * 1024.0 * 1024.0 * 1024.0;
 const RATE_START: f64 = 256.0 * 1024.0 * 1024.0;
 /// How much the rate rises in an interval in which requests were quick: an eighth.
 const RISE: f64 = 1.125;
+/// How much may be owed to the budget, as time at the current rate: what urgent work took beyond it is forgiven.
+const DEBT_MAX: Duration = Duration::from_secs(1);
 /// How often the rate is set.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Requests this many times slower than their best average count as slowed down.
@@ -72,7 +74,8 @@ impl Budget {
         let now = Instant::now();
         self.adjust(now, foreground);
         let from = self.paid_until.get().max(now);
-        self.paid_until.set(from + Duration::from_secs_f64(bytes as f64 / self.rate.get()));
+        let until = from + Duration::from_secs_f64(bytes as f64 / self.rate.get());
+        self.paid_until.set(until.min(now + DEBT_MAX));
         if from > now && !urgent.load(Ordering::Relaxed) {
             tokio::time::sleep_until(from.min(now + INTERVAL)).await;
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use forerun::change_vector::{Change, ChangeVector};
 use forerun::config::SnapshotName;
@@ -179,10 +180,17 @@ async fn vector(
 }
 
 /// Steps of merging, compaction and deletion, as long as there is something to do; the map follows what moved.
+///
+/// One call at a time: others are answered at once, since the one under way does what there is. It gives way to
+/// write-back that somebody waits for, unless it is space that is wanted.
 pub(super) async fn maintain(tasks: &Tasks) {
     let shared = &tasks.shared;
+    let Ok(_one) = tasks.maintaining.try_lock() else { return };
     for _ in 0..MAINTENANCE_STEPS {
         let short = lock(&shared.progress).free_bytes < SPACE_SHORT_BYTES;
+        if shared.urgent.load(Ordering::Relaxed) && !short {
+            return;
+        }
         let urgency = if short { Urgency::SpaceShort } else { Urgency::Relaxed };
         match tasks.capacity.maintain(urgency).await {
             Ok(maintained) => {

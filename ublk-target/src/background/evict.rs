@@ -6,10 +6,10 @@
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{TICK, Tasks};
-use crate::volume::Evicted;
+use super::{Shared, TICK, Tasks};
+use crate::volume::{Effort, Evicted};
 
 /// Slots that are kept free or on their way there: a sixteenth, at most 4,096 (256 MiB).
 pub(super) const fn reserve(slots: u32) -> u32 {
@@ -19,38 +19,31 @@ pub(super) const fn reserve(slots: u32) -> u32 {
 
 /// An epoch is not sealed for want of room before it is this old, unless somebody waits.
 const EARLY_SEAL_AGE: Duration = Duration::from_millis(200);
+/// After a commit that failed, the next one that nobody but us asks for waits this long.
+const COMMIT_RETRY: Duration = Duration::from_millis(500);
 
 /// Keeps the reserve, for ever.
 pub(super) async fn keep_room(tasks: Rc<Tasks>) {
+    let mut failed_at = None;
     while !tasks.shared.stopping() {
         let woken = tasks.shared.wake_keeper.notified();
         let _ = tokio::time::timeout(TICK, woken).await;
-        make_room(&tasks).await;
+        make_room(&tasks.shared, &mut failed_at).await;
     }
 }
 
-async fn make_room(tasks: &Tasks) {
-    let shared = &tasks.shared;
+async fn make_room(shared: &Shared, failed_at: &mut Option<Instant>) {
     let volume = &shared.volume;
     let wanted = reserve(volume.slot_count());
-    volume.reclaim();
-    let mut coming = volume.free_slots() + volume.limbo_slots();
-    let predicted = shared.prediction.kept();
-    while coming < wanted && volume.evict(&|block| predicted.contains(&block)) == Evicted::One {
-        coming += 1;
-    }
     let waited_for = volume.room().has_waiters();
+    let coming = evict_down_to(shared, wanted).await;
     if coming < wanted / 2 || (waited_for && volume.free_slots() == 0) {
         super::predict::give_back_some(shared);
     }
     // What is in limbo becomes free with a commit; nobody should have to wait for one.
     let low = volume.free_slots() < wanted / 2 || waited_for;
     if (low && volume.limbo_slots() > 0) || !volume.log().has_room() {
-        let committed = shared.committer.commit().await;
-        if let Err(error) = committed {
-            tracing::error!(%error, "the journal cannot commit: nothing can be freed");
-        }
-        volume.reclaim();
+        commit(shared, failed_at).await;
     }
     let many_deletions = volume.live_deletions() >= u64::from(volume.slot_count() / 2);
     let short = volume.free_slots() + volume.limbo_slots() < wanted / 2 || many_deletions;
@@ -68,4 +61,31 @@ async fn make_room(tasks: &Tasks) {
     if waited_for && volume.free_slots() > 0 && !many_deletions {
         volume.room().wake_all();
     }
+}
+
+/// Gives up clean slots until `wanted` are free or on their way there; returns how many are.
+async fn evict_down_to(shared: &Shared, wanted: u32) -> u32 {
+    let volume = &shared.volume;
+    volume.reclaim();
+    let mut coming = volume.free_slots() + volume.limbo_slots();
+    let predicted = shared.prediction.kept();
+    let mut effort = Effort::default();
+    while coming < wanted && !shared.stopping() {
+        match volume.evict(&|block| predicted.contains(&block), &mut effort) {
+            Evicted::One => coming += 1,
+            Evicted::NotYet => tokio::task::yield_now().await,
+            Evicted::Nothing => break,
+        }
+    }
+    coming
+}
+
+/// Commits, so that what is in limbo becomes free and the log has room again; less often while that fails.
+async fn commit(shared: &Shared, failed_at: &mut Option<Instant>) {
+    if failed_at.is_some_and(|failed| failed.elapsed() < COMMIT_RETRY) {
+        return;
+    }
+    // Why it fails is in the status, and the journal has logged it.
+    *failed_at = shared.committer.commit().await.is_err().then(Instant::now);
+    shared.volume.reclaim();
 }

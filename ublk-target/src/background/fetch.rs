@@ -7,14 +7,14 @@ use std::io;
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use forerun::geometry::{BLOCK_BYTES, BlockIndex, SUB_BLOCK_BYTES};
+use forerun::geometry::{BLOCK_BYTES, BlockIndex, SUB_BLOCK_BYTES, SlotId};
 
 use super::Tasks;
 use super::capacity::Reply;
 use crate::aligned::AlignedBuffer;
 use crate::capacity_tier::Place;
+use crate::volume::FillTicket;
 
 /// Reads of the capacity tier under way, with those who wait for each.
 #[derive(Default)]
@@ -82,13 +82,10 @@ async fn read(tasks: &Tasks, block: BlockIndex, place: NonZeroU64) -> io::Result
     let place = Place::from_word(place.get())
         .ok_or_else(|| io::Error::other(format!("block {block} has an impossible place {place}")))?;
     match tasks.capacity.read_block(place, block, &mut data).await {
-        Ok(()) => {
-            tasks.shared.fetched_bytes.fetch_add(BLOCK_BYTES, Ordering::Relaxed);
-            Ok(Arc::new(data))
-        }
+        Ok(()) => Ok(Arc::new(data)),
         Err(error) => {
             tracing::error!(%block, %error, "a block cannot be read from the capacity tier");
-            tasks.shared.note_progress(|progress| progress.error = error.to_string());
+            tasks.shared.note_progress(|progress| progress.read_error = error.to_string());
             Err(io::Error::from_raw_os_error(nix::libc::EIO))
         }
     }
@@ -123,6 +120,19 @@ async fn bring_up(
         };
     }
     let Some(ticket) = volume.begin_fill(block, place) else { return 0 };
+    fill(tasks, block, ticket, data).await
+}
+
+/// Completes a slot of a sealed layer with the block as write-back has just put it together, where that pays.
+pub(super) async fn complete_sealed(tasks: &Tasks, block: BlockIndex, slot: SlotId, whole: &AlignedBuffer) {
+    if let Some(ticket) = tasks.shared.volume.begin_fill_sealed(block, slot) {
+        tasks.budget(u64::from(ticket.missing().count()) * SUB_BLOCK_BYTES).await;
+        fill(tasks, block, ticket, whole).await;
+    }
+}
+
+/// Copies what is missing in a slot to it; returns the bytes copied.
+async fn fill(tasks: &Tasks, block: BlockIndex, ticket: FillTicket<'_>, data: &AlignedBuffer) -> u64 {
     for (first, count) in ticket.missing().runs() {
         let (first, len) = (first * SUB_BLOCK_BYTES as u32, count * SUB_BLOCK_BYTES as u32);
         let Some(bytes) = data.get(first as usize..(first + len) as usize) else { return 0 };

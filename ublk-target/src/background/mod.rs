@@ -1,4 +1,4 @@
-//! Work beside the requests: seals epochs, writes sealed layers back, serves misses, promotes, evicts,
+//! Work beside the requests: seals epochs, tells of them, writes sealed layers back, serves misses, promotes, evicts,
 //! acts on predictions. One thread with a ring of its own (tokio-uring).
 //!
 //! ```text
@@ -16,6 +16,7 @@ mod evict;
 mod fast_file;
 mod fetch;
 mod predict;
+mod publish;
 mod seal;
 mod shared;
 mod write_back;
@@ -23,6 +24,7 @@ mod write_back;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
@@ -33,7 +35,7 @@ pub use predict::{Acted, PredictionState};
 pub use seal::{Sealer, now_us};
 pub use shared::{Progress, Settings, Shared};
 
-use crate::capacity_tier::CapacityTier;
+use crate::capacity_tier::{CapacityTier, Pace};
 use budget::Budget;
 use fast_file::FastFile;
 
@@ -45,8 +47,10 @@ struct Tasks {
     shared: Arc<Shared>,
     capacity: CapacityTier,
     fast: FastFile,
-    budget: Budget,
+    budget: Rc<Budget>,
     fetches: fetch::Fetches,
+    /// One step of the capacity tier's upkeep at a time.
+    maintaining: tokio::sync::Mutex<()>,
 }
 
 impl Tasks {
@@ -63,7 +67,7 @@ pub struct Background {
 
 impl Background {
     /// Starts the thread over a fast tier's file. `open` opens the capacity tier on the new thread, which it
-    /// never leaves; its error is returned.
+    /// never leaves, with the pace for its upkeep; its error is returned.
     ///
     /// # Errors
     /// No thread, no ring, or what `open` fails with.
@@ -75,14 +79,15 @@ impl Background {
         open: O,
     ) -> io::Result<Self>
     where
-        O: FnOnce() -> F + Send + 'static,
+        O: FnOnce(Pace) -> F + Send + 'static,
         F: Future<Output = io::Result<CapacityTier>>,
     {
         let (opened, told) = std::sync::mpsc::channel();
         let body = move || {
             let failed = opened.clone();
             let run = async move {
-                let capacity = match open().await {
+                let budget = Rc::new(Budget::new());
+                let capacity = match open(pace(budget.clone(), shared.clone())).await {
                     Ok(capacity) => capacity,
                     Err(error) => {
                         let _ = opened.send(Err(error));
@@ -91,8 +96,9 @@ impl Background {
                 };
                 let _ = opened.send(Ok(()));
                 let fast = FastFile::new(fast, slots_offset);
-                let (budget, fetches) = (Budget::new(), fetch::Fetches::default());
-                serve(Rc::new(Tasks { shared, capacity, fast, budget, fetches }), asks).await;
+                let fetches = fetch::Fetches::default();
+                let maintaining = tokio::sync::Mutex::default();
+                serve(Rc::new(Tasks { shared, capacity, fast, budget, fetches, maintaining }), asks).await;
             };
             // tokio-uring panics where it gets no ring; the caller is told of an error instead.
             let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio_uring::start(run)));
@@ -121,15 +127,39 @@ impl Background {
     }
 }
 
+/// The pace of the capacity tier's upkeep: within the budget, and never urgent. A volume that is being closed waits
+/// for the end of a step, so that one is not held back.
+fn pace(budget: Rc<Budget>, shared: Arc<Shared>) -> Pace {
+    Rc::new(move |bytes| {
+        let (budget, shared) = (budget.clone(), shared.clone());
+        Box::pin(async move {
+            if !shared.stopping() {
+                budget.take(bytes, &shared.foreground, &AtomicBool::new(false)).await;
+            }
+        })
+    })
+}
+
 /// Serves asks and looks for work until told to stop.
 async fn serve(tasks: Rc<Tasks>, mut asks: mpsc::UnboundedReceiver<Ask>) {
     capacity::note_kept(&tasks);
     capacity::look_at_space(&tasks).await;
-    let writer = tokio::task::spawn_local(write_back::keep_writing_back(tasks.clone()));
-    let keeper = tokio::task::spawn_local(evict::keep_room(tasks.clone()));
-    let sealer = tokio::task::spawn_local(seal::keep_sealing(tasks.clone()));
-    let predictor = tokio::task::spawn_local(predict::keep_acting(tasks.clone()));
-    while let Some(ask) = asks.recv().await {
+    let mut keepers = tokio::task::JoinSet::new();
+    keepers.spawn_local(write_back::keep_writing_back(tasks.clone()));
+    keepers.spawn_local(publish::keep_publishing(tasks.clone()));
+    keepers.spawn_local(evict::keep_room(tasks.clone()));
+    keepers.spawn_local(seal::keep_sealing(tasks.clone()));
+    keepers.spawn_local(predict::keep_acting(tasks.clone()));
+    loop {
+        let ask = tokio::select! {
+            ask = asks.recv() => ask,
+            ended = keepers.join_next() => {
+                // None ends before it is told to, unless by a panic: without it the volume would fill up and hang.
+                tracing::error!(?ended, "a background task ended: ending the process, to be recovered");
+                std::process::abort();
+            }
+        };
+        let Some(ask) = ask else { break };
         match ask {
             Ask::Fetch { block, place, reply } => fetch::start(&tasks, block, place, reply),
             Ask::Room => tasks.shared.wake_keeper.notify_one(),
@@ -142,8 +172,8 @@ async fn serve(tasks: Rc<Tasks>, mut asks: mpsc::UnboundedReceiver<Ask>) {
     }
     // Each of them looks at `stopping` and ends by itself, with no I/O in flight.
     tasks.shared.stop();
-    for task in [writer, keeper, sealer, predictor] {
-        if let Err(error) = task.await {
+    while let Some(ended) = keepers.join_next().await {
+        if let Err(error) = ended {
             tracing::error!(%error, "a background task failed");
         }
     }

@@ -47,7 +47,7 @@ impl Sealer {
         let (_, epoch) = shared.volume.seal(now_us(), snapshot)?;
         since.opened = Instant::now();
         self.redirects.store(shared.volume.stats().redirects.get(), Ordering::Relaxed);
-        shared.wake_writer.notify_one();
+        shared.wake_publisher.notify_one();
         Ok(epoch)
     }
 

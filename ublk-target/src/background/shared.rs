@@ -1,7 +1,7 @@
 //! What the background thread shares with queue threads and with the API.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use forerun::change_vector::ChangeVector;
@@ -74,6 +74,8 @@ pub struct Progress {
     pub bytes_per_second: f64,
     /// Why write-back is not getting on; empty when it is.
     pub error: String,
+    /// What last could not be read from the capacity tier; empty if nothing since the start.
+    pub read_error: String,
     /// The capacity tier's fill: used by this volume, free, in bytes.
     pub used_bytes: u64,
     /// What is free on its file system, in bytes.
@@ -103,12 +105,12 @@ pub struct Shared {
     pub kept: Mutex<Vec<KeptLayer>>,
     /// What is predicted and what came of it.
     pub prediction: PredictionState,
-    /// Bytes of foreground data so far uncounted elsewhere; for tests and status.
-    pub fetched_bytes: AtomicU64,
     /// Wakes whoever keeps slots free.
     pub wake_keeper: Notify,
     /// Wakes write-back.
     pub wake_writer: Notify,
+    /// Wakes whoever tells of sealed epochs.
+    pub wake_publisher: Notify,
     /// Wakes whoever waits for an epoch to be written back.
     pub written_back: Notify,
     sealed: watch::Sender<Epoch>,
@@ -135,9 +137,9 @@ impl Shared {
             progress: Mutex::default(),
             kept: Mutex::default(),
             prediction,
-            fetched_bytes: AtomicU64::new(0),
             wake_keeper: Notify::new(),
             wake_writer: Notify::new(),
+            wake_publisher: Notify::new(),
             written_back: Notify::new(),
             sealed: watch::Sender::new(sealed),
             vectors: Mutex::default(),
@@ -155,6 +157,7 @@ impl Shared {
         self.stopping.store(true, Ordering::SeqCst);
         self.wake_keeper.notify_one();
         self.wake_writer.notify_one();
+        self.wake_publisher.notify_one();
     }
 
     /// Tells of each newly sealed epoch whose change vector is there.

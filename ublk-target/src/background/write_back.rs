@@ -1,25 +1,24 @@
 //! Write-back: copies sealed layers, oldest first, to the capacity tier.
 //!
-//! A layer is complete once its writes have drained; it and its mappings are durable on the fast tier before
-//! the first segment is written, so the capacity tier is never ahead of it. A failure leaves the layer
+//! A layer is complete once its writes have drained; it and its mappings are durable on the fast tier (see `publish`)
+//! before the first segment is written, so the capacity tier is never ahead of it. A failure leaves the layer
 //! where it was: it is tried again, for ever, and nothing dirty is dropped.
 
-use std::num::NonZeroU64;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forerun::config::SnapshotName;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SlotId};
 
-use super::{TICK, Tasks};
+use super::{Shared, TICK, Tasks};
 use crate::aligned::AlignedBuffer;
-use crate::capacity_tier::Place;
+use crate::capacity_tier::{CapacityError, Place};
 use crate::volume::layers::LayerNumber;
-use crate::volume::{LayerBlock, Source};
+use crate::volume::{LayerBlock, LayerContent, Source};
 
 /// Blocks read from the fast tier side by side.
 const READS_IN_FLIGHT: usize = 16;
+/// Blocks that the map is told of before other tasks of the thread get a turn.
+const NOTES_A_TURN: usize = 64;
 /// The first wait after a failure; doubled each time up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -49,6 +48,7 @@ pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
                 shared.written_back.notify_waiters();
                 maintain(&tasks).await;
             }
+            Err(_) if shared.stopping() => break,
             Err(error) => {
                 tracing::error!(%error, "write-back failed; it is tried again in {retry:?}");
                 shared.note_progress(|progress| progress.error = error.to_string());
@@ -71,24 +71,24 @@ async fn wait(tasks: &Tasks, long: Duration) {
 async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()> {
     let shared = &tasks.shared;
     let volume = &shared.volume;
-    while !volume.layers().drained(layer) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    let epoch = volume.layers().epoch(layer);
+    // A layer that has been told of has drained and is durable.
+    let mut sealed = shared.sealed();
+    while *sealed.borrow_and_update() < epoch {
+        // Only a volume that is being closed tells of nothing any more.
+        let _ = tokio::time::timeout(TICK, sealed.changed()).await;
+        closing(shared)?;
     }
-    shared.committer.commit().await?;
-    let blocks = volume.layer_blocks(layer);
-    let vector = volume.change_vector(layer, &blocks)?;
-    let info = volume.layers().with_info(layer, |info| info.clone());
-    let epoch = vector.epoch;
-    let snapshot = info.snapshot.clone().map(SnapshotName::new).transpose()?;
-    shared.prediction.score(&vector);
-    shared.publish(Arc::new(vector), snapshot);
+    let content = volume.layer_content(layer);
+    let (opened_us, sealed_us, mapped) =
+        volume.layers().with_info(layer, |info| (info.opened_us, info.sealed_us, info.mapped_blocks));
     shared.note_progress(|progress| {
-        progress.layer_blocks = blocks.len() as u64;
+        progress.layer_blocks = content.blocks.len() as u64;
         progress.layer_blocks_done = 0;
     });
     let begun = Instant::now();
-    let mut writer = tasks.capacity.begin_layer(epoch, info.opened_us, info.sealed_us)?;
-    for chunk in blocks.chunks(READS_IN_FLIGHT) {
+    let mut writer = tasks.capacity.begin_layer(epoch, opened_us, sealed_us)?;
+    for chunk in content.blocks.chunks(READS_IN_FLIGHT) {
         tasks.budget(chunk.len() as u64 * BLOCK_BYTES).await;
         for (entry, data) in chunk.iter().zip(read_all(tasks, chunk).await) {
             let change = entry.change;
@@ -98,22 +98,19 @@ async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()>
             }
         }
         shared.note_progress(|progress| progress.layer_blocks_done += chunk.len() as u64);
-        if shared.stopping() {
-            // The layer stays sealed on the fast tier and is written back when the volume is opened again.
-            return Err(anyhow::anyhow!("the volume is being closed"));
-        }
+        closing(shared)?;
     }
-    // Looked at again: the snapshot may have been deleted meanwhile.
-    let snapshot = volume.layers().with_info(layer, |info| info.snapshot.clone());
-    let snapshot = snapshot.map(crate::capacity_tier::SnapshotName::new).transpose()?;
-    let mapped = u32::try_from(info.mapped_blocks).unwrap_or(u32::MAX);
-    let placed = writer.commit(snapshot.as_ref(), mapped).await?;
-    let placed: Vec<(BlockIndex, Option<NonZeroU64>)> =
-        placed.into_iter().map(|(block, place)| (block, place.map(Place::word))).collect();
+    // From here on the name cannot be taken off the layer: HEAD is about to have it.
+    let snapshot = volume.begin_leaving(layer);
+    let placed = match snapshot.map(crate::capacity_tier::SnapshotName::new).transpose() {
+        Ok(snapshot) => writer.commit(snapshot.as_ref(), mapped).await,
+        Err(error) => Err(CapacityError::Misuse(error.to_string())),
+    };
+    let placed = placed.inspect_err(|_| volume.stay(layer))?;
     // Before the layer ceases to be live: a snapshot is always in one of the two lists.
     super::capacity::note_kept(tasks);
-    volume.written_back_layer(layer, &blocks, &placed);
-    let bytes = blocks.iter().filter(|entry| entry.slot.is_some()).count() as u64 * BLOCK_BYTES;
+    take_note(shared, layer, &content, &placed).await?;
+    let bytes = content.blocks.iter().filter(|entry| entry.slot.is_some()).count() as u64 * BLOCK_BYTES;
     volume.stats().written_back_bytes.add(bytes);
     let rate = bytes as f64 / begun.elapsed().as_secs_f64().max(1e-6);
     shared.note_progress(|progress| {
@@ -123,6 +120,39 @@ async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()>
     });
     volume.room().wake_all();
     shared.wake_keeper.notify_one();
+    Ok(())
+}
+
+/// Whether the volume is being closed: the layer stays sealed on the fast tier then, for the next opening.
+fn closing(shared: &Shared) -> anyhow::Result<()> {
+    anyhow::ensure!(!shared.stopping(), "the volume is being closed");
+    Ok(())
+}
+
+/// Lets the map know of what HEAD has by now, with pauses for others, and where the journal has to catch up.
+async fn take_note(
+    shared: &Shared,
+    layer: LayerNumber,
+    content: &LayerContent,
+    placed: &[(BlockIndex, Option<Place>)],
+) -> anyhow::Result<()> {
+    let volume = &shared.volume;
+    assert_eq!(content.blocks.len(), placed.len(), "every block of the layer is placed or deleted");
+    for (number, (entry, (block, place))) in content.blocks.iter().zip(placed).enumerate() {
+        assert_eq!(entry.change.block, *block, "places come in the blocks' order");
+        while volume.block_written_back(layer, entry, place.map(Place::word)).is_err() {
+            // Not an error of the capacity tier: HEAD has the layer, and the next opening goes by that.
+            closing(shared)?;
+            tokio::time::sleep(TICK).await;
+        }
+        if number % NOTES_A_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    while volume.layer_written_back(layer, content).is_err() {
+        closing(shared)?;
+        tokio::time::sleep(TICK).await;
+    }
     Ok(())
 }
 
@@ -152,8 +182,14 @@ async fn read_all(tasks: &Rc<Tasks>, chunk: &[LayerBlock]) -> Vec<anyhow::Result
     all
 }
 
-/// The whole of a block as its layer's epoch left it.
+/// The whole of a block as its layer's epoch left it; completes its slot where that pays.
 async fn compose(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::Result<AlignedBuffer> {
+    let whole = read_whole(tasks, block, slot).await?;
+    super::fetch::complete_sealed(tasks, block, slot, &whole).await;
+    Ok(whole)
+}
+
+async fn read_whole(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::Result<AlignedBuffer> {
     let plan = tasks.shared.volume.plan_layer_block(block, slot);
     if let [only] = plan.pieces.as_slice()
         && let Source::Fast(slot) = only.source

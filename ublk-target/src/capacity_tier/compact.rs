@@ -14,6 +14,7 @@ use super::layer_page::Opening;
 use super::maintain::Relocation;
 use super::maintain_policy::Compaction;
 use super::names::ObjectName;
+use super::paced::Paced;
 use super::record::open_record;
 use super::segment_writer::SegmentWriter;
 use super::state::{Inner, State};
@@ -36,8 +37,11 @@ impl<S: Store> Inner<S> {
         let mut relocations = Vec::new();
         let mut cursor = LayerCursor::new(self, &layer, PAGES_PER_READ);
         let mut buffer = Vec::new();
+        let mut paced = Paced::new(&self.options.pace);
         while let Some(mut entry) = cursor.next().await? {
             if let Some(old) = entry.place.filter(|place| chosen.segments.contains(&place.segment())) {
+                // Read and written.
+                paced.moved(2 * old.len_bytes() as u64).await;
                 let name = ObjectName::segment(old.segment());
                 let read = self.read_range(name, old.offset_bytes(), old.len_bytes(), buffer).await;
                 buffer = read.map_err(|error| self.note_damage(name, error))?;

@@ -40,7 +40,7 @@ pub const PAGE_BYTES: usize = 4096;
 pub const ENTRIES_PER_PAGE: usize = (PAGE_BYTES - HEADER_BYTES) / ENTRY_BYTES;
 
 const HEADER_BYTES: usize = 32;
-const ENTRY_BYTES: usize = 20;
+pub const ENTRY_BYTES: usize = 20;
 const MARK: [u8; 4] = *b"FRly";
 const WHAT: &str = "a page of the layer's table";
 const OPENS: u8 = 1;

@@ -16,10 +16,11 @@ use forerun::geometry::{BlockIndex, Epoch};
 use super::deletions::Deleted;
 use super::error::{CapacityError, Result};
 use super::head::{Head, LayerInfo};
-use super::layer_page::{Opening, PAGE_BYTES};
+use super::layer_page::{ENTRY_BYTES, Opening, PAGE_BYTES};
 use super::maintain_policy::{Urgency, choose_compaction, choose_merge};
 use super::merge_cursor::MergeCursor;
 use super::names::ObjectName;
+use super::paced::Paced;
 use super::place::Place;
 use super::state::{Inner, State};
 use super::store::Store;
@@ -131,7 +132,10 @@ impl<S: Store> Inner<S> {
         let mut released = Released::new();
         let mut table = TableWriter::begin(self, opening).await?;
         let mut merge = MergeCursor::begin(self, &layers, None).await?;
+        let mut paced = Paced::new(&self.options.pace);
         while let Some(entry) = merge.next(&mut |place| release(&mut released, place)).await? {
+            // Read in one table at least, and written.
+            paced.moved(2 * ENTRY_BYTES as u64).await;
             // Where nothing lies below, a tombstone hides nothing.
             if entry.place.is_some() || !from_bottom {
                 table.push(entry).await?;

@@ -1,5 +1,6 @@
 //! What can be set on a capacity tier, and where it gets the time from.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,12 @@ pub struct Options {
     pub compaction_gain_bytes: u64,
     /// The time since some fixed moment; only differences count.
     pub now: Rc<dyn Fn() -> Duration>,
+    /// Asked before so many bytes are read or written for upkeep (merging, compaction): the work goes on when it is done.
+    pub pace: Pace,
 }
+
+/// What upkeep waits for before it moves so many bytes.
+pub type Pace = Rc<dyn Fn(u64) -> Pin<Box<dyn Future<Output = ()>>>>;
 
 impl Default for Options {
     fn default() -> Self {
@@ -43,6 +49,7 @@ impl Default for Options {
             segment_bytes: SEGMENT_BYTES,
             compaction_gain_bytes: COMPACTION_GAIN_BYTES,
             now: Rc::new(move || start.elapsed()),
+            pace: Rc::new(|_| Box::pin(std::future::ready(()))),
         }
     }
 }

@@ -37,6 +37,10 @@ impl Services for Threads {
         self.shared.committer.commit()
     }
 
+    fn flush_failed(&self, error: &io::Error) {
+        self.shared.committer.sync_failed(error);
+    }
+
     fn need_room(&self) {
         // A closed channel means that the volume is being closed: nobody waits for room then.
         let _ = self.asks.send(Ask::Room);

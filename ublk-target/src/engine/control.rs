@@ -108,7 +108,7 @@ impl VolumeControl {
                 name,
                 epoch,
                 created_us: info.sealed_us,
-                data_bytes: info.mapped_blocks * BLOCK_BYTES,
+                data_bytes: u64::from(info.mapped_blocks) * BLOCK_BYTES,
                 added_blocks: added,
                 modified_blocks: modified,
                 deleted_blocks: deleted,

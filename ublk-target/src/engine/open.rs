@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 
 use super::backend::{Threads, VolumeBackend};
 use crate::background::{Ask, Background, PredictionState, Settings, Shared};
-use crate::capacity_tier::{CapacityTier, Place, VolumeUuid};
+use crate::capacity_tier::{CapacityError, CapacityTier, DirectoryStore, Options, Place, VolumeUuid};
 use crate::fast_tier::delta::Delta;
-use crate::fast_tier::{FastTier, OpenInfo};
-use crate::volume::{Recovered, Recovery, Volume};
+use crate::fast_tier::{FastTier, OpenInfo, OpenOptions};
+use crate::volume::{Recovered, Recovery, Unsound, Volume};
 
 /// Why a volume cannot be opened.
 #[derive(Debug, Error)]
@@ -56,16 +56,16 @@ pub enum OpenError {
         /// The capacity tier's newest epoch.
         capacity: Epoch,
     },
-    /// A device waits, and what its last target did before it died is lost.
+    /// What the fast tier remembers makes no map.
     #[error(
-        "volume {volume} cannot take over its device: {path} does not hold what the target that died had \
-         acknowledged; delete the device (`forerun del {volume}`) and add it again: what was flushed is safe"
+        "the fast tier of volume {volume} is damaged: its metadata is whole, but says what cannot be; \
+         nothing was changed, and what the capacity tier holds can be restored from there"
     )]
-    NothingToTakeOver {
+    Unsound {
         /// The volume.
         volume: String,
-        /// The file that should hold it.
-        path: std::path::PathBuf,
+        /// What cannot be.
+        source: Unsound,
     },
 }
 
@@ -99,17 +99,17 @@ impl Opened {
         let volume = || config.name.to_string();
         let uuid = *config.uuid.as_bytes();
         let fast_error = |source| OpenError::Fast { volume: volume(), source };
-        let pending = paths.pending();
         // The capacity tier is looked at first, since opening the fast tier changes it.
-        look_at_capacity(&config.capacity.path, uuid)
+        let written_back = look_at_capacity(&config.capacity.path, uuid)
             .map_err(|source| OpenError::Capacity { volume: volume(), source })?;
-        let wait_for_lock = how == Open::TakeOver;
+        let options = OpenOptions {
+            geometry: Some(config.geometry),
+            take_over: how == Open::TakeOver,
+            written_back,
+            ..OpenOptions::new(paths.pending())
+        };
         let (fast, recovered, info) =
-            FastTier::open(&config.fast.path, uuid, config.geometry, &pending, wait_for_lock)
-                .map_err(fast_error)?;
-        if how == Open::TakeOver && !info.pending_found {
-            return Err(OpenError::NothingToTakeOver { volume: volume(), path: pending });
-        }
+            FastTier::open(&config.fast.path, config.uuid, &options).map_err(fast_error)?;
         let no_handle = |source| OpenError::Handle { volume: volume(), source };
         let file = fast.try_clone_file().map_err(no_handle)?;
         let background_file = fast.try_clone_file().map_err(no_handle)?;
@@ -135,8 +135,9 @@ impl Opened {
         let state = shared.clone();
         fast.committer().checkpoints(Box::new(move |sink: &mut dyn FnMut(&Delta)| state.volume.facts(sink)));
         let slots_offset = fast.slots_offset();
-        let open = move || async move {
-            let tier = CapacityTier::open_writer(&directory, VolumeUuid(uuid), geometry).await;
+        let open = move |pace| async move {
+            let (store, options) = (DirectoryStore::new(&directory), Options { pace, ..Options::default() });
+            let tier = CapacityTier::open_writer_in(store, VolumeUuid(uuid), geometry, options).await;
             // The map was built before the writer's lock was ours.
             let moved = tier.as_ref().is_ok_and(|tier| tier.head().written_back_epoch() != written_back);
             if moved {
@@ -172,17 +173,21 @@ impl Opened {
     }
 }
 
-/// Sees whether the capacity tier is there, the volume's, and writable; changes nothing.
-fn look_at_capacity(directory: &Path, uuid: [u8; 16]) -> io::Result<()> {
-    tokio_uring::start(CapacityTier::open_reader(directory, Some(VolumeUuid(uuid))))
-        .map_err(io::Error::other)?;
+/// Sees whether the capacity tier is there, the volume's, and writable; changes nothing. Gives the newest epoch on it.
+fn look_at_capacity(directory: &Path, uuid: [u8; 16]) -> io::Result<Epoch> {
+    let written_back = tokio_uring::start(async {
+        let tier = CapacityTier::open_reader(directory, Some(VolumeUuid(uuid))).await?;
+        Ok(tier.head().written_back_epoch())
+    })
+    .map_err(|error: CapacityError| io::Error::other(error))?;
     nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).map_err(|error| {
         let why = io::Error::from(error);
         io::Error::new(
             why.kind(),
             format!("{} cannot be written to: {why}; nothing was changed", directory.display()),
         )
-    })
+    })?;
+    Ok(written_back)
 }
 
 /// Builds the map from both tiers. The capacity tier is only read; it is opened for writing afterwards.
@@ -206,7 +211,8 @@ fn build_map(
         }
         let (geometry, slots, log) = (config.geometry, fast.slot_count(), fast.committer());
         let mut recovery =
-            Recovery::begin(geometry, slots, log, recovered, written_back, crate::background::now_us());
+            Recovery::begin(geometry, slots, log, recovered, written_back, crate::background::now_us())
+                .map_err(|source| OpenError::Unsound { volume: config.name.to_string(), source })?;
         tier.load_places(None, &mut |block, epoch, place| {
             recovery.place(block, epoch, place.map(Place::word))
         })

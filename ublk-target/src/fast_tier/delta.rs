@@ -9,7 +9,7 @@
 //! | 1 slot holds | slot u32, block u32, epoch u32, valid u16, dirty u16, flags u8 |
 //! | 2 slot is free | slot u32 |
 //! | 3 block deleted | block u32, epoch u32 |
-//! | 4 epoch sealed | epoch u32, opened µs u64, sealed µs u64 |
+//! | 4 epoch sealed | epoch u32, opened µs u64, sealed µs u64, mapped blocks u32 |
 //! | 5 snapshot named | epoch u32, length u8, name |
 //! | 6 snapshot unnamed | epoch u32 |
 
@@ -20,8 +20,6 @@ pub const DELTA_BYTES_MAX: usize = 1 + 4 + 1 + 63;
 
 /// Flag of a slot: its block held nothing when the epoch began.
 const FLAG_ADDED: u8 = 1;
-/// Flag of a slot: what it does not hold reads as zeros.
-const FLAG_OVER_ZERO: u8 = 2;
 
 /// A change of the map or of the layers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,14 +36,7 @@ pub enum Delta {
         epoch: Epoch,
     },
     /// An epoch ended and the next one began.
-    Sealed {
-        /// The epoch that ended.
-        epoch: Epoch,
-        /// When it began, in microseconds since 1970.
-        opened_us: u64,
-        /// When it ended, in microseconds since 1970.
-        sealed_us: u64,
-    },
+    Sealed(Sealed),
     /// A sealed epoch is kept as a snapshot.
     Named {
         /// The sealed epoch.
@@ -58,6 +49,19 @@ pub enum Delta {
         /// The epoch it was.
         epoch: Epoch,
     },
+}
+
+/// An epoch that ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sealed {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// When it began, in microseconds since 1970.
+    pub opened_us: u64,
+    /// When it ended, in microseconds since 1970.
+    pub sealed_us: u64,
+    /// Blocks that the volume held when it ended.
+    pub mapped_blocks: u32,
 }
 
 /// What a slot holds.
@@ -75,8 +79,6 @@ pub struct Holds {
     pub dirty: SubBlockMask,
     /// The block held nothing when the epoch began.
     pub added: bool,
-    /// What is not valid reads as zeros, whatever is older.
-    pub over_zero: bool,
 }
 
 impl Delta {
@@ -90,8 +92,7 @@ impl Delta {
                 out.extend_from_slice(&holds.epoch.0.to_le_bytes());
                 out.extend_from_slice(&holds.valid.0.to_le_bytes());
                 out.extend_from_slice(&holds.dirty.0.to_le_bytes());
-                let added = if holds.added { FLAG_ADDED } else { 0 };
-                out.push(added | if holds.over_zero { FLAG_OVER_ZERO } else { 0 });
+                out.push(if holds.added { FLAG_ADDED } else { 0 });
             }
             Self::Free(slot) => {
                 out.push(2);
@@ -102,11 +103,12 @@ impl Delta {
                 out.extend_from_slice(&block.0.to_le_bytes());
                 out.extend_from_slice(&epoch.0.to_le_bytes());
             }
-            Self::Sealed { epoch, opened_us, sealed_us } => {
+            Self::Sealed(sealed) => {
                 out.push(4);
-                out.extend_from_slice(&epoch.0.to_le_bytes());
-                out.extend_from_slice(&opened_us.to_le_bytes());
-                out.extend_from_slice(&sealed_us.to_le_bytes());
+                out.extend_from_slice(&sealed.epoch.0.to_le_bytes());
+                out.extend_from_slice(&sealed.opened_us.to_le_bytes());
+                out.extend_from_slice(&sealed.sealed_us.to_le_bytes());
+                out.extend_from_slice(&sealed.mapped_blocks.to_le_bytes());
             }
             Self::Named { epoch, name } => {
                 debug_assert!(name.len() <= 63, "snapshot names are checked at the door");
@@ -132,13 +134,10 @@ impl Delta {
                 epoch: Epoch(u32::from_le_bytes(take(&mut rest)?)),
                 valid: SubBlockMask(u16::from_le_bytes(take(&mut rest)?)),
                 dirty: SubBlockMask(u16::from_le_bytes(take(&mut rest)?)),
-                added: rest.first()? & FLAG_ADDED != 0,
-                over_zero: {
-                    let [flags] = take::<1>(&mut rest)?;
-                    if flags & !(FLAG_ADDED | FLAG_OVER_ZERO) != 0 {
-                        return None;
-                    }
-                    flags & FLAG_OVER_ZERO != 0
+                added: match take::<1>(&mut rest)? {
+                    [0] => false,
+                    [FLAG_ADDED] => true,
+                    _ => return None,
                 },
             }),
             [2] => Self::Free(SlotId(u32::from_le_bytes(take(&mut rest)?))),
@@ -146,11 +145,12 @@ impl Delta {
                 block: BlockIndex(u32::from_le_bytes(take(&mut rest)?)),
                 epoch: Epoch(u32::from_le_bytes(take(&mut rest)?)),
             },
-            [4] => Self::Sealed {
+            [4] => Self::Sealed(Sealed {
                 epoch: Epoch(u32::from_le_bytes(take(&mut rest)?)),
                 opened_us: u64::from_le_bytes(take(&mut rest)?),
                 sealed_us: u64::from_le_bytes(take(&mut rest)?),
-            },
+                mapped_blocks: u32::from_le_bytes(take(&mut rest)?),
+            }),
             [5] => {
                 let epoch = Epoch(u32::from_le_bytes(take(&mut rest)?));
                 let [len] = take::<1>(&mut rest)?;
@@ -181,31 +181,24 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     pub(crate) fn any_delta() -> impl Strategy<Value = Delta> {
-        let holds = (
-            any::<u32>(),
-            any::<u32>(),
-            any::<u32>(),
-            any::<u16>(),
-            any::<u16>(),
-            any::<bool>(),
-            any::<bool>(),
-        );
+        let holds = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<bool>());
         prop_oneof![
-            holds.prop_map(|(slot, block, epoch, valid, dirty, added, over_zero)| Delta::Holds(Holds {
+            holds.prop_map(|(slot, block, epoch, valid, dirty, added)| Delta::Holds(Holds {
                 slot: SlotId(slot),
                 block: BlockIndex(block),
                 epoch: Epoch(epoch),
                 valid: SubBlockMask(valid),
                 dirty: SubBlockMask(dirty),
                 added,
-                over_zero,
             })),
             any::<u32>().prop_map(|slot| Delta::Free(SlotId(slot))),
             (any::<u32>(), any::<u32>())
                 .prop_map(|(block, epoch)| Delta::Deleted { block: BlockIndex(block), epoch: Epoch(epoch) }),
-            (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(epoch, opened_us, sealed_us)| {
-                Delta::Sealed { epoch: Epoch(epoch), opened_us, sealed_us }
-            }),
+            (any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
+                |(epoch, opened_us, sealed_us, mapped_blocks)| {
+                    Delta::Sealed(Sealed { epoch: Epoch(epoch), opened_us, sealed_us, mapped_blocks })
+                }
+            ),
             (any::<u32>(), "[a-z0-9]{1,63}")
                 .prop_map(|(epoch, name)| Delta::Named { epoch: Epoch(epoch), name }),
             any::<u32>().prop_map(|epoch| Delta::Unnamed { epoch: Epoch(epoch) }),

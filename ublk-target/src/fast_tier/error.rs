@@ -158,6 +158,18 @@ pub enum FastTierError {
         /// Where on the tier, in bytes.
         offset: u64,
     },
+    /// A device waits, and what its last target had acknowledged before it died is not all there.
+    #[error(
+        "its device cannot be taken over: the log of what the target that died had acknowledged, {}, {why}; delete the \
+         device (`forerun del`) and add it again: what was flushed is safe; nothing was changed",
+        path.display()
+    )]
+    NothingToTakeOver {
+        /// The file that should hold it.
+        path: PathBuf,
+        /// What is the matter with it.
+        why: String,
+    },
     /// The log of pending changes cannot be kept.
     #[error("the log of pending changes {}: {source}", path.display())]
     Pending {

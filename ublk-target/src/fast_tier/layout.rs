@@ -40,7 +40,7 @@ const HOLDS_BYTES: u64 = 18;
 /// Bytes of a delta that says that a block was deleted.
 const DELETED_BYTES: u64 = 9;
 /// Bytes of a sealed epoch and its name.
-const LAYER_BYTES: u64 = 21 + DELTA_BYTES_MAX as u64;
+const LAYER_BYTES: u64 = 25 + DELTA_BYTES_MAX as u64;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 

@@ -19,4 +19,7 @@ pub trait DeltaLog: Send + Sync {
     fn durable(&self) -> LogPosition;
     /// Whether a request may begin that will append deltas when it completes.
     fn has_room(&self) -> bool;
+    /// Whether the log takes nothing any more, for good: what is appended is lost with the process, and no
+    /// request that needs it may be acknowledged.
+    fn has_failed(&self) -> bool;
 }

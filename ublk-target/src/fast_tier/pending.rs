@@ -68,6 +68,18 @@ pub enum PendingState {
     Damaged(String),
 }
 
+impl std::fmt::Display for PendingState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Found => f.write_str("is there"),
+            Self::Absent => f.write_str("is not there"),
+            Self::OtherBoot => f.write_str("is of another boot of this machine"),
+            Self::Foreign => f.write_str("is of another volume, or of an earlier opening of this one"),
+            Self::Damaged(how) => write!(f, "is damaged: {how}"),
+        }
+    }
+}
+
 /// What the kernel calls this boot.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use forerun::geometry::Lsn;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::commit::{Outcome, Waiter, outcome};
 use super::committer::{Health, Inner, Shared};
@@ -204,16 +204,20 @@ impl Rounds {
         let mut inner = self.shared.lock();
         self.retry_at = None;
         match (result, &inner.health) {
-            (_, Health::Failed(words)) => error!("{words}"),
+            (_, Health::Failed(_)) => {}
             (Ok(()), Health::Good) => {}
             (Ok(()), Health::Degraded(_)) => {
                 if inner.checkpoint.failed.is_none() {
                     inner.health = Health::Good;
                 }
             }
-            (Err(error), _) => {
-                warn!(%error, "a commit of the fast tier's journal failed; it will be tried again");
-                inner.health = Health::Degraded(error.to_string());
+            (Err(error), before) => {
+                let now = Health::Degraded(error.to_string());
+                // Once for each reason: it is tried again as often as somebody asks.
+                if *before != now {
+                    warn!(%error, "a commit of the fast tier's journal failed; it will be tried again");
+                }
+                inner.health = now;
                 self.retry_at = Instant::now().checked_add(self.shared.idle);
             }
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use forerun::geometry::{BlockIndex, Epoch, SlotId};
 
-use super::delta::{Delta, Holds};
+use super::delta::{Delta, Holds, Sealed};
 use crate::volume::{Recovered, RecoveredLayer};
 
 /// A state in the making.
@@ -15,7 +15,7 @@ pub(super) struct State {
     blocks: u32,
     slots: Vec<Option<Holds>>,
     deleted: BTreeSet<(BlockIndex, Epoch)>,
-    sealed: BTreeMap<Epoch, (u64, u64)>,
+    sealed: BTreeMap<Epoch, Sealed>,
     names: BTreeMap<Epoch, String>,
     problem: Option<String>,
 }
@@ -51,8 +51,8 @@ impl State {
                 self.check_block(block);
                 self.deleted.insert((block, epoch));
             }
-            Delta::Sealed { epoch, opened_us, sealed_us } => {
-                self.sealed.insert(epoch, (opened_us, sealed_us));
+            Delta::Sealed(sealed) => {
+                self.sealed.insert(sealed.epoch, sealed);
             }
             Delta::Named { epoch, name } => {
                 self.names.insert(epoch, name);
@@ -104,15 +104,14 @@ impl State {
         for (epoch, name) in &self.names {
             emit(&Delta::Named { epoch: *epoch, name: name.clone() });
         }
-        for (epoch, (opened_us, sealed_us)) in &self.sealed {
-            emit(&Delta::Sealed { epoch: *epoch, opened_us: *opened_us, sealed_us: *sealed_us });
+        for sealed in self.sealed.values() {
+            emit(&Delta::Sealed(*sealed));
         }
     }
 
     /// The newest sealed epoch.
     pub fn newest_sealed(&self) -> Option<Delta> {
-        let (epoch, (opened_us, sealed_us)) = self.sealed.last_key_value()?;
-        Some(Delta::Sealed { epoch: *epoch, opened_us: *opened_us, sealed_us: *sealed_us })
+        self.sealed.last_key_value().map(|(_, sealed)| Delta::Sealed(*sealed))
     }
 
     /// Epochs with a name that are not sealed: the crash came between the two.
@@ -124,12 +123,9 @@ impl State {
     /// between the two.
     pub fn finish(mut self) -> Recovered {
         let names = &mut self.names;
-        let sealed = self.sealed.iter().map(|(epoch, (opened_us, sealed_us))| RecoveredLayer {
-            epoch: *epoch,
-            opened_us: *opened_us,
-            sealed_us: *sealed_us,
-            snapshot: names.remove(epoch),
-        });
+        let layer =
+            |sealed: &Sealed| RecoveredLayer { sealed: *sealed, snapshot: names.remove(&sealed.epoch) };
+        let sealed = self.sealed.values().map(layer);
         Recovered {
             sealed: sealed.collect(),
             holds: self.slots.into_iter().flatten().collect(),

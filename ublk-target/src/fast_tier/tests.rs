@@ -6,12 +6,13 @@ use std::time::Duration;
 use forerun::geometry::{BlockIndex, Epoch, Geometry, Lsn, SlotId, SubBlockMask};
 use uuid::Uuid;
 
-use super::delta::{Delta, Holds};
+use super::delta::{Delta, Holds, Sealed};
 use super::log::DeltaLog;
 use super::*;
 use crate::volume::Recovered;
 
 const VOLUME: [u8; 16] = [3; 16];
+const UUID: Uuid = Uuid::from_bytes(VOLUME);
 
 struct Place {
     _folder: tempfile::TempDir,
@@ -34,7 +35,8 @@ fn formatted() -> Place {
 
 impl Place {
     fn try_open(&self) -> Result<(FastTier, Recovered, OpenInfo), FastTierError> {
-        FastTier::open(&self.tier, VOLUME, geometry(), &self.pending, false)
+        let options = OpenOptions { geometry: Some(geometry()), ..OpenOptions::new(&self.pending) };
+        FastTier::open(&self.tier, UUID, &options)
     }
 
     fn open(&self) -> (FastTier, Recovered, OpenInfo) {
@@ -45,7 +47,7 @@ impl Place {
     fn open_after_reset(&self) -> (FastTier, Recovered, OpenInfo) {
         let boot = Some(Uuid::from_u128(99));
         let options = OpenOptions { boot, ..OpenOptions::new(&self.pending) };
-        FastTier::open_with(&self.tier, Uuid::from_bytes(VOLUME), &options).expect("opened")
+        FastTier::open(&self.tier, UUID, &options).expect("opened")
     }
 }
 
@@ -57,7 +59,6 @@ fn holds(slot: u32, block: u32, epoch: u32) -> Holds {
         valid: SubBlockMask::FULL,
         dirty: SubBlockMask(0b11),
         added: true,
-        over_zero: false,
     }
 }
 
@@ -81,7 +82,7 @@ fn commits_survive_a_reset_and_the_rest_does_not() {
     let log = tier.committer();
     log.append(&Delta::Holds(holds(7, 1, 1)));
     let committed = log.append(&Delta::Named { epoch: Epoch(1), name: "friday".into() });
-    log.append(&Delta::Sealed { epoch: Epoch(1), opened_us: 5, sealed_us: 9 });
+    log.append(&Delta::Sealed(Sealed { epoch: Epoch(1), opened_us: 5, sealed_us: 9, mapped_blocks: 4 }));
     assert!(log.durable() < committed);
     log.commit_blocking().expect("committed");
     assert_eq!(log.durable(), log.appended());
@@ -92,7 +93,7 @@ fn commits_survive_a_reset_and_the_rest_does_not() {
     assert_eq!(recovered.holds, vec![holds(7, 1, 1)]);
     assert_eq!(recovered.sealed[0].snapshot.as_deref(), Some("friday"));
     assert_eq!(recovered.open_epoch(), Epoch(2));
-    assert_eq!((info.end, info.lsn, info.pending_found), (LastEnd::Crashed, Lsn(1), false));
+    assert_eq!((info.end, info.lsn), (LastEnd::Crashed, Lsn(1)));
     assert_eq!(info.pending, PendingState::OtherBoot);
 }
 
@@ -103,10 +104,40 @@ fn a_killed_process_loses_nothing() {
         let (tier, recovered, info) = place.open();
         assert_eq!(recovered.holds.len(), slot as usize);
         if slot > 0 {
-            assert_eq!((info.end, info.pending_found, info.pending_deltas), (LastEnd::Killed, true, 1));
+            assert_eq!((info.end, info.pending_deltas), (LastEnd::Killed, 1));
         }
         tier.committer().append(&Delta::Holds(holds(slot, slot, 1)));
     }
+}
+
+#[test]
+fn what_cannot_be_taken_over_is_refused_each_time() {
+    let place = formatted();
+    let (tier, ..) = place.open();
+    tier.committer().append(&Delta::Holds(holds(1, 1, 1)));
+    drop(tier);
+    std::fs::remove_file(&place.pending).expect("removed");
+    let before = std::fs::read(&place.tier).expect("read");
+    let options = OpenOptions { take_over: true, ..OpenOptions::new(&place.pending) };
+    for _ in 0..3 {
+        let refused = FastTier::open(&place.tier, UUID, &options).err().expect("refused");
+        assert!(matches!(refused, FastTierError::NothingToTakeOver { .. }), "{refused}");
+        assert!(!place.pending.exists(), "a refusal leaves nothing that the next try would believe");
+    }
+    assert_eq!(std::fs::read(&place.tier).expect("read"), before);
+    // What can be taken over: a pending log that is there.
+    drop(place.open());
+    FastTier::open(&place.tier, UUID, &options).expect("taken over");
+}
+
+#[test]
+fn a_closed_log_says_that_it_takes_nothing() {
+    let place = formatted();
+    let (tier, ..) = place.open();
+    let log = tier.committer();
+    assert!(!log.has_failed());
+    tier.close_clean(&nothing).expect("closed");
+    assert!(log.has_failed(), "whatever is appended now is lost");
 }
 
 #[test]
@@ -127,11 +158,15 @@ fn a_clean_stop_keeps_all_and_leaves_no_pending_log() {
 fn the_open_epoch_is_known_though_its_predecessors_are_written_back() {
     let place = formatted();
     let (tier, ..) = place.open();
-    tier.committer().append(&Delta::Sealed { epoch: Epoch(8), opened_us: 1, sealed_us: 2 });
+    tier.committer().append(&Delta::Sealed(Sealed {
+        epoch: Epoch(8),
+        opened_us: 1,
+        sealed_us: 2,
+        mapped_blocks: 4,
+    }));
     tier.close_clean(&nothing).expect("closed");
     let options = OpenOptions { written_back: Epoch(8), ..OpenOptions::new(&place.pending) };
-    let (_tier, recovered, _) =
-        FastTier::open_with(&place.tier, Uuid::from_bytes(VOLUME), &options).expect("opened");
+    let (_tier, recovered, _) = FastTier::open(&place.tier, UUID, &options).expect("opened");
     assert_eq!(recovered.open_epoch(), Epoch(9));
 }
 
@@ -143,7 +178,12 @@ fn the_name_of_an_epoch_that_was_not_sealed_does_not_come_back() {
     drop(tier);
     let (tier, recovered, _) = place.open();
     assert!(recovered.sealed.is_empty());
-    tier.committer().append(&Delta::Sealed { epoch: Epoch(1), opened_us: 1, sealed_us: 2 });
+    tier.committer().append(&Delta::Sealed(Sealed {
+        epoch: Epoch(1),
+        opened_us: 1,
+        sealed_us: 2,
+        mapped_blocks: 4,
+    }));
     drop(tier);
     let (_tier, recovered, _) = place.open();
     assert_eq!(recovered.sealed.len(), 1);
@@ -154,7 +194,7 @@ fn the_name_of_an_epoch_that_was_not_sealed_does_not_come_back() {
 fn deltas_become_durable_without_being_asked() {
     let place = formatted();
     let options = OpenOptions { idle_commit: Duration::from_millis(20), ..OpenOptions::new(&place.pending) };
-    let (tier, ..) = FastTier::open_with(&place.tier, Uuid::from_bytes(VOLUME), &options).expect("opened");
+    let (tier, ..) = FastTier::open(&place.tier, UUID, &options).expect("opened");
     let log = tier.committer();
     for _ in 0..3 {
         let position = log.append(&Delta::Free(SlotId(1)));
@@ -168,10 +208,11 @@ fn deltas_become_durable_without_being_asked() {
 fn what_is_not_this_volumes_tier_is_refused_and_left_alone() {
     let place = formatted();
     let before = std::fs::read(&place.tier).expect("read");
-    let other = FastTier::open(&place.tier, [4; 16], geometry(), &place.pending, false);
+    let options = OpenOptions::new(&place.pending);
+    let other = FastTier::open(&place.tier, Uuid::from_bytes([4; 16]), &options);
     assert!(matches!(other, Err(FastTierError::OtherVolume { .. })));
     let shape = Geometry::new(128 << 20, 4096).expect("a valid shape");
-    let other = FastTier::open(&place.tier, VOLUME, shape, &place.pending, false);
+    let other = FastTier::open(&place.tier, UUID, &OpenOptions { geometry: Some(shape), ..options.clone() });
     assert!(matches!(other, Err(FastTierError::OtherGeometry { .. })));
     let again = FastTier::format(&place.tier, None, [4; 16], geometry());
     let words = again.expect_err("occupied").to_string();
@@ -184,7 +225,7 @@ fn what_is_not_this_volumes_tier_is_refused_and_left_alone() {
         FastTier::check_before_format(&foreign, None, geometry()),
         Err(FastTierError::Occupied { .. })
     ));
-    let opened = FastTier::open(&foreign, VOLUME, geometry(), &place.pending, false);
+    let opened = FastTier::open(&foreign, UUID, &options);
     assert!(matches!(opened, Err(FastTierError::Foreign(_))));
     let missing = FastTier::format(&place.tier.with_extension("missing"), None, VOLUME, geometry());
     assert!(matches!(missing, Err(FastTierError::Missing(_))));

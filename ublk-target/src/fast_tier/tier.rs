@@ -45,8 +45,9 @@ pub struct OpenOptions {
     pub geometry: Option<Geometry>,
     /// The pending log: a file on tmpfs, which is made if it is not there. Its folder is.
     pub pending: PathBuf,
-    /// Whether to wait for a killed predecessor's last I/O.
-    pub lock: Lock,
+    /// Whether a device that outlived its process is to be taken over: waits for that process's last I/O, and refuses
+    /// a tier of which not all is there that the process had acknowledged.
+    pub take_over: bool,
     /// The newest epoch on the capacity tier, 0 for none or unknown: what the fast tier knows of epochs up
     /// to it is dropped, but for the newest sealed one.
     pub written_back: Epoch,
@@ -63,7 +64,7 @@ impl OpenOptions {
         Self {
             geometry: None,
             pending: pending.into(),
-            lock: Lock::Now,
+            take_over: false,
             written_back: Epoch(0),
             idle_commit: IDLE_COMMIT,
             boot: None,
@@ -87,9 +88,6 @@ pub enum LastEnd {
 pub struct OpenInfo {
     /// How the tier was left.
     pub end: LastEnd,
-    /// Whether what a killed process had acknowledged is all there. Only then may a device that stayed alive
-    /// be taken over.
-    pub pending_found: bool,
     /// The pending log as it was found.
     pub pending: PendingState,
     /// The volume's shape.
@@ -116,34 +114,17 @@ pub struct FastTier<D = TierFile> {
 }
 
 impl FastTier<TierFile> {
-    /// Opens the tier at `path` of the volume with this UUID and shape; its pending log is at `pending`.
-    /// `wait_for_lock` waits for the last I/O of a killed predecessor.
+    /// Opens the tier at `path` of the volume with this UUID.
     ///
     /// # Errors
-    /// It is missing, in use, foreign, of another volume or version, too small, or damaged. Nothing has
-    /// changed then, unless it is an I/O error.
+    /// It is missing, in use, foreign, of another volume or version, too small, damaged, or nothing to take over.
+    /// Nothing has changed then, unless it is an I/O error.
     pub fn open(
-        path: &Path,
-        volume: [u8; 16],
-        geometry: Geometry,
-        pending: &Path,
-        wait_for_lock: bool,
-    ) -> Result<(Self, Recovered, OpenInfo), FastTierError> {
-        let lock = if wait_for_lock { Lock::Wait } else { Lock::Now };
-        let options = OpenOptions { geometry: Some(geometry), lock, ..OpenOptions::new(pending) };
-        Self::open_with(path, Uuid::from_bytes(volume), &options)
-    }
-
-    /// [`Self::open`] with all there is to say.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_with(
         path: &Path,
         volume: Uuid,
         options: &OpenOptions,
     ) -> Result<(Self, Recovered, OpenInfo), FastTierError> {
-        let file = TierFile::open(path, options.lock)?;
+        let file = TierFile::open(path, if options.take_over { Lock::Wait } else { Lock::Now })?;
         if let Some(geometry) = options.geometry {
             file.takes(geometry.logical_block_bytes())?;
         }
@@ -215,6 +196,11 @@ impl<D: FastDevice + 'static> FastTier<D> {
             None => pending::boot_id().map_err(pending_error(&options.pending))?,
         };
         let (pending_state, found) = read_pending(options, &superblock, boot, &recovery)?;
+        // Before anything is written: a second try must not find a pending log that this one made.
+        if options.take_over && pending_state != PendingState::Found {
+            let path = options.pending.clone();
+            return Err(FastTierError::NothingToTakeOver { path, why: pending_state.to_string() });
+        }
 
         let was_clean = superblock.clean.is_some();
         let superblock = Superblock { generation: superblock.generation + 1, clean: None, ..superblock };
@@ -249,7 +235,6 @@ impl<D: FastDevice + 'static> FastTier<D> {
                 (PendingState::Found, false) => LastEnd::Killed,
                 _ => LastEnd::Crashed,
             },
-            pending_found: pending_state == PendingState::Found,
             pending: pending_state,
             geometry: superblock.geometry,
             created_us: superblock.created_us,
@@ -301,6 +286,7 @@ impl<D: FastDevice + 'static> FastTier<D> {
             appended: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             room: AtomicBool::new(true),
+            failed: AtomicBool::new(false),
             after_commit: Mutex::default(),
             checkpoint_turn: Mutex::default(),
         };

@@ -12,21 +12,31 @@ use std::sync::atomic::Ordering;
 
 use forerun::geometry::{BlockIndex, SlotId};
 
-use super::slots::{
-    Below, CLEAN, CURRENT, FREQUENCY, FREQUENCY_ONE, NO_BLOCK, NO_SLOT, QUEUED, SlotTable, TOP,
-};
+use super::slots::{Below, CLEAN, CURRENT, FREQUENCY, FREQUENCY_ONE, NO_BLOCK, NO_SLOT, QUEUED, SlotTable};
 use super::{Volume, lock};
 
 /// The small queue's share of all queued slots, in percent (the paper's 10 %).
 const SMALL_PERCENT: u32 = 10;
+
+/// Slots looked at in one call, at most: the caller has other things to do as well.
+const LOOKS_MAX: u32 = 1024;
 
 /// What a round of eviction came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evicted {
     /// A slot was given up; it is free after the journal's next commit.
     One,
+    /// None so far, and there are more to look at.
+    NotYet,
     /// No clean slot can be given up now.
     Nothing,
+}
+
+/// How long slots have been looked at, over the calls of one search for room.
+#[derive(Default, Debug)]
+pub struct Effort {
+    looks: u32,
+    kept: u32,
 }
 
 struct List {
@@ -113,13 +123,18 @@ impl Volume {
     }
 
     /// Gives up one clean slot, but for slots of blocks that `keep` names as long as there are others.
-    pub fn evict(&self, keep: &dyn Fn(BlockIndex) -> bool) -> Evicted {
+    pub fn evict(&self, keep: &dyn Fn(BlockIndex) -> bool, effort: &mut Effort) -> Evicted {
         if !self.log.has_room() {
             return Evicted::Nothing;
         }
-        let rounds = self.evictable_slots().saturating_mul(4).min(100_000);
-        let mut kept = 0;
-        for _ in 0..rounds {
+        // A slot is passed over three times for its hits, and once more where it is in use.
+        let evictable = self.evictable_slots();
+        let looks_max = evictable.saturating_mul(5);
+        for _ in 0..LOOKS_MAX {
+            if effort.looks >= looks_max {
+                return Evicted::Nothing;
+            }
+            effort.looks += 1;
             let mut queues = lock(&self.eviction);
             let from_small = queues.small.len * 100 >= (queues.small.len + queues.main.len) * SMALL_PERCENT
                 || queues.main.len == 0;
@@ -145,8 +160,8 @@ impl Volume {
                 queues.main.push(&self.slots, slot);
                 continue;
             }
-            if block.0 != NO_BLOCK && kept < rounds / 2 && keep(block) {
-                kept += 1;
+            if block.0 != NO_BLOCK && effort.kept < evictable && keep(block) {
+                effort.kept += 1;
                 queues.main.push(&self.slots, slot);
                 continue;
             }
@@ -158,18 +173,20 @@ impl Volume {
                 {
                     *word = fingerprint;
                 }
+                effort.looks = 0;
                 return Evicted::One;
             }
         }
-        Evicted::Nothing
+        Evicted::NotYet
     }
 
     /// Frees a slot that was just taken out of its queue; false where it is in use, and then queued again.
     fn give_up(&self, slot: SlotId, block: BlockIndex) -> bool {
         let record = self.slots.at(slot);
         // A slot that is freed while it is marked as queued is left to us, and block numbers do not
-        // come back before we hand it on.
-        let shard = (block.0 != NO_BLOCK).then(|| self.shard(block));
+        // come back before we hand it on. The mark and the list change together under the shard's lock: whoever
+        // frees the slot must not find it unmarked while it is about to be linked again.
+        let _shard = (block.0 != NO_BLOCK).then(|| self.shard(block));
         if record.block.load(Ordering::SeqCst) == NO_BLOCK {
             record.clear(QUEUED);
             self.allocator.retire(slot, self.log.appended());
@@ -183,7 +200,6 @@ impl Volume {
             if record.pinned() {
                 record.set(CURRENT);
                 record.clear(QUEUED);
-                drop(shard);
                 self.queue_clean(slot);
                 return false;
             }
@@ -192,19 +208,15 @@ impl Volume {
         } else {
             if record.pinned() {
                 record.clear(QUEUED);
-                drop(shard);
                 self.queue_clean(slot);
                 return false;
             }
-            match self.slot_above(block, slot) {
-                Some(above) => self.slots.at(above).set_below(Below::Place),
-                None if record.has(TOP) => {}
-                None => {
-                    // Below a slot that waits for its write-back out of the index's sight, and freed with it.
-                    record.clear(QUEUED);
-                    return false;
-                }
-            }
+            let Some(above) = self.slot_above(block, slot) else {
+                // Below a slot that waits for its write-back out of the index's sight, and freed with it.
+                record.clear(QUEUED);
+                return false;
+            };
+            self.slots.at(above).set_below(Below::Place);
         }
         record.clear(QUEUED);
         self.free(slot);

@@ -1,16 +1,19 @@
 //! The whole map as deltas, for the fast tier's checkpoint.
 //!
-//! Told while requests go on. Each fact is sound at the moment it is told; whatever changes afterwards is in
-//! the log behind the checkpoint's beginning and is replayed over it.
+//! Told while requests go on. Each fact is taken under its shard's lock, so it is one that held after the walk began;
+//! whatever changed since the walk began is in the log behind it and is replayed over it. No lock is held while a fact
+//! is told: the sink may write to the device.
+//!
+//! Which epoch is open is not told: it is the one after the newest sealed one, which the fast tier remembers by itself.
 
 use std::sync::atomic::Ordering;
 
-use forerun::geometry::{BlockIndex, Epoch};
+use forerun::geometry::{BlockIndex, SlotId};
 
 use super::Volume;
-use super::layers::LayerNumber;
-use super::slots::{CLEAN, NO_BLOCK};
-use crate::fast_tier::delta::Delta;
+use super::layers::{LayerInfo, LayerNumber};
+use super::slots::{CLEAN, NO_BLOCK, TOP};
+use crate::fast_tier::delta::{Delta, Sealed};
 
 impl Volume {
     /// Tells every fact that a recovery needs.
@@ -22,15 +25,9 @@ impl Volume {
             if block.0 == NO_BLOCK {
                 continue;
             }
-            let _shard = self.shard(block);
-            if record.block.load(Ordering::SeqCst) != block.0 {
-                continue;
+            if let Some(fact) = self.slot_fact(slot, block) {
+                sink(&fact);
             }
-            let epoch = match record.layer.load(Ordering::SeqCst) {
-                CLEAN => self.written_back(),
-                layer => self.layers.epoch(LayerNumber(layer)),
-            };
-            sink(&Delta::Holds(self.holds(slot, block, epoch)));
         }
         for layer in live {
             let epoch = self.layers.epoch(layer);
@@ -40,20 +37,37 @@ impl Volume {
         }
     }
 
-    fn layer_facts(&self, live: &[LayerNumber], sink: &mut dyn FnMut(&Delta)) {
-        let Some((open, sealed)) = live.split_last() else { return };
-        let open_epoch = self.layers.epoch(*open);
-        if sealed.is_empty() && open_epoch > Epoch::FIRST {
-            // Nothing waits for write-back: the last sealed epoch still says which one is open.
-            let sealed_us = self.layers.with_info(*open, |info| info.opened_us);
-            let epoch = Epoch(open_epoch.0 - 1);
-            sink(&Delta::Sealed { epoch, opened_us: sealed_us, sealed_us });
+    /// What a slot holds of a block; `None` where it does not any more.
+    fn slot_fact(&self, slot: SlotId, block: BlockIndex) -> Option<Delta> {
+        let _shard = self.shard(block);
+        let record = self.slots.at(slot);
+        if record.block.load(Ordering::SeqCst) != block.0 {
+            return None;
         }
-        for layer in sealed {
+        let epoch = match record.layer.load(Ordering::SeqCst) {
+            // Current, or right below what is not written back yet: so it is the block as of that epoch.
+            CLEAN => {
+                debug_assert!(!record.has(TOP), "slot {slot} is clean and older than a deletion");
+                self.written_back()
+            }
+            layer => self.layers.epoch(LayerNumber(layer)),
+        };
+        Some(Delta::Holds(self.holds(slot, block, epoch)))
+    }
+
+    fn layer_facts(&self, live: &[LayerNumber], sink: &mut dyn FnMut(&Delta)) {
+        for layer in live {
             let epoch = self.layers.epoch(*layer);
-            let info = self.layers.with_info(*layer, |info| info.clone());
-            sink(&Delta::Sealed { epoch, opened_us: info.opened_us, sealed_us: info.sealed_us });
-            if let Some(name) = info.snapshot {
+            let (sealed, name) = self.layers.with_info(*layer, |info| {
+                let LayerInfo { opened_us, sealed_us, mapped_blocks, .. } = *info;
+                let sealed = Sealed { epoch, opened_us, sealed_us, mapped_blocks };
+                (sealed, info.snapshot.clone())
+            });
+            if Some(layer) != live.last() {
+                sink(&Delta::Sealed(sealed));
+            }
+            // Of the open layer too: its name may be in the log already, and its end may come after this walk began.
+            if let Some(name) = name {
                 sink(&Delta::Named { epoch, name });
             }
         }

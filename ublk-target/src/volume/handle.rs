@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SUB_BLOCK_BYTES, SlotId};
 
 use super::read::{Piece, ReadPlan, Source};
-use super::write::{NotYet, WriteTicket};
+use super::write::{LogFailed, NotYet, WriteTicket};
 use super::{Span, Volume};
 use crate::aligned::AlignedBuffer;
 use crate::request::{Operation, Request, RequestIo};
@@ -35,6 +35,9 @@ pub trait Services: Send + Sync {
     ) -> impl Future<Output = io::Result<Arc<AlignedBuffer>>>;
     /// Makes all data and all deltas that were there before the call durable.
     fn commit(&self) -> impl Future<Output = io::Result<()>>;
+    /// Says that a flush of the fast tier failed. The device tells of lost writes once: nothing may be taken for
+    /// durable from now on.
+    fn flush_failed(&self, error: &io::Error);
     /// Says that a request waits: free slots, and let the journal catch up.
     fn need_room(&self);
 }
@@ -172,10 +175,9 @@ impl<S: Services> Handler<'_, S> {
             match self.volume.plan_write(lane(), span) {
                 Ok(ticket) => {
                     self.write_planned(&ticket, span, data, io).await?;
-                    ticket.commit();
-                    return Ok(());
+                    return ticket.commit().map_err(|LogFailed| log_failed());
                 }
-                Err(not_yet) => self.wait(not_yet, seen).await,
+                Err(not_yet) => self.wait(not_yet, seen).await?,
             }
         }
     }
@@ -281,8 +283,8 @@ impl<S: Services> Handler<'_, S> {
             loop {
                 let seen = self.volume.room().now();
                 match self.volume.discard(lane(), span.block) {
-                    Ok(_) => break,
-                    Err(not_yet) => self.wait(not_yet, seen).await,
+                    Ok(()) => break,
+                    Err(not_yet) => self.wait(not_yet, seen).await?,
                 }
             }
             turn += 1;
@@ -295,15 +297,21 @@ impl<S: Services> Handler<'_, S> {
 
     async fn flush<I: RequestIo>(&self, io: &I) -> io::Result<()> {
         let log = self.volume.log();
+        if log.has_failed() {
+            return Err(log_failed());
+        }
         if log.durable() == log.appended() {
             // Nothing was remapped since the journal's last commit: the data is all there is.
-            return io.flush_fast().await;
+            io.flush_fast().await.inspect_err(|error| self.services.flush_failed(error))?;
+            // The device tells of lost writes once, and may have told the journal meanwhile.
+            return if log.has_failed() { Err(log_failed()) } else { Ok(()) };
         }
         self.services.commit().await
     }
 
-    async fn wait(&self, not_yet: NotYet, seen: u64) {
+    async fn wait(&self, not_yet: NotYet, seen: u64) -> io::Result<()> {
         match not_yet {
+            NotYet::LogFailed => return Err(log_failed()),
             NotYet::Busy => {}
             NotYet::NoRoom => {
                 self.volume.stats().waits_for_room.add(1);
@@ -312,7 +320,13 @@ impl<S: Services> Handler<'_, S> {
             NotYet::LogFull => self.services.need_room(),
         }
         self.volume.room().after(seen).await;
+        Ok(())
     }
+}
+
+/// What a request fails with once the fast tier has failed; why it did is in the log and in the status.
+fn log_failed() -> io::Error {
+    io::Error::from_raw_os_error(nix::libc::EIO)
 }
 
 fn first_span(request: Request) -> Span {

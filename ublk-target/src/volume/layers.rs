@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use forerun::geometry::{BlockIndex, Epoch};
 
 use super::lock;
+use super::slots::CLEAN;
 
 /// Layer numbers, 0 (clean) included.
 pub(super) const LAYERS: usize = 64;
@@ -43,10 +44,12 @@ pub struct LayerInfo {
     pub sealed_us: u64,
     /// The snapshot that its epoch is kept as.
     pub snapshot: Option<String>,
+    /// The capacity tier is about to take it: the name stays.
+    pub leaving: bool,
     /// Blocks deleted in it; some may have been written again in the same epoch.
     pub deleted: Vec<BlockIndex>,
     /// Blocks the volume held when the epoch was sealed.
-    pub mapped_blocks: u64,
+    pub mapped_blocks: u32,
 }
 
 /// The number of a live layer.
@@ -84,18 +87,19 @@ impl Layers {
         &self.table[usize::from(layer.0)]
     }
 
-    /// Adds the next layer and makes it the open one. `None` when all numbers are in use.
-    pub fn push(&self, epoch: Epoch, info: LayerInfo) -> Option<LayerNumber> {
+    /// Adds the next layer and makes it the open one. The caller sees to it that fewer than all numbers are in use.
+    pub(super) fn push(&self, epoch: Epoch, info: LayerInfo) -> LayerNumber {
         let mut order = lock(&self.order);
+        assert!(order.len() < LAYERS - 1, "layers are refused long before their numbers run out");
         let used = |number: &u8| order.iter().any(|layer| layer.0 == *number);
-        let number = (1..LAYERS as u8).find(|number| !used(number))?;
+        let number = (1..LAYERS as u8).find(|number| !used(number)).unwrap_or(CLEAN);
         let layer = LayerNumber(number);
         let record = self.at(layer);
         record.epoch.store(epoch.0, Ordering::SeqCst);
         *lock(&record.info) = info;
         order.push_back(layer);
         self.open.store(number, Ordering::SeqCst);
-        Some(layer)
+        layer
     }
 
     /// The open layer.
@@ -128,18 +132,24 @@ impl Layers {
         work(&mut lock(&self.at(layer).info))
     }
 
-    /// Joins the open layer for the length of a write.
-    pub fn join(&self, lane: usize) -> Joined<'_> {
+    /// Counts a write in flight on the open layer, which it belongs to until [`Layers::leave`].
+    pub(super) fn join(&self, lane: usize) -> LayerNumber {
         loop {
             let layer = self.open();
-            let lane = lane % LANES;
-            let counter = self.counter(layer, lane);
+            let counter = self.counter(layer, lane % LANES);
             counter.fetch_add(1, Ordering::SeqCst);
             if self.open() == layer {
-                return Joined { layers: self, layer, lane };
+                return layer;
             }
             counter.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    /// Ends a write's membership; whether its layer has been sealed meanwhile, and may have drained now.
+    pub(super) fn leave(&self, layer: LayerNumber, lane: usize) -> bool {
+        let before = self.counter(layer, lane % LANES).fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(before > 0, "a write leaves its layer once");
+        self.open() != layer
     }
 
     #[allow(clippy::indexing_slicing, reason = "`lane` is below LANES")]
@@ -161,28 +171,6 @@ impl Layers {
     }
 }
 
-/// A write's membership in the layer that was open when it was planned.
-pub struct Joined<'a> {
-    layers: &'a Layers,
-    layer: LayerNumber,
-    lane: usize,
-}
-
-impl Joined<'_> {
-    /// The layer joined.
-    #[must_use]
-    pub const fn layer(&self) -> LayerNumber {
-        self.layer
-    }
-}
-
-impl Drop for Joined<'_> {
-    fn drop(&mut self) {
-        let before = self.layers.counter(self.layer, self.lane).fetch_sub(1, Ordering::SeqCst);
-        debug_assert!(before > 0, "a write leaves its layer once");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,28 +178,27 @@ mod tests {
     #[test]
     fn a_layer_drains_when_its_writes_have_left() {
         let layers = Layers::new(Epoch(1), 0);
-        let write = layers.join(3);
-        let first = write.layer();
-        let second = layers.push(Epoch(2), LayerInfo::default()).expect("a free number");
+        let first = layers.join(3);
+        let second = layers.push(Epoch(2), LayerInfo::default());
         assert_ne!(first, second);
         assert!(!layers.drained(first));
-        assert_eq!(layers.join(3).layer(), second);
-        drop(write);
+        assert_eq!(layers.join(3), second);
+        assert!(layers.leave(first, 3), "the layer was sealed meanwhile");
+        assert!(!layers.leave(second, 3), "the open layer does not drain");
         assert!(layers.drained(first));
         layers.retire(first);
         assert_eq!(layers.live(), vec![second]);
     }
 
     #[test]
-    fn numbers_run_out_and_come_back() {
+    fn numbers_come_back() {
         let layers = Layers::new(Epoch(1), 0);
-        let mut epoch = 2;
-        while layers.push(Epoch(epoch), LayerInfo::default()).is_some() {
-            epoch += 1;
+        for epoch in 2..LAYERS as u32 {
+            layers.push(Epoch(epoch), LayerInfo::default());
         }
         assert_eq!(layers.live_count(), LAYERS - 1);
         let oldest = layers.live()[0];
         layers.retire(oldest);
-        assert!(layers.push(Epoch(epoch), LayerInfo::default()).is_some());
+        assert_eq!(layers.push(Epoch(LAYERS as u32), LayerInfo::default()), oldest);
     }
 }

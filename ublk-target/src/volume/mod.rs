@@ -1,6 +1,6 @@
 //! The volume engine: map, slots, layers, plan and commit.
 //!
-//! Everything here but [`engine`] is in memory: a request is planned, its I/O is done by somebody else, the
+//! All but [`handle`] is in memory: a request is planned, its I/O is done by somebody else, the
 //! plan is committed. Queue threads meet background work only in here.
 //!
 //! ```text
@@ -22,6 +22,7 @@ mod evict;
 mod facts;
 pub mod handle;
 mod index;
+mod join;
 pub mod layers;
 mod place_map;
 mod promote;
@@ -52,19 +53,18 @@ use index::Index;
 use layers::Layers;
 pub use place_map::PlaceMap;
 use shard::Shard;
-use slots::{ADDED, Below, SlotTable};
+use slots::{ADDED, SlotTable};
 
-pub use discard::DiscardOutcome;
-pub use evict::Evicted;
+pub use evict::{Effort, Evicted};
 pub use promote::{FillTicket, PromoteTicket};
 pub use read::{Piece, ReadHit, ReadPlan, Source};
-pub use recover::{Recovered, RecoveredLayer, Recovery};
+pub use recover::{Recovered, RecoveredLayer, Recovery, Unsound};
 pub use reserve::Reservation;
 pub use seal::SealError;
 pub use stats::Stats;
 pub use wait::Room;
-pub use write::{NotYet, WriteHit, WriteTicket};
-pub use write_back::LayerBlock;
+pub use write::{LogFailed, NotYet, WriteHit, WriteTicket};
+pub use write_back::{LayerBlock, LayerContent};
 
 /// Locks of the slow path, at most.
 const SHARDS_MAX: u32 = 1024;
@@ -248,18 +248,19 @@ impl Volume {
         self.log.append(&Delta::Holds(self.holds(slot, block, epoch)))
     }
 
+    /// Sees whether deltas can be appended now.
+    fn check_log(&self) -> Result<(), NotYet> {
+        match (self.log.has_room(), self.log.has_failed()) {
+            (_, true) => Err(NotYet::LogFailed),
+            (false, false) => Err(NotYet::LogFull),
+            (true, false) => Ok(()),
+        }
+    }
+
     fn holds(&self, slot: SlotId, block: BlockIndex, epoch: Epoch) -> Holds {
         let record = self.slots.at(slot);
         let bits = record.bits();
-        Holds {
-            slot,
-            block,
-            epoch,
-            valid: bits.valid,
-            dirty: bits.dirty,
-            added: record.has(ADDED),
-            over_zero: record.below() == Below::Zero,
-        }
+        Holds { slot, block, epoch, valid: bits.valid, dirty: bits.dirty, added: record.has(ADDED) }
     }
 
     /// Gives slots whose freeing has become durable to whoever waits for one.

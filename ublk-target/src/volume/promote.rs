@@ -1,8 +1,8 @@
-//! Bringing data up from the capacity tier: whole blocks that have no slot, and what is missing in a
-//! clean slot.
+//! Bringing data up: whole blocks that have no slot from the capacity tier, and what is missing in a clean
+//! slot or in one of a sealed layer from what lies below it.
 //!
-//! Begin under the lock, copy without it, finish under it. Nobody else writes to the slot meanwhile: a
-//! new slot is not in the index yet, and a clean one is only written by a fill, one at a time a block.
+//! Begin under the lock, copy without it, finish under it. Nobody else writes to the slot meanwhile: a new slot is
+//! not in the index yet, and one that is not of the open layer is only written by a fill, one at a time a block.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use forerun::geometry::{BlockIndex, SlotId, SubBlockMask};
 
 use super::Volume;
-use super::slots::{Below, Bits, CLEAN, CURRENT, FREQUENCY_ONE, NO_BLOCK, PREFETCHED, Pin};
+use super::layers::LayerNumber;
+use super::slots::{Below, Bits, CLEAN, CURRENT, FREQUENCY, FREQUENCY_ONE, NO_BLOCK, PREFETCHED, Pin};
 
 /// A slot set aside for a block that is being fetched. Dropping it gives the slot back.
 pub struct PromoteTicket<'a> {
@@ -65,11 +66,12 @@ impl Drop for PromoteTicket<'_> {
     }
 }
 
-/// A clean slot whose missing sub-blocks are being fetched.
+/// A slot whose missing sub-blocks are being fetched.
 pub struct FillTicket<'a> {
     volume: &'a Volume,
     block: BlockIndex,
     pin: Pin<'a>,
+    layer: u8,
     missing: SubBlockMask,
 }
 
@@ -86,16 +88,21 @@ impl FillTicket<'_> {
         self.missing
     }
 
-    /// Makes what was copied readable, if the slot still is the block's newest.
+    /// Makes what was copied readable, if the slot still holds the block's data of the same layer.
     pub fn finish(self) -> bool {
         let volume = self.volume;
         let _shard = volume.shard(self.block);
         let record = volume.slots.at(self.slot());
-        let unchanged = record.is_current(self.block) && record.layer.load(Ordering::SeqCst) == CLEAN;
+        let unchanged = record.block.load(Ordering::SeqCst) == self.block.0
+            && record.layer.load(Ordering::SeqCst) == self.layer;
         if unchanged {
             let bits = record.bits();
             record.set_bits(Bits { valid: bits.valid.union(self.missing), dirty: bits.dirty });
-            volume.log_holds(self.slot(), self.block, volume.written_back());
+            let epoch = match self.layer {
+                CLEAN => volume.written_back(),
+                layer => volume.layers.epoch(LayerNumber(layer)),
+            };
+            volume.log_holds(self.slot(), self.block, epoch);
         }
         unchanged
     }
@@ -139,6 +146,29 @@ impl Volume {
         if !clean || missing.is_empty() || self.places.get(block) != Some(place) {
             return None;
         }
-        Some(FillTicket { volume: self, block, pin: self.slots.pin(slot), missing })
+        Some(FillTicket { volume: self, block, pin: self.slots.pin(slot), layer: CLEAN, missing })
+    }
+
+    /// Begins to complete a slot of a sealed and drained layer with what lies below it, which write-back has just read.
+    ///
+    /// `None` where that would not pay: the block has moved on, or nothing of it but this write was on the fast tier or
+    /// asked for again. (What was there must stay there: a block of which a part is overwritten in each epoch would
+    /// otherwise lose all the rest of it to the capacity tier.)
+    pub fn begin_fill_sealed(&self, block: BlockIndex, slot: SlotId) -> Option<FillTicket<'_>> {
+        if !self.log.has_room() {
+            return None;
+        }
+        let _shard = self.shard(block);
+        let record = self.slots.at(slot);
+        let missing = SubBlockMask::FULL.minus(record.bits().valid);
+        let layer = record.layer.load(Ordering::SeqCst);
+        if !record.is_current(block) || missing.is_empty() || layer == CLEAN || layer == self.layers.open().0
+        {
+            return None;
+        }
+        let was_here = matches!(record.below(), Below::Slot(_));
+        let asked_for_again = record.flags.load(Ordering::SeqCst) & FREQUENCY > FREQUENCY_ONE;
+        let ticket = FillTicket { volume: self, block, pin: self.slots.pin(slot), layer, missing };
+        (was_here || asked_for_again).then_some(ticket)
     }
 }

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::Volume;
 use super::layers::{LIVE_LAYERS_MAX, LayerInfo, LayerNumber};
-use crate::fast_tier::delta::Delta;
+use crate::fast_tier::delta::{Delta, Sealed};
 
 /// Why an epoch cannot be sealed now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -22,7 +22,7 @@ impl Volume {
     /// Seals the open epoch at `now_us`, keeps it under `snapshot` if that is given, and opens the next.
     ///
     /// What was written before the call is in the sealed epoch; it is durable once the log is. The layer
-    /// is complete when [`super::layers::Layers::drained`] says so.
+    /// is complete when [`super::layers::Layers::drained`] says so. One at a time: the caller sees to that.
     ///
     /// # Errors
     /// Too many layers wait for write-back.
@@ -33,22 +33,22 @@ impl Volume {
         }
         let layer = self.layers.open();
         let epoch = self.layers.epoch(layer);
+        let mapped_blocks = u32::try_from(self.mapped_blocks()).unwrap_or(u32::MAX);
         let opened_us = self.layers.with_info(layer, |info| {
             info.sealed_us = now_us;
             info.snapshot = snapshot.map(str::to_owned);
-            info.mapped_blocks = self.mapped_blocks();
+            info.mapped_blocks = mapped_blocks;
             info.opened_us
         });
-        // Named first: a crash between the two leaves a name for an epoch that goes on, and the
-        // recovery of an open epoch drops it.
+        // In the order in which a crash may cut them off. A name alone is dropped when the open epoch is recovered. The
+        // end of the epoch is in the log before any write can belong to the next one, so that no record of the log
+        // speaks of an epoch that the log does not know; late writes of the sealed epoch carry its number.
         if let Some(name) = snapshot {
             self.log.append(&Delta::Named { epoch, name: name.to_owned() });
         }
+        self.log.append(&Delta::Sealed(Sealed { epoch, opened_us, sealed_us: now_us, mapped_blocks }));
         let info = LayerInfo { opened_us: now_us, ..LayerInfo::default() };
-        let Some(_) = self.layers.push(epoch.next(), info) else {
-            return Err(SealError::TooManyLayers(live));
-        };
-        self.log.append(&Delta::Sealed { epoch, opened_us, sealed_us: now_us });
+        self.layers.push(epoch.next(), info);
         Ok((layer, epoch))
     }
 
@@ -62,14 +62,29 @@ impl Volume {
             })
     }
 
-    /// Takes the snapshot's name off a sealed epoch that is not written back yet; false if it has none.
+    /// Says that the layer is about to be named on the capacity tier, and gives the name: from here on it cannot be
+    /// taken off by [`Volume::unname`].
+    pub fn begin_leaving(&self, layer: LayerNumber) -> Option<String> {
+        self.layers.with_info(layer, |info| {
+            info.leaving = true;
+            info.snapshot.clone()
+        })
+    }
+
+    /// Says that the capacity tier did not take the layer.
+    pub fn stay(&self, layer: LayerNumber) {
+        self.layers.with_info(layer, |info| info.leaving = false);
+    }
+
+    /// Takes the snapshot's name off a sealed epoch that is not written back yet; false if it has none, or if the
+    /// capacity tier is about to have it.
     pub fn unname(&self, epoch: Epoch, name: &str) -> bool {
         for layer in self.layers.live() {
             if self.layers.epoch(layer) != epoch {
                 continue;
             }
             let removed = self.layers.with_info(layer, |info| {
-                let ours = info.snapshot.as_deref() == Some(name);
+                let ours = !info.leaving && info.snapshot.as_deref() == Some(name);
                 if ours {
                     info.snapshot = None;
                 }

@@ -7,7 +7,8 @@
 //! Always true:
 //! - a slot with a pin is not given to another block before the pin is gone;
 //! - `CURRENT` is set in at most one slot a block, the one the index finds;
-//! - a slot's layer is `CLEAN` exactly when the capacity tier holds its data.
+//! - a slot's layer is `CLEAN` exactly when the capacity tier holds its data;
+//! - no slot is `CLEAN` and `TOP`: what a deletion hides is given up with its write-back.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 

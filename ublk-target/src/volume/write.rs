@@ -11,22 +11,29 @@ use std::sync::atomic::Ordering;
 
 use forerun::geometry::{SUB_BLOCK_BYTES, SlotId, SubBlockMask};
 
-use super::layers::{Joined, LayerNumber};
+use super::join::Joined;
+use super::layers::LayerNumber;
 use super::read::ReadPlan;
 use super::shard::Shard;
-use super::slots::{ADDED, Below, Bits, CURRENT, FREQUENCY_ONE, Pin};
+use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, FREQUENCY_ONE, Pin};
 use super::{Span, Volume};
 
 /// Why a write or a discard cannot be planned now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotYet {
-    /// Another write in flight makes the same sub-blocks valid; it will be done soon.
+    /// Another write in flight is about to change the same sub-blocks; it will be done soon.
     Busy,
     /// No slot is free; [`Volume::room`] tells when to try again.
     NoRoom,
     /// The journal has to catch up first.
     LogFull,
+    /// The journal takes nothing any more: what is planned could not be kept. For good.
+    LogFailed,
 }
+
+/// The log did not take a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogFailed;
 
 /// A write that changes nothing in the map, planned without a lock: the steady state.
 pub struct WriteHit<'a> {
@@ -77,9 +84,12 @@ impl<'a> WriteTicket<'a> {
     }
 
     /// Makes the write part of the volume: its sub-blocks are valid and dirty, and the log knows.
-    pub fn commit(self) {
+    ///
+    /// # Errors
+    /// The log has failed and did not take it: the write must not be acknowledged.
+    pub fn commit(self) -> Result<(), LogFailed> {
         let volume = self.volume;
-        let _shard = volume.shard(self.span.block);
+        let shard = volume.shard(self.span.block);
         let record = volume.slots.at(self.slot());
         let bits = record.bits();
         let touched = self.span.touched();
@@ -91,8 +101,9 @@ impl<'a> WriteTicket<'a> {
             record.set_bits(new);
             volume.log_holds(self.slot(), self.span.block, volume.layers.epoch(self.joined.layer()));
         }
-        drop(_shard);
+        drop(shard);
         // The pending sub-blocks are released by Drop.
+        if volume.log.has_failed() { Err(LogFailed) } else { Ok(()) }
     }
 }
 
@@ -117,7 +128,7 @@ impl Volume {
     /// Plans a write to sub-blocks that the open epoch has written before; `None` says to take
     /// [`Volume::plan_write`]. `lane` tells queue threads apart.
     pub fn write_hit(&self, lane: usize, span: Span) -> Option<WriteHit<'_>> {
-        let joined = self.layers.join(lane);
+        let joined = self.join(lane);
         let slot = self.index.find_unlocked(&self.slots, span.block)?;
         let pin = self.slots.pin(slot);
         let record = self.slots.at(slot);
@@ -144,14 +155,15 @@ impl Volume {
         if shard.writing.get(&span.block).is_some_and(|writing| writing.intersects(touched)) {
             return Err(NotYet::Busy);
         }
-        if !self.log.has_room() {
-            return Err(NotYet::LogFull);
-        }
+        self.check_log()?;
         // Joined under the shard's lock: no slot of this block can be of a newer layer.
-        let joined = self.layers.join(lane);
+        let joined = self.join(lane);
         let newest = self.index.find(&self.slots, span.block);
         let in_layer =
             newest.filter(|slot| self.slots.at(*slot).layer.load(Ordering::SeqCst) == joined.layer().0);
+        if self.fetches_what_changes(in_layer, newest, span, joined.layer()) {
+            return Err(NotYet::Busy);
+        }
         let slot = match in_layer {
             Some(slot) => slot,
             None => self.redirect(&mut shard, span, newest, joined.layer())?,
@@ -165,6 +177,39 @@ impl Volume {
             *writing = writing.union(pending);
         }
         Ok(WriteTicket { volume: self, pin: self.slots.pin(slot), joined, span, pending, partial, fetch })
+    }
+
+    /// Whether the write is to complete a sub-block from a slot of a sealed layer on which writes are still in
+    /// flight: it would copy what one of them is about to change, and hide that change for ever.
+    fn fetches_what_changes(
+        &self,
+        in_layer: Option<SlotId>,
+        newest: Option<SlotId>,
+        span: Span,
+        open: LayerNumber,
+    ) -> bool {
+        let mut partial = span.touched().minus(span.covered());
+        let mut from = match (in_layer, newest) {
+            (Some(slot), _) => {
+                let record = self.slots.at(slot);
+                partial = partial.minus(record.bits().valid);
+                record.below()
+            }
+            (None, Some(older)) => Below::Slot(older),
+            (None, None) => return false,
+        };
+        while let (Below::Slot(slot), false) = (from, partial.is_empty()) {
+            let record = self.slots.at(slot);
+            let layer = record.layer.load(Ordering::SeqCst);
+            let here = record.bits().valid.intersection(partial);
+            debug_assert_ne!(layer, open.0, "a block has one slot a layer");
+            if !here.is_empty() && layer != CLEAN && !self.layers.drained(LayerNumber(layer)) {
+                return true;
+            }
+            partial = partial.minus(here);
+            from = record.below();
+        }
+        false
     }
 
     /// Plans reads of whole sub-blocks from below.

@@ -1,15 +1,20 @@
 //! What write-back asks of the map: a sealed layer's blocks, where each one's data is, and what follows
 //! once they are on the capacity tier.
+//!
+//! What follows is done block by block, so that the background thread can do other things in between, and a
+//! checkpoint may be taken anywhere in it. Only when all are done does the map say that the epoch is written back:
+//! until then a clean slot that a checkpoint tells is told as of the epoch before, and loses against the layer's own.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
 
-use forerun::change_vector::{Change, ChangeKind, ChangeVector};
+use forerun::change_vector::{Change, ChangeKind, ChangeVector, ChangeVectorError};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SUB_BLOCKS_PER_BLOCK, SlotId, SubBlockMask};
 
 use super::layers::LayerNumber;
 use super::read::ReadPlan;
 use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, NO_BLOCK, TOP};
+use super::write::NotYet;
 use super::{Span, Volume};
 
 /// One block of a sealed layer.
@@ -21,37 +26,50 @@ pub struct LayerBlock {
     pub slot: Option<SlotId>,
 }
 
+/// What a sealed and drained layer consists of.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct LayerContent {
+    /// Its blocks, ascending.
+    pub blocks: Vec<LayerBlock>,
+    /// Slots that were taken in it and never written: every write failed.
+    empty: Vec<SlotId>,
+}
+
 impl Volume {
-    /// The blocks of a sealed and drained layer, ascending. Looks at every slot once.
-    pub fn layer_blocks(&self, layer: LayerNumber) -> Vec<LayerBlock> {
-        let mut blocks: Vec<LayerBlock> = Vec::new();
+    /// What a sealed and drained layer consists of. Looks at every slot once.
+    pub fn layer_content(&self, layer: LayerNumber) -> LayerContent {
+        debug_assert!(
+            self.layers.drained(layer) && layer != self.layers.open(),
+            "a layer that still changes"
+        );
+        let mut content = LayerContent::default();
         for (slot, record) in self.slots.iter() {
             if record.layer.load(Ordering::SeqCst) != layer.0 {
                 continue;
             }
             let block = record.block.load(Ordering::SeqCst);
             let dirty = record.bits().dirty;
-            // A slot whose every write failed changed nothing.
-            if block == NO_BLOCK || dirty.is_empty() {
+            if block == NO_BLOCK {
+                continue;
+            }
+            if dirty.is_empty() {
+                content.empty.push(slot);
                 continue;
             }
             let kind = if record.has(ADDED) { ChangeKind::Added } else { ChangeKind::Modified };
             let change = Change { block: BlockIndex(block), kind, sub_blocks: dirty.count() as u8 };
-            blocks.push(LayerBlock { change, slot: Some(slot) });
+            content.blocks.push(LayerBlock { change, slot: Some(slot) });
         }
+        let blocks = &mut content.blocks;
         blocks.sort_unstable_by_key(|entry| entry.change.block);
-        let deleted: Vec<LayerBlock> = self
-            .deleted_in(layer)
-            .into_iter()
-            .filter(|block| blocks.binary_search_by_key(block, |entry| entry.change.block).is_err())
-            .map(|block| {
-                let sub_blocks = SUB_BLOCKS_PER_BLOCK as u8;
-                LayerBlock { change: Change { block, kind: ChangeKind::Deleted, sub_blocks }, slot: None }
-            })
-            .collect();
-        blocks.extend(deleted);
+        let mut deleted = self.deleted_in(layer);
+        deleted.retain(|block| blocks.binary_search_by_key(block, |entry| entry.change.block).is_err());
+        blocks.extend(deleted.into_iter().map(|block| {
+            let sub_blocks = SUB_BLOCKS_PER_BLOCK as u8;
+            LayerBlock { change: Change { block, kind: ChangeKind::Deleted, sub_blocks }, slot: None }
+        }));
         blocks.sort_unstable_by_key(|entry| entry.change.block);
-        blocks
+        content
     }
 
     /// The change vector of a sealed and drained layer.
@@ -62,7 +80,7 @@ impl Volume {
         &self,
         layer: LayerNumber,
         blocks: &[LayerBlock],
-    ) -> Result<ChangeVector, forerun::change_vector::ChangeVectorError> {
+    ) -> Result<ChangeVector, ChangeVectorError> {
         let (opened_us, sealed_us) = self.layers.with_info(layer, |info| (info.opened_us, info.sealed_us));
         let changes = blocks.iter().map(|entry| entry.change).collect();
         ChangeVector::new(self.layers.epoch(layer), opened_us, sealed_us, changes)
@@ -74,56 +92,61 @@ impl Volume {
         self.plan_from(Below::Slot(slot), Span { block, start: 0, len: BLOCK_BYTES as u32 })
     }
 
-    /// Takes note that a layer is on the capacity tier, durably: its slots are clean and what lies below
-    /// them is not needed any more. `placed` are all its blocks with their places (`None`: deleted).
+    /// Takes note that a block of a layer, which the capacity tier holds durably, is at `place` there (`None`: deleted):
+    /// its slot is clean, and what lies below it is not needed any more.
     ///
-    /// The layer has to be the oldest live one.
-    pub fn written_back_layer(
+    /// # Errors
+    /// The log has to catch up first; nothing has changed then. A log that has failed is not waited for: what it
+    /// does not take, a recovery finds out from the capacity tier.
+    pub fn block_written_back(
         &self,
         layer: LayerNumber,
-        blocks: &[LayerBlock],
-        placed: &[(BlockIndex, Option<NonZeroU64>)],
-    ) {
-        debug_assert_eq!(blocks.len(), placed.len(), "every block of the layer is placed or deleted");
-        let epoch = self.layers.epoch(layer);
-        self.written_back.store(epoch.0, Ordering::SeqCst);
-        for (entry, (block, place)) in blocks.iter().zip(placed) {
-            debug_assert_eq!(entry.change.block, *block);
-            self.wait_for_the_log();
-            let mut shard = self.shard(*block);
-            self.places.set(*block, *place);
-            if shard.deleted.get(block) == Some(&layer) {
-                shard.deleted.remove(block);
-            }
-            if let Some(slot) = entry.slot {
-                self.slot_became_clean(*block, slot);
-            }
+        entry: &LayerBlock,
+        place: Option<NonZeroU64>,
+    ) -> Result<(), NotYet> {
+        self.check_log_or_failed()?;
+        let block = entry.change.block;
+        debug_assert_eq!(place.is_some(), entry.slot.is_some(), "what is not deleted has a place");
+        let mut shard = self.shard(block);
+        self.places.set(block, place);
+        if shard.deleted.get(&block) == Some(&layer) {
+            shard.deleted.remove(&block);
         }
-        // Slots that were taken in the layer but never written.
-        for (slot, record) in self.slots.iter() {
-            if record.layer.load(Ordering::SeqCst) == layer.0 {
-                let block = BlockIndex(record.block.load(Ordering::SeqCst));
-                let _shard = self.shard(block);
-                if record.block.load(Ordering::SeqCst) == block.0 {
-                    self.drop_empty(block, slot);
-                }
+        if let Some(slot) = entry.slot {
+            self.slot_became_clean(block, slot);
+        }
+        Ok(())
+    }
+
+    /// Takes note that the layer, the oldest live one, is written back, after all its blocks are.
+    ///
+    /// # Errors
+    /// The log has to catch up first; to be called again then.
+    pub fn layer_written_back(&self, layer: LayerNumber, content: &LayerContent) -> Result<(), NotYet> {
+        for slot in &content.empty {
+            let record = self.slots.at(*slot);
+            let block = BlockIndex(record.block.load(Ordering::SeqCst));
+            if record.layer.load(Ordering::SeqCst) != layer.0 || block.0 == NO_BLOCK {
+                continue;
             }
+            self.check_log_or_failed()?;
+            let _shard = self.shard(block);
+            self.drop_empty(block, *slot);
         }
         self.forget_deleted(layer);
         let deletions = self.layers.with_info(layer, |info| info.deleted.len() as u64);
         self.deletions.fetch_sub(deletions, Ordering::Relaxed);
+        self.written_back.store(self.layers.epoch(layer).0, Ordering::SeqCst);
         self.layers.retire(layer);
+        Ok(())
     }
 
-    /// Lets the journal catch up before a lock is taken under which deltas are appended: a checkpoint, which
-    /// the journal may be waiting for, takes the same locks.
-    fn wait_for_the_log(&self) {
-        // Bounded: a journal that has failed for good never has room again, and then takes what it is given.
-        for _ in 0..10_000 {
-            if self.log.has_room() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+    /// A checkpoint, which the journal may be waiting for, takes the locks under which deltas are appended: so the log
+    /// is looked at before such a lock is taken.
+    fn check_log_or_failed(&self) -> Result<(), NotYet> {
+        match self.check_log() {
+            Err(NotYet::LogFailed) => Ok(()),
+            other => other,
         }
     }
 

@@ -137,6 +137,7 @@ impl Clock {
             segment_bytes: 12 << 10,
             compaction_gain_bytes: 1,
             now: Rc::new(move || now.get()),
+            ..Options::default()
         }
     }
 }

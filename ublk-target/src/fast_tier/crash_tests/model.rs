@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use forerun::geometry::{BlockIndex, Epoch, SlotId, SubBlockMask};
 
-use super::super::delta::{Delta, Holds};
+use super::super::delta::{Delta, Holds, Sealed};
 use super::super::device::FastDevice;
 use super::super::log::{DeltaLog, LogPosition};
 use super::super::sim::{Random, SimDisk};
@@ -18,7 +18,7 @@ use crate::volume::{Recovered, RecoveredLayer};
 pub struct Model {
     pub slots: BTreeMap<u32, Holds>,
     deleted: BTreeSet<(BlockIndex, Epoch)>,
-    sealed: BTreeMap<Epoch, (u64, u64)>,
+    sealed: BTreeMap<Epoch, Sealed>,
     names: BTreeMap<Epoch, String>,
 }
 
@@ -34,8 +34,8 @@ impl Model {
             Delta::Deleted { block, epoch } => {
                 self.deleted.insert((block, epoch));
             }
-            Delta::Sealed { epoch, opened_us, sealed_us } => {
-                self.sealed.insert(epoch, (opened_us, sealed_us));
+            Delta::Sealed(sealed) => {
+                self.sealed.insert(sealed.epoch, sealed);
             }
             Delta::Named { epoch, name } => {
                 self.names.insert(epoch, name);
@@ -48,10 +48,8 @@ impl Model {
 
     /// What a recovery of this state hands to the engine.
     pub fn recovered(&self) -> Recovered {
-        let layer = |(epoch, (opened_us, sealed_us)): (&Epoch, &(u64, u64))| RecoveredLayer {
-            epoch: *epoch,
-            opened_us: *opened_us,
-            sealed_us: *sealed_us,
+        let layer = |(epoch, sealed): (&Epoch, &Sealed)| RecoveredLayer {
+            sealed: *sealed,
             snapshot: self.names.get(epoch).cloned(),
         };
         Recovered {
@@ -76,11 +74,7 @@ impl Model {
         let deleted =
             self.deleted.iter().map(|(block, epoch)| Delta::Deleted { block: *block, epoch: *epoch });
         let named = self.names.iter().map(|(epoch, name)| Delta::Named { epoch: *epoch, name: name.clone() });
-        let sealed = self.sealed.iter().map(|(epoch, (opened_us, sealed_us))| Delta::Sealed {
-            epoch: *epoch,
-            opened_us: *opened_us,
-            sealed_us: *sealed_us,
-        });
+        let sealed = self.sealed.values().map(|sealed| Delta::Sealed(*sealed));
         deleted.chain(named).chain(sealed).collect()
     }
 }
@@ -240,8 +234,8 @@ impl Engine {
                 if let Some((_, slot)) = usable.map(|nth| self.free.swap_remove(nth)) {
                     let block = BlockIndex(self.random.below(1024) as u32);
                     let (valid, dirty) = (SubBlockMask::EMPTY, SubBlockMask::EMPTY);
-                    let (added, over_zero) = (self.random.one_in(2), self.random.one_in(4));
-                    self.write(Holds { slot: SlotId(slot), block, epoch, valid, dirty, added, over_zero })?;
+                    let added = self.random.one_in(2);
+                    self.write(Holds { slot: SlotId(slot), block, epoch, valid, dirty, added })?;
                 }
             }
             4..=5 => {
@@ -264,7 +258,12 @@ impl Engine {
                     self.append(&Delta::Named { epoch, name: format!("snapshot-{epoch}") });
                 }
                 let now = self.tag;
-                self.append(&Delta::Sealed { epoch, opened_us: now, sealed_us: now + 1 });
+                self.append(&Delta::Sealed(Sealed {
+                    epoch,
+                    opened_us: now,
+                    sealed_us: now + 1,
+                    mapped_blocks: now as u32,
+                }));
             }
             10 => {
                 let named = self.now().names.keys().next().copied().filter(|named| *named < epoch);
@@ -285,7 +284,7 @@ impl Engine {
     pub fn many_changes(&mut self) {
         let Some(holds) = self.any_held() else { return };
         for n in 0..250 {
-            self.append(&Delta::Holds(Holds { added: n % 2 == 0, over_zero: n % 3 == 0, ..holds }));
+            self.append(&Delta::Holds(Holds { added: n % 2 == 0, ..holds }));
         }
     }
 

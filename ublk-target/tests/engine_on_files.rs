@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use forerun::config::{
     CapacityTierConfig, FastTierConfig, Paths, SnapshotName, SyncInterval, VolumeConfig, VolumeName,
 };
-use forerun::geometry::Geometry;
+use forerun::geometry::{Epoch, Geometry};
 use forerun::prediction::{Horizon, Threshold};
 use io_uring::{IoUring, opcode, types};
 use ublk_target::aligned::AlignedBuffer;
@@ -195,6 +195,23 @@ impl Rig {
     }
 }
 
+/// Waits until a snapshot is on the capacity tier.
+fn written_back(control: &VolumeControl, snapshot: &str) -> Epoch {
+    let snapshots = control.snapshots().expect("a list");
+    let found =
+        snapshots.iter().find(|found| found.name.as_str() == snapshot).expect("the snapshot is there");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let progress = control.write_back().borrow().clone();
+        assert_eq!(progress.error, "", "write-back fails");
+        if progress.epoch >= found.epoch {
+            return found.epoch;
+        }
+        assert!(Instant::now() < deadline, "write-back takes too long");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn name(text: &str) -> SnapshotName {
     SnapshotName::new(text).expect("a snapshot's name")
 }
@@ -225,7 +242,7 @@ fn data_snapshots_and_reopening() {
     let changes = control
         .diff(
             Some(first.snapshot.epoch),
-            control.sync_snapshot(&name("second")).expect("synced").epoch,
+            written_back(&control, "second"),
             forerun::geometry::BlockIndex(0),
             100,
         )
@@ -304,6 +321,36 @@ fn small_writes_on_a_volume_of_512_byte_blocks() {
     opened.close().expect("a clean stop");
 }
 
+/// A capacity tier that takes nothing: epochs are told of all the same, and it goes on by itself when that ends.
+#[test]
+fn a_capacity_tier_that_fails_holds_up_nothing_but_write_back() {
+    let rig = Rig::new(4096);
+    let (opened, control) = rig.open(Open::Fresh);
+    let volume = opened.backend.clone();
+    let segments = rig.root.join("capacity/segments");
+    std::fs::rename(&segments, rig.root.join("away")).expect("moved away");
+    write(&*volume, 0, 1, 65536);
+    let epoch = control.create_snapshot(&name("told"), None).expect("a snapshot").snapshot.epoch;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while *control.sealed().borrow() < epoch || control.write_back().borrow().error.is_empty() {
+        assert!(Instant::now() < deadline, "not told, or no failure is seen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let told = control.change_vector(epoch).expect("readable").expect("told");
+    assert_eq!((told.vector.epoch, told.vector.changes().len()), (epoch, 1));
+    assert!(control.volume_status().expect("a status").health.starts_with("degraded: write-back"));
+    write(&*volume, 65536, 2, 4096);
+    assert!(all_are(&read(&*volume, 0, 65536), 1));
+    std::fs::rename(rig.root.join("away"), &segments).expect("moved back");
+    while control.write_back().borrow().epoch < epoch {
+        assert!(Instant::now() < deadline, "write-back does not go on by itself");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(control.volume_status().expect("a status").health, "healthy");
+    drop(volume);
+    opened.close().expect("a clean stop");
+}
+
 #[test]
 fn a_second_target_is_refused() {
     let rig = Rig::new(4096);
@@ -338,7 +385,7 @@ fn every_damaged_byte_of_the_capacity_tier_is_found() {
                 .expect("a write");
         }
         control.create_snapshot(&name(&format!("s{epoch}")), None).expect("a snapshot");
-        control.sync_snapshot(&name(&format!("s{epoch}"))).expect("written back");
+        written_back(&control, &format!("s{epoch}"));
     }
     drop((volume, control));
     opened.close().expect("a clean stop");

@@ -11,6 +11,7 @@ use forerun::geometry::{BlockIndex, Epoch};
 use tokio::sync::oneshot;
 
 use super::Tasks;
+use super::kept::note_kept;
 use crate::aligned::AlignedBuffer;
 pub use crate::capacity_tier::CapacityError;
 use crate::capacity_tier::{MAX_DIFF_PAGE, Relocation, Urgency};
@@ -25,27 +26,6 @@ const SPACE_SHORT_BYTES: u64 = 1 << 30;
 pub type Reply<T> = oneshot::Sender<io::Result<T>>;
 /// Where an answer goes whose failure is the capacity tier's.
 pub type CapacityReply<T> = oneshot::Sender<Result<T, CapacityError>>;
-
-/// A kept epoch on the capacity tier, as HEAD tells it.
-#[derive(Clone, Debug)]
-pub struct KeptLayer {
-    /// Its name.
-    pub name: SnapshotName,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// When it was sealed, in microseconds since 1970.
-    pub sealed_us: u64,
-    /// Bytes the volume held.
-    pub data_bytes: u64,
-    /// Changes since the snapshot before it, summed over the layers in between.
-    pub added: u64,
-    /// As `added`.
-    pub modified: u64,
-    /// As `added`.
-    pub deleted: u64,
-    /// When the first of those layers began.
-    pub since_us: u64,
-}
 
 /// Something to be done by the background thread.
 pub enum Ask {
@@ -100,7 +80,7 @@ pub(super) async fn answer(tasks: &Tasks, ask: Ask) {
                 Ok(name) => tasks.capacity.delete_snapshot(&name).await,
                 Err(error) => Err(CapacityError::Misuse(error.to_string())),
             };
-            note_kept(tasks);
+            note_kept(tasks).await;
             let _ = reply.send(deleted);
             maintain(tasks).await;
         }
@@ -112,32 +92,6 @@ pub(super) async fn answer(tasks: &Tasks, ask: Ask) {
         }
         Ask::Fetch { .. } | Ask::Room | Ask::Stop => {}
     }
-}
-
-/// Tells the other threads which snapshots HEAD has.
-pub(super) fn note_kept(tasks: &Tasks) {
-    *lock(&tasks.shared.kept) = kept(tasks);
-}
-
-/// HEAD's snapshots, each with the changes since the one before.
-fn kept(tasks: &Tasks) -> Vec<KeptLayer> {
-    let head = tasks.capacity.head();
-    let mut kept = Vec::new();
-    let (mut added, mut modified, mut deleted, mut since_us) = (0, 0, 0, 0);
-    for layer in head.layers() {
-        if since_us == 0 {
-            since_us = layer.opened_us;
-        }
-        added += u64::from(layer.counts.added);
-        modified += u64::from(layer.counts.modified);
-        deleted += u64::from(layer.counts.deleted);
-        let Some(name) = &layer.snapshot else { continue };
-        let Ok(name) = SnapshotName::new(name.as_str()) else { continue };
-        let (epoch, sealed_us, data_bytes) = (layer.last_epoch, layer.sealed_us, layer.mapped_bytes());
-        kept.push(KeptLayer { name, epoch, sealed_us, data_bytes, added, modified, deleted, since_us });
-        (added, modified, deleted, since_us) = (0, 0, 0, 0);
-    }
-    kept
 }
 
 /// The tier's pages are smaller than the API's.

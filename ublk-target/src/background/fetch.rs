@@ -7,6 +7,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SUB_BLOCK_BYTES, SlotId};
 
@@ -85,7 +86,8 @@ async fn read(tasks: &Tasks, block: BlockIndex, place: NonZeroU64) -> io::Result
         Ok(()) => Ok(Arc::new(data)),
         Err(error) => {
             tracing::error!(%block, %error, "a block cannot be read from the capacity tier");
-            tasks.shared.note_progress(|progress| progress.read_error = error.to_string());
+            let failed = (Instant::now(), error.to_string());
+            tasks.shared.note_progress(|progress| progress.read_error = Some(failed));
             Err(io::Error::from_raw_os_error(nix::libc::EIO))
         }
     }

@@ -15,6 +15,7 @@ mod capacity;
 mod evict;
 mod fast_file;
 mod fetch;
+mod kept;
 mod predict;
 mod publish;
 mod seal;
@@ -30,7 +31,8 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
 pub use budget::Foreground;
-pub use capacity::{Ask, CapacityError, CapacityReply, KeptLayer, Reply};
+pub use capacity::{Ask, CapacityError, CapacityReply, Reply};
+pub use kept::KeptLayer;
 pub use predict::{Acted, PredictionState};
 pub use seal::{Sealer, now_us};
 pub use shared::{Progress, Settings, Shared};
@@ -49,6 +51,8 @@ struct Tasks {
     fast: FastFile,
     budget: Rc<Budget>,
     fetches: fetch::Fetches,
+    /// Changes between snapshots, as counted before.
+    counted: kept::Counted,
     /// One step of the capacity tier's upkeep at a time.
     maintaining: tokio::sync::Mutex<()>,
 }
@@ -97,8 +101,9 @@ impl Background {
                 let _ = opened.send(Ok(()));
                 let fast = FastFile::new(fast, slots_offset);
                 let fetches = fetch::Fetches::default();
-                let maintaining = tokio::sync::Mutex::default();
-                serve(Rc::new(Tasks { shared, capacity, fast, budget, fetches, maintaining }), asks).await;
+                let (counted, maintaining) = (kept::Counted::default(), tokio::sync::Mutex::default());
+                let tasks = Tasks { shared, capacity, fast, budget, fetches, counted, maintaining };
+                serve(Rc::new(tasks), asks).await;
             };
             // tokio-uring panics where it gets no ring; the caller is told of an error instead.
             let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio_uring::start(run)));
@@ -142,7 +147,7 @@ fn pace(budget: Rc<Budget>, shared: Arc<Shared>) -> Pace {
 
 /// Serves asks and looks for work until told to stop.
 async fn serve(tasks: Rc<Tasks>, mut asks: mpsc::UnboundedReceiver<Ask>) {
-    capacity::note_kept(&tasks);
+    kept::note_kept(&tasks).await;
     capacity::look_at_space(&tasks).await;
     let mut keepers = tokio::task::JoinSet::new();
     keepers.spawn_local(write_back::keep_writing_back(tasks.clone()));

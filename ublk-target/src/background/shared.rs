@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use forerun::change_vector::ChangeVector;
 use forerun::config::SnapshotName;
@@ -11,9 +12,10 @@ use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::{Notify, watch};
 
 use super::budget::Foreground;
-use super::capacity::KeptLayer;
+use super::kept::KeptLayer;
 use super::predict::PredictionState;
 use super::seal::Sealer;
+use crate::control::WriteBack;
 use crate::fast_tier::Committer;
 use crate::volume::{Volume, lock};
 
@@ -72,10 +74,8 @@ pub struct Progress {
     pub layer_blocks_done: u64,
     /// Bytes a second, averaged; 0 while unknown.
     pub bytes_per_second: f64,
-    /// Why write-back is not getting on; empty when it is.
-    pub error: String,
-    /// What last could not be read from the capacity tier; empty if nothing since the start.
-    pub read_error: String,
+    /// What last could not be read from the capacity tier, and when.
+    pub read_error: Option<(Instant, String)>,
     /// The capacity tier's fill: used by this volume, free, in bytes.
     pub used_bytes: u64,
     /// What is free on its file system, in bytes.
@@ -111,9 +111,8 @@ pub struct Shared {
     pub wake_writer: Notify,
     /// Wakes whoever tells of sealed epochs.
     pub wake_publisher: Notify,
-    /// Wakes whoever waits for an epoch to be written back.
-    pub written_back: Notify,
     sealed: watch::Sender<Epoch>,
+    write_back: watch::Sender<WriteBack>,
     vectors: Mutex<VecDeque<Sealed>>,
     stopping: AtomicBool,
 }
@@ -127,6 +126,7 @@ impl Shared {
         prediction: PredictionState,
         sealed: Epoch,
     ) -> Self {
+        let write_back = watch::Sender::new(WriteBack { epoch: volume.written_back(), error: String::new() });
         Self {
             volume,
             committer,
@@ -140,7 +140,7 @@ impl Shared {
             wake_keeper: Notify::new(),
             wake_writer: Notify::new(),
             wake_publisher: Notify::new(),
-            written_back: Notify::new(),
+            write_back,
             sealed: watch::Sender::new(sealed),
             vectors: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -163,6 +163,18 @@ impl Shared {
     /// Tells of each newly sealed epoch whose change vector is there.
     pub fn sealed(&self) -> watch::Receiver<Epoch> {
         self.sealed.subscribe()
+    }
+
+    /// Tells of each epoch that has been written back, and of failures.
+    pub fn write_back(&self) -> watch::Receiver<WriteBack> {
+        self.write_back.subscribe()
+    }
+
+    /// Takes note of how write-back went: of its failure, or that it gets on.
+    pub fn note_write_back(&self, error: Option<String>) {
+        let error = error.unwrap_or_default();
+        let epoch = self.volume.written_back();
+        self.write_back.send_replace(WriteBack { epoch, error });
     }
 
     /// Publishes a sealed epoch's change vector.

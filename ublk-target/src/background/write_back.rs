@@ -44,15 +44,13 @@ pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
         match write_back(&tasks, layer).await {
             Ok(()) => {
                 retry = RETRY_FIRST;
-                shared.note_progress(|progress| progress.error.clear());
-                shared.written_back.notify_waiters();
+                shared.note_write_back(None);
                 maintain(&tasks).await;
             }
             Err(_) if shared.stopping() => break,
             Err(error) => {
                 tracing::error!(%error, "write-back failed; it is tried again in {retry:?}");
-                shared.note_progress(|progress| progress.error = error.to_string());
-                shared.written_back.notify_waiters();
+                shared.note_write_back(Some(format!("{error:#}")));
                 wait(&tasks, retry).await;
                 retry = (retry * 2).min(RETRY_MAX);
             }
@@ -108,7 +106,7 @@ async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()>
     };
     let placed = placed.inspect_err(|_| volume.stay(layer))?;
     // Before the layer ceases to be live: a snapshot is always in one of the two lists.
-    super::capacity::note_kept(tasks);
+    super::kept::note_kept(tasks).await;
     take_note(shared, layer, &content, &placed).await?;
     let bytes = content.blocks.iter().filter(|entry| entry.slot.is_some()).count() as u64 * BLOCK_BYTES;
     volume.stats().written_back_bytes.add(bytes);

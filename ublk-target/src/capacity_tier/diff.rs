@@ -7,6 +7,7 @@
 use forerun::change_vector::{Change, ChangeVector};
 use forerun::geometry::{BlockIndex, Epoch};
 
+use super::entry::EntryCounts;
 use super::error::{CapacityError, Result};
 use super::head::LayerInfo;
 use super::layer_cursor::{LayerCursor, PAGES_PER_READ};
@@ -47,6 +48,22 @@ impl<S: Store> CapacityTier<S> {
             changes.extend(entry.shown());
         }
         Ok(changes)
+    }
+
+    /// The changes of layers that follow each other, taken together, by kind.
+    ///
+    /// # Errors
+    /// A failing store, damage.
+    pub async fn counts(&self, layers: &[LayerInfo]) -> Result<EntryCounts> {
+        if let [only] = layers {
+            return Ok(only.counts);
+        }
+        let mut merge = MergeCursor::begin(&self.inner, layers, None).await?;
+        let mut counts = EntryCounts::default();
+        while let Some(entry) = merge.next(&mut |_| ()).await? {
+            counts.count(entry.kind);
+        }
+        Ok(counts)
     }
 
     /// The change vector of one layer of [`super::Head::layers`]; of a merged run, one vector with its last

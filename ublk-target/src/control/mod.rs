@@ -22,5 +22,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-pub use plane::{ControlError, ControlPlane, CreatedSnapshot, ErrorKind, SealedEpoch, Snapshot};
+pub use plane::{
+    ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot, WriteBack,
+};
 pub use server::{ControlServer, Limits, StartError};

@@ -99,6 +99,24 @@ pub struct CreatedSnapshot {
     pub predictions_above_threshold: u64,
 }
 
+/// How far write-back has come.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct WriteBack {
+    /// The newest epoch that is wholly on the capacity tier.
+    pub epoch: Epoch,
+    /// Why it does not get on; empty when it does.
+    pub error: String,
+}
+
+/// What became of a deletion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deletion {
+    /// The snapshot is gone.
+    Done,
+    /// The capacity tier is just getting it: to be tried again when this epoch is written back.
+    After(Epoch),
+}
+
 /// One sealed epoch as the trainer gets it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SealedEpoch {
@@ -139,19 +157,17 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// The tables of snapshots cannot be read.
     fn snapshots(&self) -> Result<Vec<Snapshot>, ControlError>;
 
-    /// Deletes a snapshot; what only it held is freed in the background.
+    /// Deletes a snapshot, if it is not just on its way to the capacity tier; what only it held is freed in the
+    /// background.
     ///
     /// # Errors
     /// No such snapshot; it is attached.
-    fn delete_snapshot(&self, name: &SnapshotName) -> Result<(), ControlError>;
+    fn delete_snapshot(&self, name: &SnapshotName) -> Result<Deletion, ControlError>;
 
-    /// Waits until a snapshot is wholly on the capacity tier.
-    ///
-    /// # Errors
-    /// No such snapshot; the write-back fails, for the reason given.
-    fn sync_snapshot(&self, name: &SnapshotName) -> Result<Snapshot, ControlError>;
+    /// How far write-back has come; the receiver is told of each change. Does not block.
+    fn write_back(&self) -> watch::Receiver<WriteBack>;
 
-    /// The blocks at or after `first_block` that changed between two sealed epochs, ascending, at most
+    /// The blocks at or after `first_block` that changed between two epochs on the capacity tier, ascending, at most
     /// `limit` (1 to 100,000). `from` is the older one; `None` is the empty volume.
     ///
     /// # Errors

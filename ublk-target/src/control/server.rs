@@ -26,8 +26,6 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 pub struct Limits {
     /// Threads for calls into the engine.
     pub blocking_threads: usize,
-    /// Calls that wait for a snapshot's write-back at the same time; fewer than the threads.
-    pub waiting_calls: usize,
     /// Clients that follow the change vectors at the same time.
     pub followers: usize,
     /// Requests under way on one connection.
@@ -42,7 +40,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             blocking_threads: 16,
-            waiting_calls: 4,
             followers: 8,
             requests_per_connection: 32,
             request_bytes: 4 << 20,

@@ -21,8 +21,8 @@ use tonic::{Request, Response, Status};
 
 use super::check::{self, DIFF_PAGE, DiffToken, SNAPSHOT_PAGE, SnapshotToken, failed, refused};
 use super::follow::{Follower, MESSAGES_WAITING_MAX, Message};
-use super::plane::{ControlError, ControlPlane, CreatedSnapshot, Snapshot};
-use super::server::Limits;
+use super::plane::{ControlError, ControlPlane, CreatedSnapshot, Deletion, Snapshot, WriteBack};
+use super::server::{Limits, until_stopped};
 use super::status::TrainerReport;
 use super::{convert, report};
 
@@ -37,7 +37,6 @@ pub(super) struct Service {
     report: Mutex<Option<Arc<TrainerReport>>>,
     limits: Limits,
     followers: Arc<Semaphore>,
-    waiting_calls: Semaphore,
     stopped: watch::Receiver<bool>,
 }
 
@@ -48,7 +47,6 @@ impl Service {
             report: Mutex::new(None),
             limits,
             followers: Arc::new(Semaphore::new(limits.followers)),
-            waiting_calls: Semaphore::new(limits.waiting_calls),
             stopped,
         }
     }
@@ -74,16 +72,41 @@ impl Service {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The epoch of a snapshot.
-    async fn epoch_of(&self, name: &str) -> Result<Epoch, Status> {
-        let name = check::snapshot(name)?;
+    /// A snapshot.
+    async fn find(&self, name: &SnapshotName) -> Result<Snapshot, Status> {
+        let name = name.clone();
         self.ask(move |plane| {
             let found = plane.snapshots()?.into_iter().find(|snapshot| snapshot.name == name);
-            found
-                .map(|snapshot| snapshot.epoch)
-                .ok_or_else(|| ControlError::no_snapshot(plane.volume(), &name))
+            found.ok_or_else(|| ControlError::no_snapshot(plane.volume(), &name))
         })
         .await
+    }
+
+    /// The epoch of a snapshot.
+    async fn epoch_of(&self, name: &str) -> Result<Epoch, Status> {
+        self.find(&check::snapshot(name)?).await.map(|snapshot| snapshot.epoch)
+    }
+
+    /// Waits until an epoch is on the capacity tier: without a thread, and no longer than whoever called waits.
+    async fn written_back(&self, epoch: Epoch) -> Result<(), Status> {
+        let mut progress = self.plane.write_back();
+        loop {
+            let WriteBack { epoch: written_back, error } = progress.borrow_and_update().clone();
+            let volume = self.plane.volume();
+            let unavailable = |why: &str| {
+                Err(Status::unavailable(format!("volume {volume}: epoch {epoch} is not written back: {why}")))
+            };
+            if written_back >= epoch {
+                return Ok(());
+            }
+            if !error.is_empty() {
+                return unavailable(&error);
+            }
+            tokio::select! {
+                changed = progress.changed() => if changed.is_err() { return unavailable("it is being closed") },
+                () = until_stopped(self.stopped.clone()) => return unavailable("it is being closed"),
+            }
+        }
     }
 
     /// Where a page of a diff begins: what the token says, provided that it is of the diff asked for.
@@ -219,8 +242,13 @@ impl Forerun for Service {
         let request = request.into_inner();
         self.check_volume(&request.volume_id)?;
         let name = check::snapshot(&request.name)?;
-        self.ask(move |plane| plane.delete_snapshot(&name)).await?;
-        Ok(Response::new(DeleteSnapshotResponse {}))
+        loop {
+            let name = name.clone();
+            match self.ask(move |plane| plane.delete_snapshot(&name)).await? {
+                Deletion::Done => return Ok(Response::new(DeleteSnapshotResponse {})),
+                Deletion::After(epoch) => self.written_back(epoch).await?,
+            }
+        }
     }
 
     async fn diff_snapshots(&self, request: Request<DiffSnapshotsRequest>) -> Answer<DiffSnapshotsResponse> {
@@ -231,6 +259,7 @@ impl Forerun for Service {
         if page.from == Some(page.to) || page.to == Epoch(0) {
             return Ok(Response::new(DiffSnapshotsResponse::default()));
         }
+        self.written_back(page.to).await?;
         let mut changes = self.ask(move |plane| plane.diff(page.from, page.to, page.block, size)).await?;
         changes.truncate(size);
         let next_page_token = changes
@@ -247,9 +276,9 @@ impl Forerun for Service {
         let request = request.into_inner();
         self.check_volume(&request.volume_id)?;
         let name = check::snapshot(&request.name)?;
-        // Each may wait for long: they must not take all the threads.
-        let _permit = self.waiting_calls.acquire().await.map_err(|_| Status::unavailable("stopping"))?;
-        let snapshot = self.ask(move |plane| plane.sync_snapshot(&name)).await?;
+        let epoch = self.find(&name).await?.epoch;
+        self.written_back(epoch).await?;
+        let snapshot = self.find(&name).await?;
         Ok(Response::new(SyncSnapshotResponse { snapshot: Some(convert::snapshot(snapshot)) }))
     }
 

@@ -32,15 +32,16 @@ impl Rig {
         Self { server, volume, _directory: directory }
     }
 
-    async fn client(&self) -> ForerunClient<Channel> {
+    fn client(&self) -> impl Future<Output = ForerunClient<Channel>> + use<> {
         let path: PathBuf = self.server.path().into();
         let connect = service_fn(move |_: Uri| {
             let path = path.clone();
             async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        let channel =
-            Endpoint::from_static("http://socket").connect_with_connector(connect).await.expect("connected");
-        ForerunClient::new(channel)
+        async {
+            let endpoint = Endpoint::from_static("http://socket");
+            ForerunClient::new(endpoint.connect_with_connector(connect).await.expect("connected"))
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use forerun::change_vector::Change;
 use forerun::config::{Paths, SnapshotName, VolumeConfig, VolumeName};
@@ -14,11 +13,10 @@ use tokio::sync::{oneshot, watch};
 use super::backend::VolumeBackend;
 use crate::background::{Ask, CapacityError, CapacityReply, KeptLayer, Shared};
 use crate::control::status::{PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
-use crate::control::{ControlError, ControlPlane, CreatedSnapshot, ErrorKind, SealedEpoch, Snapshot};
+use crate::control::{
+    ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot, WriteBack,
+};
 use crate::volume::{SealError, lock};
-
-/// How long a snapshot is waited for to be written back, before the wait is given up.
-const SYNC_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What the device says of itself, once it is there.
 #[derive(Clone, Default, Debug)]
@@ -187,6 +185,11 @@ impl ControlPlane for VolumeControl {
                 predictions_above_threshold: above(),
             });
         }
+        // First what may fail without harm: a snapshot that is there answers the next call.
+        if let Some(horizon) = horizon {
+            self.store(|config| config.horizon = horizon)?;
+            shared.settings.set_horizon(horizon);
+        }
         let predictions_above_threshold = above();
         let epoch = shared.sealer.seal(shared, Some(name.as_str())).map_err(|error| {
             let SealError::TooManyLayers(_) = error;
@@ -197,10 +200,6 @@ impl ControlPlane for VolumeControl {
             let text = format!("volume {}: snapshot {name} is not durable: {error}", self.name);
             ControlError::new(ErrorKind::Internal, text)
         })?;
-        if let Some(horizon) = horizon {
-            self.store(|config| config.horizon = horizon)?;
-            shared.settings.set_horizon(horizon);
-        }
         let missing = || {
             ControlError::new(ErrorKind::Internal, format!("snapshot {name} of epoch {epoch} has vanished"))
         };
@@ -222,35 +221,23 @@ impl ControlPlane for VolumeControl {
         Ok(by_name.into_values().collect())
     }
 
-    fn delete_snapshot(&self, name: &SnapshotName) -> Result<(), ControlError> {
+    fn delete_snapshot(&self, name: &SnapshotName) -> Result<Deletion, ControlError> {
         let _one = lock(&self.naming);
         let shared = self.shared();
         let snapshot = self.find(name)?.ok_or_else(|| ControlError::no_snapshot(&self.name, name))?;
-        if !snapshot.on_capacity_tier && shared.volume.unname(snapshot.epoch, name.as_str()) {
-            return shared.committer.commit_blocking().map_err(|error| {
-                ControlError::new(ErrorKind::Internal, format!("the deletion is not durable: {error}"))
-            });
+        if snapshot.on_capacity_tier {
+            return self.ask(|reply| Ask::Delete { name: name.clone(), reply }).map(|()| Deletion::Done);
         }
-        // It may be on its way to the capacity tier at this moment.
-        self.sync_snapshot(name)?;
-        self.ask(|reply| Ask::Delete { name: name.clone(), reply })
+        if !shared.volume.unname(snapshot.epoch, name.as_str()) {
+            return Ok(Deletion::After(snapshot.epoch));
+        }
+        shared.committer.commit_blocking().map(|()| Deletion::Done).map_err(|error| {
+            ControlError::new(ErrorKind::Internal, format!("the deletion is not durable: {error}"))
+        })
     }
 
-    fn sync_snapshot(&self, name: &SnapshotName) -> Result<Snapshot, ControlError> {
-        let begun = Instant::now();
-        loop {
-            let snapshot = self.find(name)?.ok_or_else(|| ControlError::no_snapshot(&self.name, name))?;
-            if snapshot.on_capacity_tier {
-                return Ok(snapshot);
-            }
-            let error = lock(&self.shared().progress).error.clone();
-            if !error.is_empty() || begun.elapsed() > SYNC_LIMIT || self.shared().stopping() {
-                let why = if error.is_empty() { "it takes too long".to_owned() } else { error };
-                let text = format!("volume {}: snapshot {name} is not written back: {why}", self.name);
-                return Err(ControlError::new(ErrorKind::Unavailable, text));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    fn write_back(&self) -> watch::Receiver<WriteBack> {
+        self.shared().write_back()
     }
 
     fn diff(
@@ -260,17 +247,6 @@ impl ControlPlane for VolumeControl {
         first_block: BlockIndex,
         limit: usize,
     ) -> Result<Vec<Change>, ControlError> {
-        let shared = self.shared();
-        // Layers are compared on the capacity tier; those on their way there are waited for.
-        let begun = Instant::now();
-        while shared.volume.written_back() < to {
-            let error = lock(&shared.progress).error.clone();
-            if !error.is_empty() || begun.elapsed() > SYNC_LIMIT || shared.stopping() {
-                let text = format!("volume {}: epoch {to} is not written back yet: {error}", self.name);
-                return Err(ControlError::new(ErrorKind::Unavailable, text));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
         let after = first_block.0.checked_sub(1).map(BlockIndex);
         self.ask(|reply| Ask::Diff { from, to, after, limit, reply })
     }
@@ -300,6 +276,7 @@ impl ControlPlane for VolumeControl {
         let config = lock(&self.config).clone();
         let device = lock(&self.device).clone();
         let progress = lock(&shared.progress).clone();
+        let write_back = shared.write_back().borrow().clone();
         let layers = volume.layers();
         let (open, live) = (layers.open(), layers.live_count());
         let counts = volume.slot_counts();
@@ -319,7 +296,7 @@ impl ControlPlane for VolumeControl {
             transfer_mode: device.transfer_mode,
             not_granted: device.not_granted,
             started_us: self.started_us,
-            health: super::health::health(shared, &progress.error),
+            health: super::health::health(shared, &write_back.error, progress.read_error.as_ref()),
             open_epoch: layers.epoch(open).0,
             open_epoch_since_us: layers.with_info(open, |info| info.opened_us),
             sync_interval_seconds: config.sync_interval.seconds(),
@@ -328,7 +305,7 @@ impl ControlPlane for VolumeControl {
             write_back_remaining_bytes: remaining,
             write_back_eta_seconds: eta,
             written_back_bytes: stats.written_back_bytes.get(),
-            write_back_error: progress.error,
+            write_back_error: write_back.error,
             mapped_bytes: volume.mapped_blocks() * BLOCK_BYTES,
             dirty_bytes: counts.dirty_sub_blocks * forerun::geometry::SUB_BLOCK_BYTES,
             fast_tier: TierStatus {

@@ -1,10 +1,19 @@
 //! What the status says of the volume's health, and of the process.
 
+use std::time::{Duration, Instant};
+
 use crate::background::Shared;
 use crate::fast_tier::Health;
 
+/// A block that could not be read is part of the volume's health for so long.
+const READ_ERROR_SHOWN: Duration = Duration::from_secs(3600);
+
 /// "healthy", or what is wrong and what follows from it.
-pub(super) fn health(shared: &Shared, write_back_error: &str) -> String {
+pub(super) fn health(
+    shared: &Shared,
+    write_back_error: &str,
+    read_error: Option<&(Instant, String)>,
+) -> String {
     match shared.committer.status().health {
         Health::Good => {}
         Health::Degraded(why) => return format!("degraded: the fast tier's journal: {why}"),
@@ -14,6 +23,11 @@ pub(super) fn health(shared: &Shared, write_back_error: &str) -> String {
         return format!(
             "degraded: write-back does not get on, new data stays on the fast tier: {write_back_error}"
         );
+    }
+    if let Some((at, error)) = read_error
+        && at.elapsed() < READ_ERROR_SHOWN
+    {
+        return format!("degraded: a block could not be read from the capacity tier: {error}");
     }
     if shared.volume.room().has_waiters() {
         return "throttled: writes wait for write-back to free slots".to_owned();

@@ -4,10 +4,10 @@
 
 use std::sync::atomic::Ordering;
 
-use forerun::geometry::{BlockIndex, SlotId};
+use forerun::geometry::{BlockIndex, SlotId, SubBlockMask};
 
 use super::Volume;
-use super::slots::{Bits, NO_BLOCK};
+use super::slots::{Bits, CLEAN, NO_BLOCK};
 
 /// What became of a wish to reserve.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,14 +72,18 @@ impl Volume {
         self.shard(block).reserved.contains_key(&block)
     }
 
-    /// Whether the block's data is on the capacity tier and nowhere else.
-    pub fn lies_below_only(&self, block: BlockIndex) -> bool {
+    /// Whether the block has data that the capacity tier alone holds: it has no slot, or a clean one with gaps.
+    pub fn is_incomplete(&self, block: BlockIndex) -> bool {
         if block.0 >= self.geometry.blocks() {
             return false;
         }
         let shard = self.shard(block);
-        self.index.find(&self.slots, block).is_none()
-            && !shard.deleted.contains_key(&block)
-            && self.places.get(block).is_some()
+        match self.index.find(&self.slots, block) {
+            Some(slot) => {
+                let record = self.slots.at(slot);
+                record.layer.load(Ordering::SeqCst) == CLEAN && record.bits().valid != SubBlockMask::FULL
+            }
+            None => !shard.deleted.contains_key(&block) && self.places.get(block).is_some(),
+        }
     }
 }

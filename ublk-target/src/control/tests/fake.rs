@@ -1,6 +1,6 @@
 //! A volume in memory that seals an epoch with every snapshot.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use forerun::change_vector::{Change, ChangeKind, ChangeVector};
@@ -10,7 +10,9 @@ use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::watch;
 
 use crate::control::status::{PrefetchStatus, TrainerReport, VolumeStatus};
-use crate::control::{ControlError, ControlPlane, CreatedSnapshot, ErrorKind, SealedEpoch, Snapshot};
+use crate::control::{
+    ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot, WriteBack,
+};
 
 /// The volume's blocks.
 pub(super) const BLOCKS: u32 = 100_000;
@@ -19,6 +21,9 @@ pub(super) struct FakeVolume {
     name: VolumeName,
     state: Mutex<State>,
     sealed: watch::Sender<Epoch>,
+    /// How far write-back has come: as far as sealing, unless a test holds it up.
+    pub(super) written_back: watch::Sender<WriteBack>,
+    pub(super) held_up: AtomicBool,
     pub(super) reports: Mutex<Vec<Arc<TrainerReport>>>,
     /// How many change vectors were asked for.
     pub(super) vectors_read: AtomicU64,
@@ -38,6 +43,8 @@ impl FakeVolume {
             name: VolumeName::new("data").expect("a name"),
             state: Mutex::default(),
             sealed: watch::Sender::new(Epoch(0)),
+            written_back: watch::Sender::default(),
+            held_up: AtomicBool::new(false),
             reports: Mutex::default(),
             vectors_read: AtomicU64::new(0),
         }
@@ -67,6 +74,9 @@ impl FakeVolume {
         }
         drop(state);
         self.sealed.send_replace(epoch);
+        if !self.held_up.load(Ordering::SeqCst) {
+            self.written_back.send_replace(WriteBack { epoch, error: String::new() });
+        }
         epoch
     }
 
@@ -116,17 +126,22 @@ impl ControlPlane for FakeVolume {
     fn snapshots(&self) -> Result<Vec<Snapshot>, ControlError> {
         let mut snapshots = self.state.lock().expect("the state").snapshots.clone();
         snapshots.reverse();
+        let written_back = self.written_back.borrow().epoch;
+        snapshots.iter_mut().for_each(|snapshot| snapshot.on_capacity_tier = snapshot.epoch <= written_back);
         Ok(snapshots)
     }
 
-    fn delete_snapshot(&self, name: &SnapshotName) -> Result<(), ControlError> {
-        self.find(name)?;
+    fn delete_snapshot(&self, name: &SnapshotName) -> Result<Deletion, ControlError> {
+        let epoch = self.find(name)?.epoch;
+        if self.written_back.borrow().epoch < epoch {
+            return Ok(Deletion::After(epoch));
+        }
         self.state.lock().expect("the state").snapshots.retain(|snapshot| snapshot.name != *name);
-        Ok(())
+        Ok(Deletion::Done)
     }
 
-    fn sync_snapshot(&self, name: &SnapshotName) -> Result<Snapshot, ControlError> {
-        Ok(Snapshot { on_capacity_tier: true, ..self.find(name)? })
+    fn write_back(&self) -> watch::Receiver<WriteBack> {
+        self.written_back.subscribe()
     }
 
     fn diff(

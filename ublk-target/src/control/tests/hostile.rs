@@ -94,6 +94,56 @@ fn other_volumes_and_the_engines_errors_have_their_codes() {
 }
 
 #[test]
+fn calls_that_wait_for_write_back_hold_nobody_up() {
+    let rig = Rig::new(Limits { blocking_threads: 2, ..Limits::default() });
+    run(async {
+        rig.volume.held_up.store(true, std::sync::atomic::Ordering::SeqCst);
+        rig.volume.seal(3, Some(&"slow".parse().expect("a name")));
+        let waiting: Vec<_> = (0..30)
+            .map(|number| {
+                let client = rig.client();
+                tokio::spawn(async move {
+                    let mut client = client.await;
+                    match number % 3 {
+                        0 => {
+                            let ask = v1::SyncSnapshotRequest { volume_id: id(), name: "slow".into() };
+                            client.sync_snapshot(ask).await.map(|_| ())
+                        }
+                        1 => {
+                            let ask = v1::DiffSnapshotsRequest { volume_id: id(), ..Default::default() };
+                            client.diff_snapshots(ask).await.map(|_| ())
+                        }
+                        _ => {
+                            let ask = v1::DeleteSnapshotRequest { volume_id: id(), name: "slow".into() };
+                            client.delete_snapshot(ask).await.map(|_| ())
+                        }
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let mut client = rig.client().await;
+        for _ in 0..5 {
+            let ask = v1::GetVolumeStatusRequest { volume_id: id() };
+            client.get_volume_status(ask).await.expect("answered while others wait");
+        }
+        assert!(waiting.iter().all(|call| !call.is_finished()), "a call did not wait");
+        let error =
+            crate::control::WriteBack { epoch: forerun::geometry::Epoch(0), error: "no space".into() };
+        rig.volume.written_back.send_replace(error);
+        for call in waiting {
+            let status = call.await.expect("ended").expect_err("write-back does not get on");
+            assert_eq!(status.code(), Code::Unavailable);
+            assert!(
+                status.message().contains("epoch 1 is not written back: no space"),
+                "{}",
+                status.message()
+            );
+        }
+    });
+}
+
+#[test]
 fn a_report_out_of_bounds_is_refused_whole() {
     let rig = Rig::new(Limits::default());
     run(async {

@@ -164,6 +164,21 @@ fn a_failed_flush_is_not_forgotten() {
     assert!(matches!(world.poll_once_each(&ask(Operation::Flush, 0, 0), 5), Poll::Ready(Err(_))));
 }
 
+/// The name of a layer that the capacity tier is about to get cannot be taken off any more: it would come back.
+#[test]
+fn a_name_that_is_leaving_stays() {
+    let world = World::new();
+    world.seal();
+    let (layer, epoch) =
+        (world.volume.layers().live()[0], world.volume.layers().epoch(world.volume.layers().live()[0]));
+    assert_eq!(world.volume.begin_leaving(layer).as_deref(), Some("s"));
+    assert!(!world.volume.unname(epoch, "s"), "HEAD may have the name already");
+    world.volume.stay(layer);
+    assert!(!world.volume.unname(epoch, "other"));
+    assert!(world.volume.unname(epoch, "s"), "the capacity tier did not take it");
+    assert_eq!(world.volume.begin_leaving(layer), None);
+}
+
 impl World {
     /// Polls a request so often, with no help from the background.
     fn poll_once_each(&self, ask: &Ask, times: u32) -> Poll<std::io::Result<()>> {

@@ -1,0 +1,126 @@
+//! What came of predictions: of those acted on, the share that happened; of what happened, the share predicted.
+//!
+//! A table speaks of the epochs of its horizon together, so it is scored when the last of them has been sealed,
+//! against everything that changed in them.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use forerun::change_vector::ChangeVector;
+use forerun::geometry::{BlockIndex, Epoch};
+use forerun::prediction::Horizon;
+
+/// Tables that precision and recall are over.
+pub const SCORE_WINDOW_EPOCHS: usize = 32;
+/// Tables whose horizon has not ended, at most: one an epoch, and the longest horizon.
+const EXPECTATIONS_MAX: usize = 256;
+
+/// What was predicted above the threshold by one table, and what happened since.
+#[derive(Debug)]
+struct Expectation {
+    last: Epoch,
+    blocks: Arc<HashSet<BlockIndex>>,
+    happened: HashSet<BlockIndex>,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Score {
+    acted: u64,
+    hit: u64,
+    changed: u64,
+}
+
+/// Scores of the newest tables.
+#[derive(Default, Debug)]
+pub(super) struct Scores {
+    /// By the epoch that the table was made after.
+    waiting: BTreeMap<Epoch, Expectation>,
+    window: VecDeque<Score>,
+}
+
+impl Scores {
+    /// Takes note of what a table made after `made_after` predicts; the first word counts.
+    pub fn expect(&mut self, made_after: Epoch, horizon: Horizon, blocks: &Arc<HashSet<BlockIndex>>) {
+        let last = Epoch(made_after.0.saturating_add(horizon.epochs()));
+        self.waiting.entry(made_after).or_insert_with(|| Expectation {
+            last,
+            blocks: blocks.clone(),
+            happened: HashSet::new(),
+        });
+        while self.waiting.len() > EXPECTATIONS_MAX {
+            self.waiting.pop_first();
+        }
+    }
+
+    /// Takes note of what a sealed epoch changed, and scores the tables whose horizon ends with it.
+    pub fn happened(&mut self, vector: &ChangeVector) {
+        let changed = || vector.changes().iter().map(|change| change.block);
+        for (_, expectation) in self.waiting.range_mut(..vector.epoch) {
+            expectation.happened.extend(changed());
+        }
+        let over = |expectation: &Expectation| expectation.last <= vector.epoch;
+        let (ended, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(_, expectation)| over(expectation));
+        self.waiting = waiting;
+        let ended: BTreeMap<Epoch, Expectation> = ended;
+        for Expectation { blocks, happened, .. } in ended.into_values() {
+            let hit = happened.iter().filter(|block| blocks.contains(block)).count() as u64;
+            let (acted, changed) = (blocks.len() as u64, happened.len() as u64);
+            self.window.push_back(Score { acted, hit, changed });
+        }
+        while self.window.len() > SCORE_WINDOW_EPOCHS {
+            self.window.pop_front();
+        }
+    }
+
+    /// Precision, recall, and how many tables they are over; 0 where nothing was predicted, or nothing happened.
+    pub fn totals(&self) -> (f64, f64, u32) {
+        let sum = self.window.iter().fold(Score::default(), |sum, score| Score {
+            acted: sum.acted + score.acted,
+            hit: sum.hit + score.hit,
+            changed: sum.changed + score.changed,
+        });
+        let share = |of: u64| if of == 0 { 0.0 } else { sum.hit as f64 / of as f64 };
+        (share(sum.acted), share(sum.changed), self.window.len() as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forerun::change_vector::{Change, ChangeKind};
+
+    use super::*;
+
+    fn vector(epoch: u32, blocks: &[u32]) -> ChangeVector {
+        let change =
+            |block: &u32| Change { block: BlockIndex(*block), kind: ChangeKind::Modified, sub_blocks: 1 };
+        ChangeVector::new(Epoch(epoch), 1, 2, blocks.iter().map(change).collect()).expect("a sound vector")
+    }
+
+    fn blocks(blocks: &[u32]) -> Arc<HashSet<BlockIndex>> {
+        Arc::new(blocks.iter().copied().map(BlockIndex).collect())
+    }
+
+    #[test]
+    fn a_table_is_scored_over_its_whole_horizon() {
+        let mut scores = Scores::default();
+        let horizon = |epochs| Horizon::new(epochs).expect("in range");
+        scores.expect(Epoch(4), horizon(2), &blocks(&[1, 2, 3, 4]));
+        scores.happened(&vector(4, &[9]));
+        scores.happened(&vector(5, &[1, 2]));
+        assert_eq!(scores.totals(), (0.0, 0.0, 0), "its horizon goes on");
+        scores.expect(Epoch(5), horizon(1), &blocks(&[3]));
+        scores.happened(&vector(6, &[2, 3, 5, 6]));
+        // The first: 1, 2 and 3 of four predicted, of 1, 2, 3, 5, 6. The second: 3 of one, of 2, 3, 5, 6.
+        assert_eq!(scores.totals(), (4.0 / 5.0, 4.0 / 9.0, 2));
+        assert!(scores.waiting.is_empty());
+    }
+
+    #[test]
+    fn what_is_never_scored_is_forgotten() {
+        let mut scores = Scores::default();
+        let horizon = Horizon::new(1).expect("in range");
+        (0..1000).for_each(|epoch| scores.expect(Epoch(epoch), horizon, &blocks(&[1])));
+        assert_eq!(scores.waiting.len(), EXPECTATIONS_MAX);
+    }
+}

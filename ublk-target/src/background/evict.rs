@@ -42,7 +42,7 @@ async fn make_room(shared: &Shared, failed_at: &mut Option<Instant>) {
     }
     // What is in limbo becomes free with a commit; nobody should have to wait for one.
     let low = volume.free_slots() < wanted / 2 || waited_for;
-    if (low && volume.limbo_slots() > 0) || !volume.log().has_room() {
+    if (low && volume.limbo_slots() > 0) || !volume.log_has_room() {
         commit(shared, failed_at).await;
     }
     let many_deletions = volume.live_deletions() >= u64::from(volume.slot_count() / 2);

@@ -12,7 +12,7 @@
 //! deltas stay pending, and the next commit tries again.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,15 +25,15 @@ use super::commit::{Commit, Outcome, Waiter};
 use super::delta::Delta;
 use super::device::FastDevice;
 use super::error::FastTierError;
-use super::layout::Layout;
+use super::layout::{self, Layout};
 use super::log::{DeltaLog, LogPosition};
 use super::pending::{Half, PendingLog};
 use super::ring::Ring;
 use super::rounds::Rounds;
 use crate::volume::lock;
 
-/// Bytes of a half that are kept for requests that had begun before `has_room` said no, at most; of small
-/// halves it is one half of them.
+/// Bytes of a half that are kept for what is appended beside requests' promised deltas (the ends of epochs, deletions,
+/// slots given up), at most; of small halves it is one half of them.
 pub const ROOM_RESERVE_BYTES: usize = 1 << 20;
 
 /// Walks the engine's state: hands every whole fact to the function it is given.
@@ -88,7 +88,8 @@ pub(super) struct Shared {
     pub changed: Condvar,
     pub appended: AtomicU64,
     pub durable: AtomicU64,
-    pub room: AtomicBool,
+    /// Bytes in use of the active half; more than any half has when nothing is taken any more.
+    pub used: AtomicUsize,
     /// The tier is closed or has failed for good: what is appended from now on is lost.
     pub failed: AtomicBool,
     pub after_commit: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
@@ -148,7 +149,7 @@ impl Shared {
     /// Recomputes what [`DeltaLog::has_room`] answers.
     pub fn update_room(&self, inner: &Inner) {
         let failed = matches!(inner.health, Health::Failed(_));
-        self.room.store(!failed && inner.active.used() < self.room_limit(), Ordering::Release);
+        self.used.store(if failed { usize::MAX } else { inner.active.used() }, Ordering::Release);
     }
 
     /// Makes completed writes durable; a failure is for good.
@@ -358,8 +359,9 @@ impl DeltaLog for Committer {
         LogPosition(self.shared.durable.load(Ordering::SeqCst))
     }
 
-    fn has_room(&self) -> bool {
-        self.shared.room.load(Ordering::Acquire)
+    fn has_room(&self, promised: u32) -> bool {
+        let promised = promised as usize * layout::HOLDS_BYTES as usize;
+        self.shared.used.load(Ordering::Acquire).saturating_add(promised) < self.shared.room_limit()
     }
 
     fn has_failed(&self) -> bool {

@@ -36,7 +36,7 @@ pub const DELETIONS_MIN: u64 = 16 * 1024;
 pub const BATCH_BYTES_MAX: u64 = 8 << 20;
 
 /// Bytes of a delta that says what a slot holds.
-const HOLDS_BYTES: u64 = 18;
+pub(super) const HOLDS_BYTES: u64 = 18;
 /// Bytes of a delta that says that a block was deleted.
 const DELETED_BYTES: u64 = 9;
 /// Bytes of a sealed epoch and its name.

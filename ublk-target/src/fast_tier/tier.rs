@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -285,7 +285,7 @@ impl<D: FastDevice + 'static> FastTier<D> {
             changed: Condvar::new(),
             appended: AtomicU64::new(0),
             durable: AtomicU64::new(0),
-            room: AtomicBool::new(true),
+            used: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             after_commit: Mutex::default(),
             checkpoint_turn: Mutex::default(),

@@ -124,7 +124,7 @@ impl Volume {
 
     /// Gives up one clean slot, but for slots of blocks that `keep` names as long as there are others.
     pub fn evict(&self, keep: &dyn Fn(BlockIndex) -> bool, effort: &mut Effort) -> Evicted {
-        if !self.log.has_room() {
+        if !self.log_has_room() {
             return Evicted::Nothing;
         }
         // A slot is passed over three times for its hits, and once more where it is in use.

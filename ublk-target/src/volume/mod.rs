@@ -135,6 +135,8 @@ pub struct Volume {
     reserved: AtomicU32,
     /// Deletions in live layers.
     deletions: AtomicU64,
+    /// Planned writes, each of which may append a delta.
+    promised: AtomicU32,
     room: Room,
     stats: Stats,
 }
@@ -166,6 +168,7 @@ impl Volume {
             mapped: AtomicU64::new(0),
             reserved: AtomicU32::new(0),
             deletions: AtomicU64::new(0),
+            promised: AtomicU32::new(0),
             room: Room::default(),
             stats: Stats::default(),
         }
@@ -248,9 +251,14 @@ impl Volume {
         self.log.append(&Delta::Holds(self.holds(slot, block, epoch)))
     }
 
+    /// Whether the journal takes another delta beside those that writes under way have promised.
+    pub fn log_has_room(&self) -> bool {
+        self.log.has_room(self.promised.load(Ordering::SeqCst))
+    }
+
     /// Sees whether deltas can be appended now.
     fn check_log(&self) -> Result<(), NotYet> {
-        match (self.log.has_room(), self.log.has_failed()) {
+        match (self.log_has_room(), self.log.has_failed()) {
             (_, true) => Err(NotYet::LogFailed),
             (false, false) => Err(NotYet::LogFull),
             (true, false) => Ok(()),

@@ -117,7 +117,7 @@ impl Volume {
         place: NonZeroU64,
         keep_free: u32,
     ) -> Option<PromoteTicket<'_>> {
-        if self.allocator.free() <= keep_free || !self.log.has_room() {
+        if self.allocator.free() <= keep_free || !self.log_has_room() {
             return None;
         }
         let shard = self.shard(block);
@@ -135,7 +135,7 @@ impl Volume {
     /// Begins to complete the block's newest slot, if that is clean and not complete, with what was read at
     /// `place`. Only the background thread fills.
     pub fn begin_fill(&self, block: BlockIndex, place: NonZeroU64) -> Option<FillTicket<'_>> {
-        if !self.log.has_room() {
+        if !self.log_has_room() {
             return None;
         }
         let _shard = self.shard(block);
@@ -155,7 +155,7 @@ impl Volume {
     /// asked for again. (What was there must stay there: a block of which a part is overwritten in each epoch would
     /// otherwise lose all the rest of it to the capacity tier.)
     pub fn begin_fill_sealed(&self, block: BlockIndex, slot: SlotId) -> Option<FillTicket<'_>> {
-        if !self.log.has_room() {
+        if !self.log_has_room() {
             return None;
         }
         let _shard = self.shard(block);

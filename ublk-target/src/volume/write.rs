@@ -109,6 +109,7 @@ impl<'a> WriteTicket<'a> {
 
 impl Drop for WriteTicket<'_> {
     fn drop(&mut self) {
+        self.volume.promised.fetch_sub(1, Ordering::SeqCst);
         if self.pending.is_empty() {
             return;
         }
@@ -176,6 +177,7 @@ impl Volume {
             let writing = shard.writing.entry(span.block).or_default();
             *writing = writing.union(pending);
         }
+        self.promised.fetch_add(1, Ordering::SeqCst);
         Ok(WriteTicket { volume: self, pin: self.slots.pin(slot), joined, span, pending, partial, fetch })
     }
 

@@ -25,7 +25,7 @@ fn live_in_threads(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, tu
                     let deltas = {
                         let mut engine = lock(engine);
                         // Like the engine, a request does not begin while the log has no room.
-                        if log.has_room() {
+                        if log.has_room(0) {
                             let changed = (0..8).try_for_each(|_| engine.change());
                             if changed.is_err() {
                                 return;
@@ -36,7 +36,7 @@ fn live_in_threads(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, tu
                         }
                         engine.deltas()
                     };
-                    if random.one_in(3) || !log.has_room() {
+                    if random.one_in(3) || !log.has_room(0) {
                         if smol::block_on(log.commit()).is_err() {
                             return;
                         }
@@ -105,7 +105,7 @@ fn a_failed_sync_fails_the_tier_and_a_failed_write_does_not() {
             assert_eq!((log.status().health, log.failure()), (Health::Good, None));
         } else {
             assert!(log.commit_blocking().is_err());
-            assert!(log.failure().is_some() && !log.has_room());
+            assert!(log.failure().is_some() && !log.has_room(0));
         }
         let past = engine.end();
         drop((tier, log));

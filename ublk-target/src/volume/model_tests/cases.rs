@@ -112,7 +112,7 @@ fn no_write_belongs_to_an_epoch_that_the_log_does_not_know() {
         fn durable(&self) -> LogPosition {
             self.log.durable()
         }
-        fn has_room(&self) -> bool {
+        fn has_room(&self, _: u32) -> bool {
             true
         }
         fn has_failed(&self) -> bool {

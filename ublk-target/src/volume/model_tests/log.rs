@@ -70,7 +70,7 @@ impl DeltaLog for MemoryLog {
         LogPosition(self.durable.load(Ordering::SeqCst))
     }
 
-    fn has_room(&self) -> bool {
+    fn has_room(&self, _: u32) -> bool {
         !self.full.load(Ordering::SeqCst) && !self.has_failed()
     }
 

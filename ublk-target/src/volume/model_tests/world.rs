@@ -508,6 +508,7 @@ impl World {
         for shard in &volume.shards {
             assert!(lock(shard).writing.is_empty(), "a write left its mark");
         }
+        assert_eq!(volume.promised.load(Ordering::SeqCst), 0, "a write keeps its promise or takes it back");
         assert!(volume.layers().live().iter().all(|layer| volume.layers().drained(*layer)));
     }
 }

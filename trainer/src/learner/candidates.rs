@@ -13,6 +13,8 @@ use crate::predictors::{PREDICTORS, Predictor, simple_scores};
 
 /// Candidates the network scores at a time.
 const BATCH: usize = 512;
+/// Candidates scored to learn how long one takes on this machine, before anything depends on it.
+const PROBE: usize = 64;
 /// The most candidates the network scores, whatever the CPU time.
 const MAX_BY_NETWORK: usize = 1 << 18;
 /// Weights in the blend rise with this power of the mean average precision.
@@ -88,16 +90,46 @@ impl Learner {
         let mut order: Vec<(f32, usize)> =
             linear.iter().zip(contexts).map(|(a, b)| a.max(*b)).zip(0..).collect();
         order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        // One pass in ascending order is cheapest, so that the number is settled beforehand.
-        let affordable = budget.left().as_secs_f64() / self.network_seconds.max(1e-7);
-        order.truncate((affordable as usize).clamp(BATCH, MAX_BY_NETWORK));
         let mut chosen: Vec<usize> = order.into_iter().map(|(_, at)| at).collect();
-        chosen.sort_unstable();
-
         let mut scores = linear.to_vec();
+        let seconds = match self.network_seconds {
+            Some(seconds) => seconds,
+            None => {
+                let probe = chosen.get(..PROBE.min(chosen.len())).unwrap_or_default();
+                let (_, seconds) = self.score_in_order(scored, probe, budget, &mut scores)?;
+                seconds
+            }
+        };
+        // One pass in ascending order is cheapest, so that the number is settled beforehand.
+        let affordable = budget.left().as_secs_f64() / seconds.max(1e-7);
+        chosen.truncate((affordable as usize).clamp(PROBE, MAX_BY_NETWORK));
+        chosen.sort_unstable();
+        let (by_network, measured) = self.score_in_order(scored, &chosen, budget, &mut scores)?;
+        if by_network >= PROBE {
+            self.network_seconds = Some(f64::midpoint(seconds, measured));
+        }
+        scored.by_network = by_network;
+        scored.take(Predictor::Lstm, scores);
+        Ok(())
+    }
+
+    /// Lets the network score these candidates, until the budget is spent; returns how many it did, and the CPU
+    /// seconds that each took.
+    fn score_in_order(
+        &self,
+        scored: &Scored,
+        chosen: &[usize],
+        budget: &Budget,
+        scores: &mut [f32],
+    ) -> candle_core::Result<(usize, f64)> {
         let started = budget.used();
         let (mut facts, mut sequences) = (FactSource::new(&self.state), SequenceSource::new(&self.state));
+        let mut done = 0;
         for batch in chosen.chunks(BATCH) {
+            // The estimate was too good: what is left keeps the linear predictor's score.
+            if done > 0 && budget.spent() {
+                break;
+            }
             let mut sequence = Vec::with_capacity(batch.len() * SEQUENCE_EPOCHS * PER_EPOCH);
             let mut wides = Vec::with_capacity(batch.len() * WIDE);
             for at in batch {
@@ -114,14 +146,10 @@ impl Learner {
                     *slot = score;
                 }
             }
+            done += batch.len();
         }
-        if chosen.len() >= BATCH {
-            let seconds = (budget.used().saturating_sub(started)).as_secs_f64() / chosen.len() as f64;
-            self.network_seconds = f64::midpoint(self.network_seconds, seconds);
-        }
-        scored.by_network = chosen.len();
-        scored.take(Predictor::Lstm, scores);
-        Ok(())
+        let took = budget.used().saturating_sub(started).as_secs_f64();
+        Ok((done, took / done.max(1) as f64))
     }
 
     /// Mean of logits, weighted by how well each did lately.

@@ -95,8 +95,8 @@ pub struct Learner {
     scored: Option<Scored>,
     rng: Rng,
     last: Option<Epoch>,
-    /// CPU seconds that the network takes a candidate, as measured.
-    network_seconds: f64,
+    /// CPU seconds that the network takes a candidate, as measured; `None` before it has been.
+    network_seconds: Option<f64>,
 }
 
 impl Learner {
@@ -118,7 +118,7 @@ impl Learner {
             scored: None,
             rng: Rng::new(config.seed),
             last: None,
-            network_seconds: 3e-5,
+            network_seconds: None,
             config,
         })
     }

@@ -127,3 +127,18 @@ fn a_longer_horizon_expects_more() {
     };
     assert!(sum(1) < sum(4) && sum(4) <= sum(64));
 }
+
+#[test]
+fn a_wrong_estimate_does_not_break_the_budget() {
+    let mut learner =
+        Learner::new(Config { cpu_seconds_per_epoch: 1e-4, ..Config::default() }, BLOCKS).expect("made");
+    let blocks: Vec<u32> = (0..6000).map(|at| at * 9).collect();
+    let mut report = EpochReport::default();
+    for epoch in 1..=3 {
+        // As on a machine that has become a thousand times slower.
+        learner.network_seconds = Some(1e-9);
+        report = learner.observe(&vector_of(epoch, &blocks), Effort::Full).expect("learned");
+    }
+    assert!(report.candidates >= 6000);
+    assert!((1..1000).contains(&report.scored_by_network), "{} were scored", report.scored_by_network);
+}

@@ -1,14 +1,17 @@
 //! Looking at devices and removing them, whoever serves them.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
 use libublk::sys;
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use super::control::Control;
+use super::abi::OURS;
+use super::control::{Control, SHORT};
 use super::error::DeviceError;
 use super::options::{DELETE_LIMIT, STOP_LIMIT};
 
@@ -81,6 +84,8 @@ pub struct DeviceEntry {
     pub numbers: [u32; 4],
     /// User and group that own it.
     pub owner: (u32, u32),
+    /// Whether forerun made it.
+    pub ours: bool,
 }
 
 impl fmt::Display for DeviceEntry {
@@ -104,13 +109,13 @@ impl fmt::Display for DeviceEntry {
     }
 }
 
-/// All ublk devices, by number.
+/// All ublk devices that can be looked at, by number, and why the others could not.
 ///
 /// # Errors
 /// The driver cannot be asked.
-pub fn list() -> Result<Vec<DeviceEntry>, DeviceError> {
+pub fn list() -> Result<(Vec<DeviceEntry>, Vec<DeviceError>), DeviceError> {
     let mut control = Control::open()?;
-    let mut ids: Vec<u32> = match std::fs::read_dir(CLASS_DIR) {
+    let mut ids: Vec<u32> = match fs::read_dir(CLASS_DIR) {
         Ok(entries) => entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("ublkc")?.parse().ok())
             .collect(),
@@ -118,16 +123,22 @@ pub fn list() -> Result<Vec<DeviceEntry>, DeviceError> {
         Err(source) => return Err(DeviceError::Process { what: "reading /sys/class/ublk-char", source }),
     };
     ids.sort_unstable();
-    let mut devices = Vec::with_capacity(ids.len());
-    for id in ids {
-        match entry(&mut control, id) {
+    Ok(sift(ids.into_iter().map(|id| entry(&mut control, id))))
+}
+
+/// Parts what was found from what went wrong; a device that went while we looked is neither.
+fn sift(
+    looks: impl Iterator<Item = Result<DeviceEntry, DeviceError>>,
+) -> (Vec<DeviceEntry>, Vec<DeviceError>) {
+    let (mut devices, mut errors) = (Vec::new(), Vec::new());
+    for look in looks {
+        match look {
             Ok(device) => devices.push(device),
-            // It went while we looked.
             Err(DeviceError::NotFound(_)) => {}
-            Err(error) => return Err(error),
+            Err(error) => errors.push(error),
         }
     }
-    Ok(devices)
+    (devices, errors)
 }
 
 /// One ublk device.
@@ -153,37 +164,71 @@ fn entry(control: &mut Control, id: u32) -> Result<DeviceEntry, DeviceError> {
         state: info.state.into(),
         numbers: [params.char_major, params.char_minor, params.disk_major, params.disk_minor],
         owner: (info.owner_uid, info.owner_gid),
+        ours: info.server_flags == OURS,
     })
 }
 
 /// Stops and deletes a device, and waits until it is gone.
 ///
-/// One that is mounted or held is refused without `force`, and nothing is changed then.
+/// One that is mounted or held is refused without `force`, and nothing is changed then. With it the device is
+/// stopped, what its users still write fails, and it is gone when the last of them lets go.
+///
+/// Requests that a target of ours does not answer within the stop's limit fail, so that the stop ends.
 ///
 /// # Errors
 /// There is none with this number, it is in use, or the driver does not answer in time.
 pub fn delete(id: u32, force: bool) -> Result<(), DeviceError> {
     let mut control = Control::open()?;
     control.info(id)?;
-    if !force {
-        // An exclusive open succeeds only where nobody else has one, as a mount does.
-        let path = format!("/dev/ublkb{id}");
-        match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Err(DeviceError::InUse(id)),
-            _ => {}
-        }
+    if !force && is_held(id) {
+        return Err(DeviceError::InUse(id));
     }
-    control.stop(id, STOP_LIMIT)?;
-    control.delete(id, DELETE_LIMIT)
+    let mut stopped = control.stop(id, STOP_LIMIT);
+    if matches!(stopped, Err(DeviceError::Deadline { .. })) && ask_target_to_stop(&mut control, id)? {
+        // By now it has failed what it could not answer, or is about to.
+        stopped = control.stop(id, STOP_LIMIT + 2 * SHORT);
+    }
+    let deleted = stopped.and_then(|()| match force {
+        true => control.delete_later(id),
+        false => control.delete(id, DELETE_LIMIT),
+    });
+    match deleted.map_err(|error| error.if_gone(id)) {
+        // Its target was faster.
+        Err(DeviceError::NotFound(_)) => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether a device is mounted, or part of another: an exclusive open succeeds only where nobody else has one.
+fn is_held(id: u32) -> bool {
+    let path = format!("/dev/ublkb{id}");
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path);
+    opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// Asks the process that serves a device of ours to stop it, as the driver will not before all requests are
+/// answered. `false` where it is not ours, or its process has gone.
+fn ask_target_to_stop(control: &mut Control, id: u32) -> Result<bool, DeviceError> {
+    let info = control.info(id)?;
+    // Installed as ublk-target and as ublk.forerun; another process may have got the number of a dead one.
+    let is_target =
+        || fs::read_to_string(format!("/proc/{}/comm", info.pid)).is_ok_and(|name| name.starts_with("ublk"));
+    if info.server_flags != OURS || info.pid <= 1 || !is_target() {
+        return Ok(false);
+    }
+    match kill(Pid::from_raw(info.pid), Signal::SIGTERM) {
+        Ok(()) => Ok(true),
+        Err(nix::errno::Errno::ESRCH) => Ok(false),
+        Err(error) => Err(DeviceError::Process { what: "asking the target to stop", source: error.into() }),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_text_is_what_scripts_parse() {
-        let device = DeviceEntry {
+    fn device() -> DeviceEntry {
+        DeviceEntry {
             id: 3,
             queues: 2,
             depth: 128,
@@ -195,8 +240,22 @@ mod tests {
             state: DeviceState::from(1),
             numbers: [239, 3, 259, 1],
             owner: (0, 0),
-        };
-        let text = device.to_string();
+            ours: true,
+        }
+    }
+
+    #[test]
+    fn a_device_that_goes_or_hangs_does_not_hide_the_others() {
+        let hangs = DeviceError::Deadline { command: "GET_PARAMS", id: 4, seconds: 10 };
+        let looks = [Err(DeviceError::NotFound(1)), Ok(device()), Err(hangs), Err(DeviceError::NotFound(5))];
+        let (devices, errors) = sift(looks.into_iter());
+        assert_eq!(devices, [device()]);
+        assert!(matches!(errors[..], [DeviceError::Deadline { id: 4, .. }]), "{errors:?}");
+    }
+
+    #[test]
+    fn the_text_is_what_scripts_parse() {
+        let text = device().to_string();
         let line = text.lines().find(|line| line.contains("state")).unwrap();
         assert_eq!(line, "\tmax rq size 524288 daemon pid 140 flags 0x42 state LIVE");
         assert_eq!(line.split_whitespace().nth(10), Some("LIVE"), "the eleventh word");

@@ -1,0 +1,196 @@
+"""What is left when something other than a plain kill goes wrong: a take-over that fails, a queue that fails, a
+stop while requests wait for a capacity tier that is full. Nothing acknowledged may be lost, nothing may wait for ever."""
+
+import ctypes
+import errno
+import os
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from lab import MIB, Skipped, Volume, equal, expect, run, test, until
+from patterns import Patterns
+from rig import Job, gone, quiet_umount, result
+
+
+def state_of(lab, name):
+    return next(entry["state"] for entry in lab.forerun.json("list")["volumes"] if entry["volume"] == name)
+
+
+@test
+def a_take_over_that_fails_can_be_tried_again(lab):
+    """`recover` cannot start the API: it fails, twice, and the third one finds all that was acknowledged."""
+    volume = lab.volume("again", "256M", "128M", "--sync-interval", "3600")
+    device = volume.add("-q", "2")
+    patterns = Patterns(lab.device(device), 0, 64 * MIB // 4096, seed=21)
+    patterns.write_some(60)
+    volume.kill()
+    # A folder where the API's socket should be.
+    socket = lab.forerun.run_dir / volume.name / "api.sock"
+    socket.unlink(missing_ok=True)
+    (socket / "in-the-way").mkdir(parents=True)
+    for _ in range(2):
+        done = lab.forerun.try_("recover", volume.name, limit=120)
+        expect(done.returncode != 0, "a take-over without an API socket succeeded")
+        expect("left waiting again" in done.stderr, lambda: f"it says: {done.stderr}")
+        expect(os.path.exists(device), f"{device} is gone")
+        equal(state_of(lab, volume.name), "waits for recovery", "the state after a take-over that failed")
+    (socket / "in-the-way").rmdir()
+    socket.rmdir()
+    equal(volume.recover(), device, "the recovered device")
+    equal(patterns.problems(device, patterns.device.model), [], "what differs after the third take-over")
+    patterns.write_some(20)
+    equal(patterns.problems(device, patterns.device.model), [], "what differs of what was written then")
+    patterns.close()
+    equal(volume.status()["volume"]["failed_requests"], 0, "failed requests")
+
+
+class Registers(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_ulonglong)
+        for name in (
+            "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
+            "fs_base gs_base ds es fs gs"
+        ).split()
+    ]
+
+
+def fail_in_ring(tid):
+    """Makes the io_uring_enter in which a thread waits return EBADF."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    libc.ptrace.restype = ctypes.c_long
+    cont, getregs, setregs, detach, seize, interrupt = 7, 12, 13, 17, 0x4206, 0x4207
+    io_uring_enter, wall = 426, 0x40000000
+
+    def ptrace(request, data=None):
+        if libc.ptrace(request, tid, None, data) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"ptrace {request}: {os.strerror(number)}")
+
+    ptrace(seize)
+    for _ in range(100):
+        ptrace(interrupt)
+        os.waitpid(tid, wall)
+        registers = Registers()
+        ptrace(getregs, ctypes.byref(registers))
+        if registers.orig_rax == io_uring_enter:
+            registers.rax = 2**64 - errno.EBADF
+            registers.orig_rax = 2**64 - 1
+            ptrace(setregs, ctypes.byref(registers))
+            ptrace(detach)
+            return
+        ptrace(cont)
+        time.sleep(0.01)
+    raise AssertionError(f"thread {tid} never waited in its ring")
+
+
+@test
+def a_queue_that_fails_can_be_recovered(lab):
+    """The only queue's ring fails: that is no clean stop. The process ends, the device waits, nothing is lost."""
+    if platform.machine() != "x86_64":
+        raise Skipped("written for the registers of x86_64")
+    volume = lab.volume("ring", "256M", "128M", "--sync-interval", "3600")
+    device = volume.add("-q", "1")
+    patterns = Patterns(lab.device(device), 0, 64 * MIB // 4096, seed=22)
+    patterns.write_some(60)
+    pid = lab.forerun.target_pid(volume.name)
+    number = device.removeprefix("/dev/ublkb")
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text().strip() == f"ublk{number}q0":
+            fail_in_ring(int(task.name))
+            break
+    else:
+        raise AssertionError(f"process {pid} has no thread of queue 0")
+    until(f"the target, process {pid}, to end", 30, lambda: gone(pid), 0.1)
+    equal(state_of(lab, volume.name), "waits for recovery", "the state after a queue has failed")
+    expect("waiting in the ring" in lab.forerun.target_log(volume.name), "the log says what failed")
+    equal(volume.recover(), device, "the recovered device")
+    equal(patterns.problems(device, patterns.device.model), [], "what differs after the take-over")
+    patterns.close()
+    equal(volume.status()["volume"]["failed_requests"], 0, "failed requests")
+
+
+def stuck_volume(lab, name, place):
+    """A volume on which a write waits: its capacity tier, on `place`, is full, and so is its fast tier."""
+    run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place])
+    lab.forerun("create", name, "--size", "512M", "--fast", lab.place / f"{name}.fast", "--fast-size", "128M",
+                "--capacity", place / "tier", "--sync-interval", "1")  # fmt: skip
+    volume = Volume(lab, name, lab.place / f"{name}.fast", place / "tier")
+    lab.volumes.append(volume)
+    device = volume.add()
+    command = ["dd", "if=/dev/urandom", f"of={device}", "bs=1M", "oflag=direct", "status=none"]
+    writer = lab.job(Job(command, lab.logs / f"{name}-dd.log"))
+    stat = Path(f"/sys/class/block/{device.removeprefix('/dev/')}/stat")
+
+    def stands_still():
+        before = stat.read_text().split()
+        time.sleep(4)
+        after = stat.read_text().split()
+        return int(after[8]) > 0 and before[4] == after[4]
+
+    until("requests to wait", 120, stands_still)
+    expect(writer.running(), lambda: f"dd ended: {writer.text()}")
+    return volume, device, writer
+
+
+def is_sound_after_a_stop(lab, volume, device, writer, place):
+    expect(not os.path.exists(device), f"{device} is still there")
+    writer.wait(30)
+    run(["mount", "-o", "remount,size=400m", place])
+    volume.check()
+    volume.add()
+    volume.written_back(90)
+    volume.delete()
+
+
+ABANDONED = re.compile(r"the kernel: .*I/O error, dev ublkb|async page (read|write)|blocked for more than")
+
+
+@test
+def del_while_requests_wait(lab):
+    """`forerun del` ends although the requests under way cannot: they fail, as the documents say."""
+    place = lab.work / "stuck"
+    place.mkdir(exist_ok=True)
+    try:
+        volume, device, writer = stuck_volume(lab, "stuck", place)
+        began = time.monotonic()
+        done = lab.forerun.try_("del", volume.name, limit=150)
+        lab.note(f"stopped in {time.monotonic() - began:.0f} s")
+        equal(done.returncode, 0, f"the exit status of del, which said {done.stderr!r}")
+        is_sound_after_a_stop(lab, volume, device, writer, place)
+    finally:
+        lab.tidy()
+        quiet_umount(place)
+
+
+del_while_requests_wait.expected_kernel_errors = ABANDONED
+
+
+@test
+def a_foreign_stop_while_requests_wait(lab):
+    """As above with a stop that never tells the target, as that of the stock `ublk del`: the target notices."""
+    place = lab.work / "stuck"
+    place.mkdir(exist_ok=True)
+    try:
+        volume, device, writer = stuck_volume(lab, "foreign", place)
+        pid = lab.forerun.target_pid(volume.name)
+        number = device.removeprefix("/dev/ublkb")
+        began = time.monotonic()
+        # Killed at once, so that it can do nothing but this one command to the driver.
+        stop = subprocess.Popen([lab.forerun.program("ublk-target"), "del", "-n", number], env=lab.forerun.env)
+        time.sleep(3)
+        stop.kill()
+        until("the target to notice, fail the requests and end", 120, lambda: gone(pid), 0.5)
+        lab.note(f"stopped in {time.monotonic() - began:.0f} s")
+        stop.wait(30)
+        result([lab.forerun.program("ublk-target"), "del", "-n", number], 60, env=lab.forerun.env)
+        is_sound_after_a_stop(lab, volume, device, writer, place)
+    finally:
+        lab.tidy()
+        quiet_umount(place)
+
+
+a_foreign_stop_while_requests_wait.expected_kernel_errors = ABANDONED

@@ -3,6 +3,7 @@ stop while requests wait for a capacity tier that is full. Nothing acknowledged 
 
 import ctypes
 import errno
+import json
 import os
 import platform
 import re
@@ -45,6 +46,33 @@ def a_take_over_that_fails_can_be_tried_again(lab):
     equal(patterns.problems(device, patterns.device.model), [], "what differs of what was written then")
     patterns.close()
     equal(volume.status()["volume"]["failed_requests"], 0, "failed requests")
+
+
+@test
+def a_record_that_was_left_over_names_no_other_device(lab):
+    """A's target dies, its device is deleted by number, B gets the number: `del A` must not delete B's device."""
+    first, second = lab.volume("first", "128M", "128M"), lab.volume("second", "128M", "128M")
+    equal(first.add("-n", "0"), "/dev/ublkb0", "the first device")
+    left_over = first.records()[0].read_text()
+    first.kill()
+    # As the stock tool does it, which knows nothing of records.
+    run([lab.forerun.program("ublk-target"), "del", "-n", "0"], 60, env=lab.forerun.env)
+    first.records()[0].write_text(left_over)
+    equal(second.add("-n", "0"), "/dev/ublkb0", "the second device")
+    equal((state_of(lab, "first"), state_of(lab, "second")), ("stopped", "running"), "the states")
+    first.delete()
+    equal(state_of(lab, "second"), "running", "the state of the second after del of the first")
+    equal(first.records(), [], "the first one's records")
+    (lab.forerun.run_dir / "first" / "device.json").write_text(left_over)
+    expect(first.add() != "/dev/ublkb0", "the first one starts again, under another number")
+    # By number and all at once, with nothing left.
+    first.kill()
+    lab.forerun("del", "-n", first.device.removeprefix("/dev/ublkb"))
+    equal(first.records(), [], "the first one's records after del -n")
+    first.add()
+    lab.forerun("del", "-a")
+    equal((first.records(), second.records()), ([], []), "the records after del -a")
+    equal(json.loads(lab.forerun("list", "-a", "--json"))["devices"], [], "the devices after del -a")
 
 
 class Registers(ctypes.Structure):

@@ -42,7 +42,7 @@ pub(super) fn run(id: Option<u32>, verbose: bool, json: bool) -> anyhow::Result<
     };
     if json {
         let devices = devices.iter().map(line).collect();
-        print(&format!("{}\n", serde_json::to_string(&List { devices })?))?;
+        print(&format!("{}\n", serde_json::to_string_pretty(&List { devices })?))?;
     } else {
         print(&devices.iter().map(|entry| text(entry, verbose)).collect::<String>())?;
     }

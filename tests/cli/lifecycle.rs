@@ -242,3 +242,36 @@ fn options_of_list_and_del_go_on_to_the_target() {
     }
     assert_eq!(calls(&rig), "list -n 3 --json\nlist --json\nlist\ndel -n 3 --force\n");
 }
+
+#[test]
+fn create_goes_on_where_it_was_killed() {
+    let rig = Rig::new();
+    let seen = rig.path().join("seen").display().to_string();
+    let words = "create data --size 1G --fast fast.img --fast-size 256M --capacity tier";
+    let uuids = || {
+        let seen = fs::read_to_string(&seen).unwrap_or_default();
+        seen.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let noting = format!("grep uuid \"$fd\" >> {seen}");
+    let draft = rig.volume("data").state_dir().join("creating.toml");
+    // Killed while the tiers are made.
+    target(&rig, &format!("{noting}\nkill -9 $$"));
+    run(&mut rig.forerun(words)).failed(1, "ublk-target ended by itself");
+    assert!(draft.exists() && !rig.volume("data").config_file().exists());
+    // Other options would be another volume.
+    run(&mut rig.forerun("create data --size 2G --fast fast.img --fast-size 256M --capacity tier"))
+        .failed(2, "Repeat it as it was");
+    // A failure is undone by the target, and forgotten.
+    target(&rig, &format!("{noting}\nexit 1"));
+    run(&mut rig.forerun(words)).failed(1, "");
+    assert!(!draft.exists());
+    target(&rig, &format!("{noting}\nkill -9 $$"));
+    run(&mut rig.forerun(words)).failed(1, "ublk-target ended by itself");
+    target(&rig, &noting);
+    run(&mut rig.forerun(words)).ok();
+    assert!(!draft.exists() && rig.volume("data").config_file().exists());
+    let uuids = uuids();
+    assert_eq!(uuids.len(), 4, "{uuids:?}");
+    assert_eq!((&uuids[0], &uuids[2]), (&uuids[1], &uuids[3]), "the same volume is gone on with");
+    assert_ne!(uuids[1], uuids[2], "a volume that was taken back does not come again");
+}

@@ -126,12 +126,9 @@ impl Served {
             opened.close()?;
         }
         let file = self.paths.volume(&self.volume).device_file(self.snapshot.as_ref());
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("removing {}", file.display()))
-            }
-            _ => Ok(()),
-        }
+        // A snapshot may be shown by another process by now.
+        DeviceRecord::remove(&file, std::process::id())
+            .with_context(|| format!("removing {}", file.display()))
     }
 }
 

@@ -228,6 +228,20 @@ pub struct DelOptions {
     /// Also if it is mounted or held by another device; what its users still write fails
     #[arg(long)]
     pub force: bool,
+    /// How long to wait for those who have it mounted or held, 0 to 3600
+    #[arg(long, value_name = "SECONDS", conflicts_with = "force", value_parser = clap::value_parser!(u32).range(..=3600))]
+    pub wait: Option<u32>,
+}
+
+impl DelOptions {
+    /// What the target is told about the device's users.
+    pub fn about_users(&self) -> Vec<String> {
+        match self.wait {
+            _ if self.force => vec!["--force".to_owned()],
+            Some(seconds) => vec!["--wait".to_owned(), seconds.to_string()],
+            None => Vec::new(),
+        }
+    }
 }
 
 /// Which devices to delete.

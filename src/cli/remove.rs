@@ -12,16 +12,17 @@ use super::{programs, trainer};
 
 /// Runs the command.
 pub fn run(paths: &Paths, options: &DelOptions) -> anyhow::Result<()> {
+    let users = options.about_users();
     if options.which.all {
-        return delete_all(paths, options.force);
+        return delete_all(paths, users);
     }
     if let Some(reference) = &options.which.volume {
-        return delete(paths, reference, options.force);
+        return delete(paths, reference, users);
     }
     let number = options.which.number.unwrap_or_default();
     // Asked before: its target removes what it has noted.
     let mut shown: Vec<DeviceRef> = devices::shown_by(number).into_iter().collect();
-    let deleted = run_target(number, options.force);
+    let deleted = run_target(number, users);
     let recorded = devices::all_records(paths)?.into_iter().filter(|(_, record)| record.dev_id == number);
     shown.extend(recorded.map(|(reference, _)| reference));
     for reference in shown {
@@ -30,18 +31,17 @@ pub fn run(paths: &Paths, options: &DelOptions) -> anyhow::Result<()> {
     deleted
 }
 
-fn delete(paths: &Paths, reference: &DeviceRef, force: bool) -> anyhow::Result<()> {
+fn delete(paths: &Paths, reference: &DeviceRef, users: Vec<String>) -> anyhow::Result<()> {
     let record = devices::require(paths, reference)?;
     // A record that a reboot or a kill left over names a device that may be another's by now.
     if devices::state(&record, reference) != DeviceState::Gone {
-        run_target(record.dev_id, force)?;
+        run_target(record.dev_id, users)?;
     }
     tidy(paths, reference)
 }
 
-fn delete_all(paths: &Paths, force: bool) -> anyhow::Result<()> {
-    let force = force.then_some("--force");
-    let deleted = programs::run_target(["del", "-a"].into_iter().chain(force));
+fn delete_all(paths: &Paths, users: Vec<String>) -> anyhow::Result<()> {
+    let deleted = programs::run_target(["del", "-a"].map(str::to_owned).into_iter().chain(users));
     let mut problems = 0;
     let volumes = paths.volumes()?.into_iter().map(|volume| DeviceRef { volume, snapshot: None });
     let recorded = devices::all_records(paths)?.into_iter().map(|(reference, _)| reference);
@@ -58,9 +58,8 @@ fn delete_all(paths: &Paths, force: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run_target(number: u32, force: bool) -> anyhow::Result<()> {
-    let force = force.then(|| "--force".to_owned());
-    programs::run_target(["del".to_owned(), "-n".to_owned(), number.to_string()].into_iter().chain(force))
+fn run_target(number: u32, users: Vec<String>) -> anyhow::Result<()> {
+    programs::run_target(["del".to_owned(), "-n".to_owned(), number.to_string()].into_iter().chain(users))
 }
 
 /// Removes what is noted about a volume's or snapshot's device, and stops the volume's trainer, if it is gone.

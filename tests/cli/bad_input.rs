@@ -24,6 +24,8 @@ fn usage_and_ranges_are_code_2() {
         ("del data -n 1", "cannot be used with"),
         ("del --force", "<VOLUME|--number <ID>|--all>"),
         ("del -n 1 -a", "cannot be used with"),
+        ("del data --wait 1 --force", "cannot be used with"),
+        ("del data --wait 3601", "3601 is not in"),
         ("recover data -n 1", "cannot be used with"),
         ("recover data --json --foreground", "cannot be used with"),
         ("list -a -n 1", "cannot be used with"),

@@ -237,10 +237,17 @@ fn a_target_and_a_trainer_get_a_session_of_their_own() {
 fn options_of_list_and_del_go_on_to_the_target() {
     let rig = Rig::new();
     target(&rig, "");
-    for words in ["list -n 3 --json", "list --json", "list -a --json", "list -a", "del -n 3 --force"] {
+    for words in [
+        "list -n 3 --json",
+        "list --json",
+        "list -a --json",
+        "list -a",
+        "del -n 3 --force",
+        "del -n 3 --wait 5",
+    ] {
         run(&mut rig.forerun(words)).ok();
     }
-    assert_eq!(calls(&rig), "list -n 3 --json\nlist --json\nlist\ndel -n 3 --force\n");
+    assert_eq!(calls(&rig), "list -n 3 --json\nlist --json\nlist\ndel -n 3 --force\ndel -n 3 --wait 5\n");
 }
 
 #[test]

@@ -120,6 +120,7 @@ def devices_are_listed_and_found_by_number(lab):
         [(entry["device"], entry["state"], entry["shows"], entry["forerun"], entry["size_bytes"]) for entry in listed],
         [("/dev/ublkb5", "LIVE", "numbers", True, 128 << 20)], "forerun list -n 5 --json",
     )  # fmt: skip
+    expect("the device is there" in lab.forerun.target_log("numbers"), "the target's messages are in its log")
     status = volume.status()["volume"]
     equal((status["device"], status["queues"], status["queue_depth"]), ("/dev/ublkb5", 1, 16), "status")
     lab.note(f"data path: {status['transfer_mode']}; not granted: {status['not_granted'] or 'nothing'}")

@@ -141,6 +141,50 @@ def a_queue_that_fails_can_be_recovered(lab):
     equal(volume.status()["volume"]["failed_requests"], 0, "failed requests")
 
 
+@test
+def a_mounted_device_is_waited_for_or_forced(lab):
+    volume = lab.volume("held", "256M", "128M")
+    device = volume.add()
+    run(["mkfs.ext4", "-q", device], 120)
+    mounted = lab.mount(device)
+    began = time.monotonic()
+    done = lab.forerun.try_("del", volume.name, "--wait", "2")
+    expect(done.returncode != 0 and "in use" in done.stderr, lambda: f"del of a mounted device: {done.stderr!r}")
+    expect(time.monotonic() - began >= 2, "it did not wait")
+    lab.job(Job(["sh", "-c", f"sleep 3; umount {mounted}"], lab.logs / "umount.log"))
+    lab.forerun("del", volume.name, "--wait", "30", limit=90)
+    lab.mounts.remove(mounted)
+    expect(not os.path.exists(device), f"{device} is still there")
+    volume.check()
+    equal(volume.add(), device, "the device after a restart")
+    mounted = lab.mount(device)
+    lab.forerun("del", volume.name, "--force", limit=90)
+    equal(state_of(lab, volume.name), "stopped", "the state after del --force")
+    quiet_umount(mounted)
+    lab.mounts.remove(mounted)
+    until(f"{device} to go", 20, lambda: not os.path.exists(device))
+    equal(volume.records(), [], "the records after del --force")
+
+
+a_mounted_device_is_waited_for_or_forced.expected_kernel_errors = re.compile("the kernel: .*(ext4|EXT4|JBD2|I/O error)", re.I)
+
+
+@test
+def what_was_not_granted_is_said_and_kept(lab):
+    """More queues than CPUs: that is said, and still known after a take-over."""
+    volume = lab.volume("granted", "128M", "128M")
+    device = volume.add("-q", "64", "-d", "4")
+    before = volume.status()["volume"]
+    cpus = os.cpu_count()
+    equal(before["queues"], cpus, "the queues there are")
+    expect(f"64 queues (it has {cpus}" in before["not_granted"], f"not granted: {before['not_granted']}")
+    volume.kill()
+    recovered = lab.forerun.json("recover", volume.name)
+    equal(recovered["device"], device, "recover --json")
+    equal(recovered["pid"], lab.forerun.target_pid(volume.name), "recover --json")
+    equal(volume.status()["volume"]["not_granted"], before["not_granted"], "not granted, after a take-over")
+
+
 def stuck_volume(lab, name, place):
     """A volume on which a write waits: its capacity tier, on `place`, is full, and so is its fast tier."""
     run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place])

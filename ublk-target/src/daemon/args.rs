@@ -52,6 +52,10 @@ pub enum Command {
         /// Also if it is mounted or held by another device; what its users still write fails
         #[arg(long)]
         force: bool,
+        /// How long to wait for those who have it mounted or held
+        #[arg(long, value_name = "SECONDS", default_value_t = 0, conflicts_with = "force",
+              value_parser = clap::value_parser!(u64).range(..=3600))]
+        wait: u64,
     },
     /// Show this help, or that of a command
     Help {
@@ -208,9 +212,15 @@ mod tests {
 
     #[test]
     fn bad_words_are_refused() {
-        for words in
-            ["add", "add --volume v -n -2", "del", "del -n 1 -a", "recover", "add --volume v -z --copy"]
-        {
+        for words in [
+            "add",
+            "add --volume v -n -2",
+            "del",
+            "del -n 1 -a",
+            "del -n 1 --force --wait 5",
+            "recover",
+            "add --volume v -z --copy",
+        ] {
             let words = format!("ublk.forerun {words}");
             assert!(Args::try_parse_from(words.split_whitespace()).is_err(), "{words}");
         }

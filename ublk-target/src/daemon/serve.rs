@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::CommandFactory;
@@ -11,7 +12,7 @@ use super::answer::Answer;
 use super::args::{AddArgs, Args, Command, RecoverArgs};
 use super::pid_file::{PidFile, RUN_DIR, TARGET_NAME};
 use super::{Source, hygiene, list, log, mounts, signals};
-use crate::device::{self, DeviceInfo, Failed, Left, ReadyResult, Stop, Stopped};
+use crate::device::{self, DeviceInfo, Failed, Left, ReadyResult, Stop, Stopped, Users};
 
 /// Does a command.
 pub(super) fn command(command: Command, source: &impl Source) -> anyhow::Result<()> {
@@ -20,8 +21,10 @@ pub(super) fn command(command: Command, source: &impl Source) -> anyhow::Result<
         Command::Add(args) => add(&args, source),
         Command::Recover(args) => recover(&args, source),
         Command::List { id, verbose, json } => list::run(id, verbose, json),
-        Command::Del { id: Some(id), force, .. } => del(id, force),
-        Command::Del { id: None, force, .. } => del_all(force),
+        Command::Del { id, force, wait, .. } => {
+            let users = if force { Users::Ignore } else { Users::Wait(Duration::from_secs(wait)) };
+            id.map_or_else(|| del_all(users), |id| del(id, users))
+        }
         Command::Help { target_type, command } => help(target_type.as_deref(), command.as_deref()),
     }
 }
@@ -153,10 +156,10 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-fn del(id: u32, force: bool) -> anyhow::Result<()> {
+fn del(id: u32, users: Users) -> anyhow::Result<()> {
     let run_dir = Path::new(RUN_DIR);
     let file = PidFile::read(run_dir, id);
-    device::delete(id, force)?;
+    device::delete(id, users)?;
     // Its process has removed it in most cases; one that died cannot. By now the number may be another's.
     if let Ok(file) = file {
         PidFile::remove(run_dir, id, file.pid);
@@ -165,14 +168,14 @@ fn del(id: u32, force: bool) -> anyhow::Result<()> {
 }
 
 /// Deletes all devices of ours, one that fails or not.
-fn del_all(force: bool) -> anyhow::Result<()> {
+fn del_all(users: Users) -> anyhow::Result<()> {
     let (devices, errors) = device::list()?;
     let mut failed = errors.len();
     for error in errors {
         eprintln!("ublk.{TARGET_NAME}: {error}");
     }
     for entry in devices.iter().filter(|entry| entry.ours) {
-        if let Err(error) = del(entry.id, force) {
+        if let Err(error) = del(entry.id, users) {
             eprintln!("ublk.{TARGET_NAME}: device {}: {error:#}", entry.id);
             failed += 1;
         }

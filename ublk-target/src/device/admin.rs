@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use libublk::sys;
 use nix::libc;
@@ -17,6 +19,8 @@ use super::options::{DELETE_LIMIT, STOP_LIMIT};
 
 /// Where the kernel shows every ublk device.
 const CLASS_DIR: &str = "/sys/class/ublk-char";
+/// How often it is looked whether a device's users have let go of it.
+const HELD_POLL: Duration = Duration::from_millis(200);
 
 /// What state a device is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,29 +172,42 @@ fn entry(control: &mut Control, id: u32) -> Result<DeviceEntry, DeviceError> {
     })
 }
 
+/// What becomes of a device that is mounted or held while it is to be deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Users {
+    /// They are waited for so long; the device is refused then, and nothing is changed.
+    Wait(Duration),
+    /// The device is stopped all the same: what they still write fails, and it is gone when the last of them lets
+    /// go.
+    Ignore,
+}
+
 /// Stops and deletes a device, and waits until it is gone.
-///
-/// One that is mounted or held is refused without `force`, and nothing is changed then. With it the device is
-/// stopped, what its users still write fails, and it is gone when the last of them lets go.
 ///
 /// Requests that a target of ours does not answer within the stop's limit fail, so that the stop ends.
 ///
 /// # Errors
 /// There is none with this number, it is in use, or the driver does not answer in time.
-pub fn delete(id: u32, force: bool) -> Result<(), DeviceError> {
+pub fn delete(id: u32, users: Users) -> Result<(), DeviceError> {
     let mut control = Control::open()?;
-    control.info(id)?;
-    if !force && is_held(id) {
-        return Err(DeviceError::InUse(id));
+    let info = control.info(id)?;
+    if let Users::Wait(limit) = users {
+        let started = Instant::now();
+        while is_held(id) {
+            if started.elapsed() >= limit {
+                return Err(DeviceError::InUse(id));
+            }
+            thread::sleep(HELD_POLL);
+        }
     }
     let mut stopped = control.stop(id, STOP_LIMIT);
     if matches!(stopped, Err(DeviceError::Deadline { .. })) && ask_target_to_stop(&mut control, id)? {
         // By now it has failed what it could not answer, or is about to.
         stopped = control.stop(id, STOP_LIMIT + 2 * SHORT);
     }
-    let deleted = stopped.and_then(|()| match force {
-        true => control.delete_later(id),
-        false => control.delete(id, DELETE_LIMIT),
+    let deleted = stopped.and_then(|()| match users {
+        Users::Ignore => control.delete_later(id).map(|()| wait_for_target(info.pid)),
+        Users::Wait(_) => control.delete(id, DELETE_LIMIT),
     });
     match deleted.map_err(|error| error.if_gone(id)) {
         // Its target was faster.
@@ -210,16 +227,27 @@ fn is_held(id: u32) -> bool {
 /// answered. `false` where it is not ours, or its process has gone.
 fn ask_target_to_stop(control: &mut Control, id: u32) -> Result<bool, DeviceError> {
     let info = control.info(id)?;
-    // Installed as ublk-target and as ublk.forerun; another process may have got the number of a dead one.
-    let is_target =
-        || fs::read_to_string(format!("/proc/{}/comm", info.pid)).is_ok_and(|name| name.starts_with("ublk"));
-    if info.server_flags != OURS || info.pid <= 1 || !is_target() {
+    if info.server_flags != OURS || !is_target(info.pid) {
         return Ok(false);
     }
     match kill(Pid::from_raw(info.pid), Signal::SIGTERM) {
         Ok(()) => Ok(true),
         Err(nix::errno::Errno::ESRCH) => Ok(false),
         Err(error) => Err(DeviceError::Process { what: "asking the target to stop", source: error.into() }),
+    }
+}
+
+/// Whether a process serves devices: another one may have got the number of one that died.
+fn is_target(pid: i32) -> bool {
+    // Installed as ublk-target and as ublk.forerun.
+    pid > 1 && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("ublk"))
+}
+
+/// Waits until the process of a device that was stopped has closed what is behind it, but not for ever.
+fn wait_for_target(pid: i32) {
+    let started = Instant::now();
+    while is_target(pid) && started.elapsed() < DELETE_LIMIT {
+        thread::sleep(HELD_POLL);
     }
 }
 

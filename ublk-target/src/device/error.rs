@@ -29,7 +29,10 @@ pub enum DeviceError {
     #[error("there is no device with id {0}: `list` shows those there are")]
     NotFound(u32),
     /// The device is mounted or held open exclusively.
-    #[error("/dev/ublkb{0} is in use (mounted, or held by another device): release it first, or use --force")]
+    #[error(
+        "/dev/ublkb{0} is in use (mounted, or held by another device), and nothing was changed: release it first, or \
+         use --force, and what its users still write fails"
+    )]
     InUse(u32),
     /// The driver refused or failed a control command.
     #[error("the driver answered {command} for device {id} with: {source}; `dmesg` may say more")]

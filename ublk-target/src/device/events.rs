@@ -86,7 +86,7 @@ impl Events {
 
     /// Waits until all queues are set up; `false` if one of them cannot be, or the start is given up.
     ///
-    /// Before Linux 6.16 a take-over that ends when only some queues have fetched makes the next one crash
+    /// Before Linux 6.15 a take-over that ends when only some queues have fetched makes the next one crash
     /// the driver: so none fetches before all can.
     pub fn all_set_up(&self, queues: u16) -> bool {
         self.change(|state| state.set_up += 1);

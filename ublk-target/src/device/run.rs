@@ -146,7 +146,7 @@ fn begin_recovery(
                 return refuse(format!("its process {} still lives", info.pid));
             }
             Some(libc::EBUSY) => {}
-            // Linux before 6.16, when a process died between START_USER_RECOVERY and its first fetch.
+            // Linux before 6.15, when a process died between START_USER_RECOVERY and its first fetch.
             Some(libc::EINVAL) => {
                 return refuse(
                     "an earlier take-over ended half-way, and this kernel's driver cannot begin another; delete \

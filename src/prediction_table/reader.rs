@@ -105,12 +105,12 @@ impl TableReader {
     /// The generation that a file is at, which a writer is about to replace; 0 where that cannot be told.
     pub(super) fn generation_at(path: &Path, volume: [u8; 16]) -> u64 {
         let reader = Self::new(path);
-        let read = || {
+        let read = || -> Result<u64, TableError> {
             let Some(file) = reader.open()? else { return Ok(0) };
             let sequence = reader.sequence(&file, volume)?;
             reader.buffer(&file, sequence, volume).map(|(_, info)| info.generation)
         };
-        read().unwrap_or_else(|_: TableError| 0)
+        read().unwrap_or(0)
     }
 
     fn buffer(

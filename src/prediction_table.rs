@@ -11,7 +11,8 @@
 //!
 //! What always holds: the reader hands out a table only after it has checked all of it (magic,
 //! version, volume, lengths, checksums, order, kinds, probabilities, bounds, duplicates, and that the
-//! writer did not overtake it), and never one that is older than what it handed out before. A
+//! writer did not overtake it), and never one that is older than what it handed out before, unless that was from
+//! further ahead of the clock than can be. A
 //! writer killed at any moment leaves the last table or the new one. It does not say whether the
 //! predictions are any good: they are advice, whoever wrote them.
 
@@ -27,7 +28,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use layout::{
-    BUFFER_BYTES, ENTRY_BYTES, FILE_BYTES, HEADER_BYTES, MAX_ENTRIES, MODEL_NAME_BYTES, VERSION,
+    BUFFER_BYTES, ENTRY_BYTES, FILE_BYTES, GENERATION_AHEAD_US, HEADER_BYTES, MAX_ENTRIES, MODEL_NAME_BYTES,
+    VERSION,
 };
 pub use reader::TableReader;
 pub use writer::TableWriter;
@@ -105,6 +107,15 @@ pub enum TableError {
         found: u64,
         /// The generation taken before.
         taken: u64,
+    },
+    /// The table's generation is a time that is still far off.
+    #[error(
+        "the prediction table is of generation {found}, more than a day ahead of the clock (in microseconds since \
+         1970): its writer is broken, or the clock was"
+    )]
+    Ahead {
+        /// Its generation.
+        found: u64,
     },
     /// A field of the header is outside of its range.
     #[error("the prediction table's {0} is outside of its range")]

@@ -20,3 +20,5 @@ mod lifecycle;
 mod rig;
 #[path = "cli/talking.rs"]
 mod talking;
+#[path = "cli/units.rs"]
+mod units;

@@ -4,19 +4,10 @@ use std::process::Command;
 
 use anyhow::{anyhow, bail};
 use forerun::config::{Paths, SnapshotName, VolumeConfig, VolumeName};
-use serde::Serialize;
 
 use super::args::{AddOptions, DeviceOptions};
 use super::devices::{self, DeviceRef, DeviceState};
-use super::{client, launch, output, programs, recover, trainer};
-
-/// A device that was started, as printed with `--json`.
-#[derive(Serialize)]
-struct Started {
-    device: String,
-    dev_id: u32,
-    pid: u32,
-}
+use super::{client, launch, programs, recover, trainer};
 
 /// Runs the command.
 pub fn run(paths: &Paths, options: &AddOptions) -> anyhow::Result<()> {
@@ -25,12 +16,13 @@ pub fn run(paths: &Paths, options: &AddOptions) -> anyhow::Result<()> {
     if let Some(record) = devices::record(paths, &device)? {
         let volume = &options.volume;
         let path = record.device_path();
-        match devices::state(&record) {
+        match devices::state(&record, &device) {
             DeviceState::Running => {
                 bail!("volume {volume} is running already: {path}, process {}", record.pid)
             }
             DeviceState::WaitsForRecovery if options.or_recover => {
-                return recover::device(paths, &device, record.dev_id, options.device.foreground);
+                let foreground = options.device.foreground;
+                return recover::device(paths, &device, record.dev_id, foreground, options.json);
             }
             DeviceState::WaitsForRecovery => {
                 return Err(anyhow!(
@@ -71,14 +63,7 @@ pub fn start(
         command.args(arguments);
         return Err(programs::become_target(command));
     }
-    let (dev_id, pid) = launch::start_target(&arguments, &paths.volume(volume).target_log())?;
-    let device = format!("/dev/ublkb{dev_id}");
-    if json {
-        output::json(&Started { device, dev_id, pid })?;
-    } else {
-        output::text(&format!("{device}\n"))?;
-    }
-    Ok(())
+    launch::start_target(&arguments, &paths.volume(volume).target_log())?.print(json)
 }
 
 fn arguments(volume: &VolumeName, snapshot: Option<&SnapshotName>, options: &DeviceOptions) -> Vec<String> {

@@ -191,11 +191,11 @@ pub struct ListOptions {
     /// Show the driver's view of this ublk device instead
     #[arg(short = 'n', long = "number", value_name = "ID", value_parser = clap::value_parser!(u32).range(..1 << 20))]
     pub number: Option<u32>,
-    /// Show the driver's view of all ublk devices instead
-    #[arg(short, long, conflicts_with = "json")]
+    /// Show the driver's view of all ublk devices instead, forerun's or not
+    #[arg(short, long, conflicts_with = "number")]
     pub all: bool,
     /// Print JSON
-    #[arg(long, conflicts_with = "number")]
+    #[arg(long)]
     pub json: bool,
 }
 
@@ -212,32 +212,57 @@ pub struct WhichDevice {
 
 /// Options of `del`.
 #[derive(Args, Debug)]
-#[group(id = "which", required = true, multiple = false)]
 #[command(after_long_help = "\
-Everything acknowledged is made durable before the device goes. The volume's data and configuration stay.
+Everything acknowledged is made durable before the device goes. The volume's data and configuration
+stay. A device that is mounted or held is refused. With --force it is stopped all the same: what its
+users still write fails, and it is gone when the last of them lets go.
 
 Examples:
   forerun del data           # the volume's device
   forerun del data@monday    # the device of its snapshot
   forerun del -n 5           # /dev/ublkb5
-  forerun del -a             # all ublk devices, forerun's or not")]
+  forerun del -a             # all of forerun's devices; those of other ublk targets stay")]
 pub struct DelOptions {
+    #[command(flatten)]
+    pub which: WhichToDelete,
+    /// Also if it is mounted or held by another device; what its users still write fails
+    #[arg(long)]
+    pub force: bool,
+    /// How long to wait for those who have it mounted or held, 0 to 3600
+    #[arg(long, value_name = "SECONDS", conflicts_with = "force", value_parser = clap::value_parser!(u32).range(..=3600))]
+    pub wait: Option<u32>,
+}
+
+impl DelOptions {
+    /// What the target is told about the device's users.
+    pub fn about_users(&self) -> Vec<String> {
+        match self.wait {
+            _ if self.force => vec!["--force".to_owned()],
+            Some(seconds) => vec!["--wait".to_owned(), seconds.to_string()],
+            None => Vec::new(),
+        }
+    }
+}
+
+/// Which devices to delete.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct WhichToDelete {
     /// The volume, or VOLUME@SNAPSHOT for an attached snapshot
-    #[arg(group = "which")]
     pub volume: Option<DeviceRef>,
     /// The device's number N in /dev/ublkbN
-    #[arg(short = 'n', long = "number", value_name = "ID", group = "which", value_parser = clap::value_parser!(u32).range(..1 << 20))]
+    #[arg(short = 'n', long = "number", value_name = "ID", value_parser = clap::value_parser!(u32).range(..1 << 20))]
     pub number: Option<u32>,
-    /// All ublk devices, forerun's or not
-    #[arg(short, long, group = "which")]
+    /// All of forerun's devices, whoever started them; those of other ublk targets stay
+    #[arg(short, long)]
     pub all: bool,
 }
 
 /// Options of `recover`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-A target that was killed leaves its device waiting: requests stall and none fails. `recover` starts a
-new target for the same device, and the requests go on.
+A target that was killed leaves its device waiting: requests stall and none fails. `recover` starts
+a new target for the same device, and the requests go on.
 
 Examples:
   forerun recover data
@@ -248,6 +273,9 @@ pub struct RecoverOptions {
     /// Stay in the foreground, with all messages on standard error
     #[arg(long)]
     pub foreground: bool,
+    /// Print the device as JSON
+    #[arg(long, conflicts_with = "foreground")]
+    pub json: bool,
 }
 
 /// What to do with snapshots.

@@ -16,7 +16,7 @@ pub fn run(paths: &Paths, options: &CheckOptions) -> anyhow::Result<()> {
         client::load_config(paths, volume)?;
         let device = DeviceRef { volume: volume.clone(), snapshot: None };
         if let Some(record) = devices::record(paths, &device)?
-            && devices::state(&record) != DeviceState::Gone
+            && devices::state(&record, &device) != DeviceState::Gone
         {
             let path = record.device_path();
             bail!("volume {volume} has a device, {path}, and changes; stop it with `forerun del {volume}`");

@@ -1,6 +1,7 @@
 //! `create`: check everything, have the tiers formatted, and only then note the configuration.
 //!
-//! A failure or a crash at any point leaves no volume: the configuration gets its name last.
+//! A failure at any point leaves no volume: the configuration gets its name last. A crash leaves its draft, by which
+//! the same command, typed again, goes on with the same volume.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -22,6 +23,9 @@ use super::args::{CreateOptions, Switch};
 use super::failure::Failure;
 use super::{output, programs};
 
+/// The configuration while the tiers are made, in the volume's state directory.
+const DRAFT: &str = "creating.toml";
+
 /// A new volume as printed with `--json`.
 #[derive(Serialize)]
 struct Created<'a> {
@@ -41,7 +45,7 @@ struct Created<'a> {
 /// Runs the command.
 pub fn run(paths: &Paths, options: CreateOptions) -> anyhow::Result<()> {
     let json = options.json;
-    let config = config(options)?;
+    let mut config = config(options)?;
     let files = paths.volume(&config.name);
     let _lock = lock(&files)?;
     if files.config_file().exists() {
@@ -51,7 +55,11 @@ pub fn run(paths: &Paths, options: CreateOptions) -> anyhow::Result<()> {
             files.config_file().display()
         );
     }
-    let outcome = format_tiers(&config, &files);
+    let draft = files.state_dir().join(DRAFT);
+    if draft.exists() {
+        go_on(&mut config, &draft)?;
+    }
+    let outcome = format_tiers(&config, &files, &draft);
     if outcome.is_err() {
         // Only if it is empty, that is, made by this command.
         let _ = fs::remove_dir(files.state_dir());
@@ -152,12 +160,40 @@ fn lock(files: &VolumePaths) -> anyhow::Result<Flock<File>> {
         .map_err(|_| anyhow!("another `forerun create` of the same volume is under way"))
 }
 
-fn format_tiers(config: &VolumeConfig, files: &VolumePaths) -> anyhow::Result<()> {
+/// Makes it the volume that an interrupted `create` had begun with: its tiers may know it by now.
+fn go_on(config: &mut VolumeConfig, draft: &Path) -> anyhow::Result<()> {
+    let begun = VolumeConfig::load_file(draft).with_context(|| {
+        format!("an earlier `forerun create {}` was interrupted; remove its draft", config.name)
+    })?;
+    let same = VolumeConfig { uuid: begun.uuid, created_us: begun.created_us, ..config.clone() };
+    if same != begun {
+        let message = format!(
+            "an earlier `forerun create {name}` with other options was interrupted. Repeat it as it was ({draft} holds \
+             its options), or remove what it may have made, {fast} and {capacity}, and then {draft}",
+            name = config.name,
+            draft = draft.display(),
+            fast = begun.fast.path.display(),
+            capacity = begun.capacity.path.display(),
+        );
+        return Err(Failure::Refused(message).into());
+    }
+    *config = begun;
+    Ok(())
+}
+
+fn format_tiers(config: &VolumeConfig, files: &VolumePaths, draft: &Path) -> anyhow::Result<()> {
+    // Before anything is begun.
+    programs::find(programs::TARGET)?;
     // The target reads the configuration from a file; it gets its real name when the tiers are ready.
-    let draft = files.state_dir().join("creating.toml");
-    config.store_at(&draft)?;
+    config.store_at(draft)?;
     let formatted = programs::run_target(["create".as_ref(), "--config-file".as_ref(), draft.as_os_str()]);
-    let _ = fs::remove_file(&draft);
+    // A target that failed has taken back what it made; one that was killed has not.
+    let failed = formatted.as_ref().is_err_and(|error| error.downcast_ref::<Failure>().is_some());
+    if failed {
+        let _ = fs::remove_file(draft);
+    }
     formatted?;
-    Ok(config.store(files)?)
+    config.store(files)?;
+    let _ = fs::remove_file(draft);
+    Ok(())
 }

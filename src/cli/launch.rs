@@ -18,7 +18,9 @@ use anyhow::{Context, anyhow, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::programs;
+use serde::Serialize;
+
+use super::{output, programs};
 
 /// How long a target may take to answer; it gives up a start by itself well before.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
@@ -85,31 +87,51 @@ impl Log {
     }
 }
 
-/// Starts `ublk-target` with these arguments in the background; gives the device's number and the process.
+/// A device that was started or taken over, as printed with `--json`.
+#[derive(Serialize)]
+pub struct Started {
+    device: String,
+    dev_id: u32,
+    pid: u32,
+}
+
+impl Started {
+    /// Prints the device's path, or all of it as JSON.
+    ///
+    /// # Errors
+    /// Standard output cannot be written to.
+    pub fn print(&self, json: bool) -> anyhow::Result<()> {
+        Ok(if json { output::json(self) } else { output::text(&format!("{}\n", self.device)) }?)
+    }
+}
+
+/// Starts `ublk-target` with these arguments in the background, and waits for its device.
 ///
 /// # Errors
 /// It cannot be found or started; it fails or does not answer in time. Then its own words are in the message.
-pub fn start_target(arguments: &[String], log_path: &Path) -> anyhow::Result<(u32, u32)> {
+pub fn start_target(arguments: &[String], log_path: &Path) -> anyhow::Result<Started> {
     let program = programs::find(programs::TARGET)?;
     let log = Log::open(log_path)?;
     let (reader, writer) = io::pipe().context("cannot make a pipe")?;
     fcntl(&writer, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot hand the pipe on")?;
-    let mut child = Command::new(&program)
-        .args(arguments)
-        .args(["--eventfd".to_owned(), writer.as_raw_fd().to_string()])
-        .stdin(Stdio::null())
-        .stdout(log.output()?)
-        .stderr(log.output()?)
-        // Ctrl-C here must not reach it later.
-        .process_group(0)
+    let mut command = Command::new(&program);
+    command.args(arguments).args(["--eventfd".to_owned(), writer.as_raw_fd().to_string()]);
+    let mut child = in_background(&mut command, &log)?
         .spawn()
         .with_context(|| format!("cannot run {}", program.display()))?;
     // Only the target's end may stay open, or its exit would not be seen.
     drop(writer);
     match read_answer(reader, ANSWER_LIMIT) {
-        Ok(Some(device)) => Ok((device, child.id())),
+        Ok(Some(dev_id)) => Ok(Started { device: format!("/dev/ublkb{dev_id}"), dev_id, pid: child.id() }),
         outcome => Err(explain(outcome.err(), &mut child, &log)),
     }
+}
+
+/// Prepares a program to outlive this one and its terminal: a session of its own, its words in the log.
+fn in_background<'c>(command: &'c mut Command, log: &Log) -> io::Result<&'c mut Command> {
+    command.stdin(Stdio::null()).stdout(log.output()?).stderr(log.output()?);
+    // SAFETY: between fork and exec only setsid is called, which allocates nothing and takes no lock.
+    Ok(unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) })
 }
 
 /// Reads the answer: a device's number, or `None` for a failure.
@@ -164,12 +186,7 @@ fn explain(problem: Option<io::Error>, child: &mut Child, log: &Log) -> anyhow::
 /// It cannot be started, or ends at once.
 pub fn start_beside(program: &Path, arguments: &[&str], log_path: &Path) -> anyhow::Result<u32> {
     let log = Log::open(log_path)?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(log.output()?)
-        .stderr(log.output()?)
-        .process_group(0)
+    let mut child = in_background(Command::new(program).args(arguments), &log)?
         .spawn()
         .with_context(|| format!("cannot run {}", program.display()))?;
     std::thread::sleep(Duration::from_millis(100));

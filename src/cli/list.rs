@@ -4,7 +4,7 @@ use forerun::config::{DeviceRecord, Paths, VolumeConfig, VolumeName, format_size
 use serde::Serialize;
 
 use super::args::ListOptions;
-use super::devices::{self, DeviceState};
+use super::devices::{self, DeviceRef, DeviceState};
 use super::table::{Align, Table};
 use super::{output, programs};
 
@@ -29,11 +29,11 @@ struct List {
 
 /// Runs the command.
 pub fn run(paths: &Paths, options: &ListOptions) -> anyhow::Result<()> {
-    if let Some(number) = options.number {
-        return programs::run_target(["list".to_owned(), "-n".to_owned(), number.to_string()]);
-    }
-    if options.all {
-        return programs::run_target(["list"]);
+    if options.all || options.number.is_some() {
+        let number = options.number.map(|number| ["-n".to_owned(), number.to_string()]);
+        let json = options.json.then(|| "--json".to_owned());
+        let words = ["list".to_owned()].into_iter().chain(number.into_iter().flatten()).chain(json);
+        return programs::run_target(words);
     }
     let mut volumes = Vec::new();
     for volume in paths.volumes()? {
@@ -74,7 +74,9 @@ fn entries(paths: &Paths, volume: &VolumeName) -> Vec<Entry> {
     let mut snapshots = Vec::new();
     for file in files.device_files().unwrap_or_default() {
         let Ok(Some(record)) = DeviceRecord::load(&file) else { continue };
-        let state = match devices::state(&record) {
+        let Ok(snapshot) = record.snapshot.as_deref().map(str::parse).transpose() else { continue };
+        let reference = DeviceRef { volume: volume.clone(), snapshot };
+        let state = match devices::state(&record, &reference) {
             DeviceState::Running => "running",
             DeviceState::WaitsForRecovery => "waits for recovery",
             DeviceState::Gone => continue,

@@ -7,7 +7,7 @@ use forerun::config::{DeviceRecord, Paths};
 use super::args::RecoverOptions;
 use super::devices::{self, DeviceRef, DeviceState};
 use super::failure::Failure;
-use super::{launch, output, programs};
+use super::{launch, programs};
 
 /// Runs the command.
 pub fn run(paths: &Paths, options: &RecoverOptions) -> anyhow::Result<()> {
@@ -16,7 +16,7 @@ pub fn run(paths: &Paths, options: &RecoverOptions) -> anyhow::Result<()> {
         (None, number) => find(paths, number.unwrap_or_default())?,
     };
     let path = record.device_path();
-    match devices::state(&record) {
+    match devices::state(&record, &reference) {
         DeviceState::Running => {
             anyhow::bail!("{path} is served by process {}; nothing to recover", record.pid)
         }
@@ -25,7 +25,9 @@ pub fn run(paths: &Paths, options: &RecoverOptions) -> anyhow::Result<()> {
             reference.volume
         ))
         .into()),
-        DeviceState::WaitsForRecovery => device(paths, &reference, record.dev_id, options.foreground),
+        DeviceState::WaitsForRecovery => {
+            device(paths, &reference, record.dev_id, options.foreground, options.json)
+        }
     }
 }
 
@@ -33,7 +35,13 @@ pub fn run(paths: &Paths, options: &RecoverOptions) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The target does not start; the device still waits then.
-pub fn device(paths: &Paths, reference: &DeviceRef, dev_id: u32, foreground: bool) -> anyhow::Result<()> {
+pub fn device(
+    paths: &Paths,
+    reference: &DeviceRef,
+    dev_id: u32,
+    foreground: bool,
+    json: bool,
+) -> anyhow::Result<()> {
     let arguments: Vec<String> = vec!["recover".into(), "-n".into(), dev_id.to_string()];
     if foreground {
         let mut command = Command::new(programs::find(programs::TARGET)?);
@@ -41,21 +49,21 @@ pub fn device(paths: &Paths, reference: &DeviceRef, dev_id: u32, foreground: boo
         return Err(programs::become_target(command));
     }
     let log = paths.volume(&reference.volume).target_log();
-    let (dev_id, _pid) = launch::start_target(&arguments, &log)?;
-    Ok(output::text(&format!("/dev/ublkb{dev_id}\n"))?)
+    launch::start_target(&arguments, &log)?.print(json)
 }
 
 /// The volume or snapshot whose device has this number.
 fn find(paths: &Paths, number: u32) -> anyhow::Result<(DeviceRef, DeviceRecord)> {
-    for volume in paths.volumes()? {
-        for file in paths.volume(&volume).device_files()? {
-            let Some(record) = DeviceRecord::load(&file)? else { continue };
-            if record.dev_id == number {
-                let snapshot = record.snapshot.as_deref().map(str::parse).transpose()?;
-                return Ok((DeviceRef { volume, snapshot }, record));
+    let mut found = None;
+    for (reference, record) in devices::all_records(paths)? {
+        if record.dev_id == number {
+            // One that was left over may name the same number.
+            if devices::state(&record, &reference) != DeviceState::Gone {
+                return Ok((reference, record));
             }
+            found = Some((reference, record));
         }
     }
     let message = format!("no volume has /dev/ublkb{number}; `forerun list` shows the volumes' devices");
-    Err(Failure::NotFound(message).into())
+    found.ok_or_else(|| Failure::NotFound(message).into())
 }

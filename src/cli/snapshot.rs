@@ -1,5 +1,6 @@
 //! `snapshot create`, `list`, `delete` and `attach`.
 
+use anyhow::bail;
 use forerun::api::v1::{
     CreatePredictiveSnapshotRequest, DeleteSnapshotRequest, ListSnapshotsRequest, Snapshot,
     SyncSnapshotRequest,
@@ -127,10 +128,16 @@ pub fn delete(paths: &Paths, options: &SnapshotDeleteOptions) -> anyhow::Result<
 pub fn attach(paths: &Paths, options: &SnapshotAttachOptions) -> anyhow::Result<()> {
     client::load_config(paths, &options.volume)?;
     let reference = DeviceRef { volume: options.volume.clone(), snapshot: Some(options.name.clone()) };
-    if let Some(record) = devices::record(paths, &reference)?
-        && devices::state(&record) == DeviceState::Running
-    {
-        anyhow::bail!("{reference} is attached already: {}, process {}", record.device_path(), record.pid);
+    if let Some(record) = devices::record(paths, &reference)? {
+        let path = record.device_path();
+        match devices::state(&record, &reference) {
+            DeviceState::Running => bail!("{reference} is attached already: {path}, process {}", record.pid),
+            DeviceState::WaitsForRecovery => bail!(
+                "{reference} is attached already, and its target died: `forerun recover {}` takes {path} over",
+                reference.typed()
+            ),
+            DeviceState::Gone => {}
+        }
     }
     sync(paths, options)?;
     add::start(paths, &options.volume, Some(&options.name), &options.device, options.json)

@@ -63,6 +63,17 @@ impl DeviceRecord {
         })
     }
 
+    /// Removes the record at `path` if it is of process `pid`: another may have shown the same since.
+    ///
+    /// # Errors
+    /// The file cannot be read or removed.
+    pub fn remove(path: &Path, pid: u32) -> io::Result<()> {
+        match Self::load(path)? {
+            Some(record) if record.pid == pid => fs::remove_file(path),
+            _ => Ok(()),
+        }
+    }
+
     /// Stores the record; its directory must be there.
     ///
     /// # Errors
@@ -88,6 +99,11 @@ mod tests {
             assert!(record.process_exists());
             assert_eq!(record.device_path(), "/dev/ublkb3");
         }
+        DeviceRecord::remove(&path, std::process::id() + 1).expect("of another process");
+        assert!(path.exists());
+        DeviceRecord::remove(&path, std::process::id()).expect("removed");
+        assert!(!path.exists());
+        DeviceRecord::remove(&path, std::process::id()).expect("there is none");
         let mut dead = std::process::Command::new("true").spawn().expect("started");
         let record = DeviceRecord { dev_id: 0, pid: dead.id(), snapshot: None };
         while record.process_exists() {

@@ -30,6 +30,10 @@ pub const FILE_BYTES: u64 = HEADER_BYTES + 2 * BUFFER_BYTES;
 /// Bytes a model's name can have.
 pub const MODEL_NAME_BYTES: usize = 32;
 
+/// How far ahead of the clock a generation may be, in microseconds: a day. Generations are times of day that only
+/// grow; one beyond this was made by a clock that was wrong, or by somebody hostile.
+pub const GENERATION_AHEAD_US: u64 = 24 * 3600 * 1_000_000;
+
 pub(super) const FILE_MAGIC: [u8; 8] = *b"FRPREDTB";
 pub(super) const BUFFER_MAGIC: [u8; 8] = *b"FRPREDBF";
 
@@ -77,6 +81,12 @@ pub(super) struct Entry {
     pub kind: u8,
     pub reserved: [u8; 3],
     pub probability: F32,
+}
+
+/// A generation as both sides take it at the time `now_us`: one too far ahead counts for nothing, or it would
+/// stand in the way of all that follow.
+pub(super) const fn plausible(generation: u64, now_us: u64) -> u64 {
+    if generation > now_us.saturating_add(GENERATION_AHEAD_US) { 0 } else { generation }
 }
 
 /// Where the buffer of a sequence number begins in the file, in bytes.

@@ -13,12 +13,13 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::layout::{
     BUFFER_MAGIC, BufferHeader, ENTRY_BYTES, Entry, FILE_BYTES, FILE_MAGIC, FileHeader, MAX_ENTRIES, VERSION,
-    buffer_offset, crc32c, first_twice, header_crc,
+    buffer_offset, crc32c, first_twice, header_crc, plausible,
 };
 use super::{Table, TableError, TableInfo};
 use crate::change_vector::ChangeKind;
 use crate::geometry::{BlockIndex, Epoch};
 use crate::prediction::{Horizon, Prediction, Probability};
+use crate::utc::now_us;
 
 /// How often a table that changes under the reader is read again before it gives up.
 const ATTEMPTS: u32 = 4;
@@ -53,10 +54,21 @@ impl TableReader {
     /// # Errors
     /// Anything about the file that is not exactly as a writer leaves it: see [`TableError`].
     pub fn read(&mut self, volume: [u8; 16], volume_blocks: u32) -> Result<Option<Table>, TableError> {
+        self.read_at(volume, volume_blocks, now_us())
+    }
+
+    pub(super) fn read_at(
+        &mut self,
+        volume: [u8; 16],
+        volume_blocks: u32,
+        now_us: u64,
+    ) -> Result<Option<Table>, TableError> {
+        // The clock was set back since by more than it can be ahead: the writer begins anew as well.
+        self.taken = plausible(self.taken, now_us);
         let Some(file) = self.open()? else { return Ok(None) };
         let mut problem = None;
         for _ in 0..ATTEMPTS {
-            match self.look(&file, volume, volume_blocks) {
+            match self.look(&file, volume, volume_blocks, now_us) {
                 Ok(Look::Nothing) => return Ok(None),
                 Ok(Look::Overtaken) => {}
                 Ok(Look::Found(table)) => {
@@ -90,20 +102,46 @@ impl TableReader {
         Ok(Some(file))
     }
 
-    fn look(&self, file: &File, volume: [u8; 16], volume_blocks: u32) -> Result<Look, TableError> {
+    /// The generation that a file is at, which a writer is about to replace; 0 where that cannot be told.
+    pub(super) fn generation_at(path: &Path, volume: [u8; 16]) -> u64 {
+        let reader = Self::new(path);
+        let read = || -> Result<u64, TableError> {
+            let Some(file) = reader.open()? else { return Ok(0) };
+            let sequence = reader.sequence(&file, volume)?;
+            reader.buffer(&file, sequence, volume).map(|(_, info)| info.generation)
+        };
+        read().unwrap_or(0)
+    }
+
+    fn buffer(
+        &self,
+        file: &File,
+        sequence: u64,
+        volume: [u8; 16],
+    ) -> Result<(BufferHeader, TableInfo), TableError> {
+        let mut header = BufferHeader::new_zeroed();
+        self.fill(file, header.as_mut_bytes(), buffer_offset(sequence))?;
+        let info = check_buffer_header(&header, sequence, volume)?;
+        Ok((header, info))
+    }
+
+    fn look(
+        &self,
+        file: &File,
+        volume: [u8; 16],
+        volume_blocks: u32,
+        now_us: u64,
+    ) -> Result<Look, TableError> {
         let sequence = self.sequence(file, volume)?;
         if sequence == 0 {
             return Ok(Look::Nothing);
         }
-        let at = buffer_offset(sequence);
-        let mut header = BufferHeader::new_zeroed();
-        self.fill(file, header.as_mut_bytes(), at)?;
-        let checked = check_buffer_header(&header, sequence, volume);
+        let checked = self.buffer(file, sequence, volume);
         let entries = match &checked {
-            Ok(info) if info.generation == self.taken => return Ok(Look::Nothing),
-            Ok(_) => {
+            Ok((_, info)) if info.generation == self.taken => return Ok(Look::Nothing),
+            Ok((header, _)) => {
                 let mut bytes = vec![0; header.entries.get() as usize * ENTRY_BYTES];
-                self.fill(file, &mut bytes, at + size_of::<BufferHeader>() as u64)?;
+                self.fill(file, &mut bytes, buffer_offset(sequence) + size_of::<BufferHeader>() as u64)?;
                 bytes
             }
             Err(_) => Vec::new(),
@@ -113,7 +151,10 @@ impl TableReader {
         if self.sequence(file, volume)? != sequence {
             return Ok(Look::Overtaken);
         }
-        let info = checked?;
+        let (header, info) = checked?;
+        if plausible(info.generation, now_us) == 0 {
+            return Err(TableError::Ahead { found: info.generation });
+        }
         if info.generation < self.taken {
             return Err(TableError::Stale { found: info.generation, taken: self.taken });
         }

@@ -105,6 +105,75 @@ fn an_older_table_is_stale() {
     assert!(matches!(reader.read(VOLUME, BLOCKS), Err(TableError::Stale { .. })));
 }
 
+const HOUR_US: u64 = 3_600_000_000;
+const NOW_US: u64 = 1_795_427_100_000_000;
+
+fn publish_at(writer: &mut TableWriter, now_us: u64) -> u64 {
+    let predictions = [prediction(4, 0.5)];
+    writer.publish_at("lstm", Epoch(5), Horizon::DEFAULT, &predictions, now_us).expect("published").generation
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_table_stale() {
+    for back_us in [HOUR_US, GENERATION_AHEAD_US - 1, 400 * GENERATION_AHEAD_US] {
+        for (restarted, silent) in [(false, false), (true, false), (true, true)] {
+            let at = fixture();
+            let mut reader = TableReader::new(&at.path);
+            let mut writer = TableWriter::create(&at.path, VOLUME).expect("created");
+            publish_at(&mut writer, NOW_US);
+            assert!(reader.read_at(VOLUME, BLOCKS, NOW_US).expect("valid").is_some());
+            let now_us = NOW_US - back_us;
+            assert_eq!(
+                reader.read_at(VOLUME, BLOCKS, now_us).is_ok(),
+                back_us < GENERATION_AHEAD_US,
+                "the table of before"
+            );
+            if restarted {
+                writer = TableWriter::create(&at.path, VOLUME).expect("created again");
+            }
+            if silent {
+                // Ended before it had published anything.
+                writer = TableWriter::create(&at.path, VOLUME).expect("created once more");
+            }
+            for later in 1..4 {
+                publish_at(&mut writer, now_us + later);
+                let read = reader.read_at(VOLUME, BLOCKS, now_us + later);
+                assert!(read.expect("valid").is_some(), "{back_us} µs back, {restarted}, {silent}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hostile_generation_does_not_shut_out_those_that_follow() {
+    for generation in [u64::MAX, NOW_US + GENERATION_AHEAD_US + 1, NOW_US + GENERATION_AHEAD_US] {
+        let at = fixture();
+        let mut reader = TableReader::new(&at.path);
+        forge_generation(&at.path, generation);
+        let read = reader.read_at(VOLUME, BLOCKS, NOW_US);
+        if generation > NOW_US + GENERATION_AHEAD_US {
+            assert!(matches!(read, Err(TableError::Ahead { found }) if found == generation), "{read:?}");
+        } else {
+            assert!(read.expect("plausible").is_some());
+        }
+        let mut writer = TableWriter::create(&at.path, VOLUME).expect("created");
+        let later_us = NOW_US + 1_000_000;
+        publish_at(&mut writer, later_us);
+        assert!(reader.read_at(VOLUME, BLOCKS, later_us).expect("valid").is_some(), "after {generation}");
+    }
+}
+
+fn forge_generation(path: &std::path::Path, generation: u64) {
+    forge(path, &[(1, 1, 0.5)], None, 1);
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("there");
+    let mut bytes = [0; size_of::<BufferHeader>()];
+    file.read_exact_at(&mut bytes, buffer_offset(1)).expect("read");
+    bytes[16..24].copy_from_slice(&generation.to_le_bytes());
+    let crc = header_crc(&bytes).to_le_bytes();
+    bytes[124..].copy_from_slice(&crc);
+    file.write_all_at(&bytes, buffer_offset(1)).expect("written");
+}
+
 /// Writes a table whose checksums are right, whatever it holds.
 fn forge(path: &std::path::Path, entries: &[(u32, u8, f32)], claimed: Option<u32>, horizon: u32) {
     drop(TableWriter::create(path, VOLUME).expect("created"));

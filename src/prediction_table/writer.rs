@@ -8,17 +8,17 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use zerocopy::IntoBytes;
 
 use super::layout::{
     BUFFER_MAGIC, BufferHeader, ENTRY_BYTES, Entry, FILE_BYTES, FILE_MAGIC, FileHeader, MAX_ENTRIES,
-    MODEL_NAME_BYTES, VERSION, buffer_offset, crc32c, header_crc,
+    MODEL_NAME_BYTES, VERSION, buffer_offset, crc32c, header_crc, plausible,
 };
-use super::{TableError, TableInfo};
+use super::{TableError, TableInfo, TableReader};
 use crate::geometry::Epoch;
 use crate::prediction::{Horizon, Prediction};
+use crate::utc::now_us;
 
 /// Publishes predictions into a table that it created.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub struct TableWriter {
 impl TableWriter {
     /// Creates an empty table for `volume` at `path`, in place of what is there.
     ///
-    /// The file appears whole (written beside, then renamed). Generations start at the time of day in microseconds,
-    /// so that they go on growing after a restart.
+    /// The file appears whole (written beside, then renamed). Generations are the time of day in microseconds, and
+    /// go on above those of the file that was there: they grow over a restart even if the clock was set back.
     ///
     /// # Errors
     /// The folder is missing, full or not writable.
@@ -52,8 +52,20 @@ impl TableWriter {
             move |source| TableError::Io { action, path, source }
         };
         let file = open().map_err(fail("create"))?;
-        let writer = Self { file, path: path.to_path_buf(), volume, sequence: 0, generation: 0 };
-        writer.write_file_header(0).map_err(fail("write"))?;
+        let generation = TableReader::generation_at(path, volume);
+        let writer = Self { file, path: path.to_path_buf(), volume, sequence: 0, generation };
+        // The next writer looks for the generation, also where this one publishes nothing.
+        let nothing = TableInfo {
+            generation,
+            model: String::new(),
+            epoch: Epoch(0),
+            horizon: Horizon::DEFAULT,
+            published_us: 0,
+        };
+        writer
+            .write_buffer(0, &nothing, &[])
+            .and_then(|()| writer.write_file_header(0))
+            .map_err(fail("write"))?;
         fs::rename(&beside, path).map_err(fail("put in place"))?;
         Ok(writer)
     }
@@ -83,6 +95,17 @@ impl TableWriter {
         horizon: Horizon,
         predictions: &[Prediction],
     ) -> Result<TableInfo, TableError> {
+        self.publish_at(model, epoch, horizon, predictions, now_us())
+    }
+
+    pub(super) fn publish_at(
+        &mut self,
+        model: &str,
+        epoch: Epoch,
+        horizon: Horizon,
+        predictions: &[Prediction],
+        published_us: u64,
+    ) -> Result<TableInfo, TableError> {
         let mut blocks: Vec<u32> = predictions.iter().map(|prediction| prediction.block.0).collect();
         blocks.sort_unstable();
         if let Some(twice) = super::layout::first_twice(&blocks) {
@@ -94,9 +117,9 @@ impl TableWriter {
         });
         sorted.truncate(MAX_ENTRIES);
 
-        let published_us = now_us();
+        let before = plausible(self.generation, published_us);
         let info = TableInfo {
-            generation: published_us.max(self.generation + 1),
+            generation: published_us.max(before + 1),
             model: fitting(model).to_owned(),
             epoch,
             horizon,
@@ -171,10 +194,4 @@ fn fitting(model: &str) -> &str {
         end -= 1;
     }
     model.get(..end).unwrap_or_default()
-}
-
-fn now_us() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

@@ -153,3 +153,132 @@ fn del_stops_the_trainer_that_add_started_and_no_other_process() {
         child.wait().unwrap();
     }
 }
+
+/// A process that looks like the trainer of a volume, noted as the one that `add` started.
+fn noted_trainer(rig: &Rig, name: &str) -> std::process::Child {
+    let files = rig.volume(name);
+    let program = rig.path().join("bin/forerun-trainer");
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    if !program.exists() {
+        copy_program("/bin/sh".as_ref(), &program);
+    }
+    let child = std::process::Command::new(&program)
+        .args(["-c", "read line", name])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    fs::create_dir_all(files.run_dir()).unwrap();
+    fs::write(files.trainer_pid(), child.id().to_string()).unwrap();
+    child
+}
+
+#[test]
+fn del_by_number_and_of_all_leave_no_record_and_no_trainer() {
+    for (words, dev_ids) in [("del -n 987654", &[987_654][..]), ("del -a", &[987_654, 987_655])] {
+        let rig = Rig::new();
+        let names = ["data", "other"];
+        let mut trainers = Vec::new();
+        for (name, dev_id) in names.iter().zip([987_654, 987_655]) {
+            rig.configure(name);
+            trainers.push((noted_trainer(&rig, name), dev_ids.contains(&dev_id)));
+            let record = DeviceRecord { dev_id, pid: u32::MAX, snapshot: None };
+            record.store(&rig.volume(name).device_file(None)).unwrap();
+        }
+        target(&rig, "");
+        run(&mut rig.forerun(words)).ok();
+        assert_eq!(calls(&rig), format!("{words}\n"));
+        for ((mut trainer, deleted), name) in trainers.into_iter().zip(names) {
+            assert_eq!(rig.volume(name).device_file(None).exists(), !deleted, "{words}: {name}");
+            if !deleted {
+                assert!(trainer.try_wait().unwrap().is_none(), "{words}: the trainer of {name}");
+                trainer.kill().unwrap();
+            }
+            trainer.wait().unwrap();
+        }
+    }
+}
+
+#[test]
+fn del_of_all_goes_on_after_a_failure_and_says_so() {
+    let rig = Rig::new();
+    rig.configure("data");
+    let mut trainer = noted_trainer(&rig, "data");
+    target(&rig, "echo 'device 3: in use' >&2; exit 1");
+    run(&mut rig.forerun("del -a --force")).failed(1, "device 3: in use");
+    assert_eq!(calls(&rig), "del -a --force\n");
+    trainer.wait().unwrap();
+}
+
+#[test]
+fn a_target_and_a_trainer_get_a_session_of_their_own() {
+    let rig = Rig::new();
+    rig.configure("data");
+    // The session's number is the sixth field; a script's own number is its parent's last line.
+    let note = rig.path().join("sessions").display().to_string();
+    let noting = format!("set -- $(cat /proc/$$/stat); echo \"$1 $6\" >> {note}; set -- \"$args\"");
+    target(
+        &rig,
+        &format!("args=\"$*\"; {noting}\neval \"printf '\\\\010\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0' >&$fd\""),
+    );
+    fake_target::trainer(&rig);
+    run(&mut rig.forerun("add data")).ok();
+    let noted = fs::read_to_string(&note).unwrap();
+    let words: Vec<&str> = noted.split_whitespace().collect();
+    assert!(matches!(words[..], [pid, session] if pid == session), "of the target: {noted}");
+    let pid = fs::read_to_string(rig.volume("data").trainer_pid()).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap();
+    let session = stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap();
+    assert_eq!(session, pid.trim(), "of the trainer: {stat}");
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn options_of_list_and_del_go_on_to_the_target() {
+    let rig = Rig::new();
+    target(&rig, "");
+    for words in [
+        "list -n 3 --json",
+        "list --json",
+        "list -a --json",
+        "list -a",
+        "del -n 3 --force",
+        "del -n 3 --wait 5",
+    ] {
+        run(&mut rig.forerun(words)).ok();
+    }
+    assert_eq!(calls(&rig), "list -n 3 --json\nlist --json\nlist\ndel -n 3 --force\ndel -n 3 --wait 5\n");
+}
+
+#[test]
+fn create_goes_on_where_it_was_killed() {
+    let rig = Rig::new();
+    let seen = rig.path().join("seen").display().to_string();
+    let words = "create data --size 1G --fast fast.img --fast-size 256M --capacity tier";
+    let uuids = || {
+        let seen = fs::read_to_string(&seen).unwrap_or_default();
+        seen.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let noting = format!("grep uuid \"$fd\" >> {seen}");
+    let draft = rig.volume("data").state_dir().join("creating.toml");
+    // Killed while the tiers are made.
+    target(&rig, &format!("{noting}\nkill -9 $$"));
+    run(&mut rig.forerun(words)).failed(1, "ublk-target ended by itself");
+    assert!(draft.exists() && !rig.volume("data").config_file().exists());
+    // Other options would be another volume.
+    run(&mut rig.forerun("create data --size 2G --fast fast.img --fast-size 256M --capacity tier"))
+        .failed(2, "Repeat it as it was");
+    // A failure is undone by the target, and forgotten.
+    target(&rig, &format!("{noting}\nexit 1"));
+    run(&mut rig.forerun(words)).failed(1, "");
+    assert!(!draft.exists());
+    target(&rig, &format!("{noting}\nkill -9 $$"));
+    run(&mut rig.forerun(words)).failed(1, "ublk-target ended by itself");
+    target(&rig, &noting);
+    run(&mut rig.forerun(words)).ok();
+    assert!(!draft.exists() && rig.volume("data").config_file().exists());
+    let uuids = uuids();
+    assert_eq!(uuids.len(), 4, "{uuids:?}");
+    assert_eq!((&uuids[0], &uuids[2]), (&uuids[1], &uuids[3]), "the same volume is gone on with");
+    assert_ne!(uuids[1], uuids[2], "a volume that was taken back does not come again");
+}

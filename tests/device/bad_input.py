@@ -119,6 +119,26 @@ def bad_values(lab):
 
 
 @test
+def bad_options_change_nothing(lab):
+    """What the target refuses of a device's options is refused before the volume is opened."""
+    volume = lab.volume("options", "128M", "128M")
+    table, before = Table(lab), state_of(volume)
+    cases = [
+        (["-q", "65"], "1 to 64 queues"), (["-q", "0"], "1 to 64 queues"), (["-d", "1025"], "1 to 1024"),
+        (["--max-io-buf-bytes", "70000"], "power of two"), (["-t", "loop"], "not loop"),
+        (["--eventfd", "999"], "--eventfd"), (["-z", "--copy"], "cannot be used with"),
+    ]  # fmt: skip
+    if os.uname().release.startswith("6.12."):
+        cases.append((["-z"], "zero copy"))
+    program = lab.forerun.program("ublk-target")
+    for words, says in cases:
+        done = result([program, "add", "--volume", "options", *words], 60, env=lab.forerun.env)
+        table.outcome(f"add {' '.join(words)}", done, says)
+    equal(state_of(volume), before, "the tiers after all that")
+    table.end()
+
+
+@test
 def a_second_target_is_refused(lab):
     volume = lab.volume("second", "128M", "128M")
     device = volume.add("-n", "3")

@@ -99,12 +99,28 @@ def stock_ublk_adds_lists_recovers_and_deletes(lab):
 
 
 @test
+def stock_ublk_shows_the_targets_help(lab):
+    """`ublk help -t forerun` runs `ublk.forerun help -t forerun`, without --eventfd."""
+    program, env = link(lab), lab.forerun.env
+    text = run([program, "help", "-t", "forerun"], 20, env=env)
+    expect("--volume" in text and "--snapshot" in text, f"what add takes is not in {text!r}")
+    expect("recover" in run([program, "help"], 20, env=env), "help lists the commands")
+    expect(result([program, "help", "-t", "loop"], 20, env=env).returncode != 0, "help of another type")
+
+
+@test
 def devices_are_listed_and_found_by_number(lab):
     volume = lab.volume("numbers", "128M", "128M")
     equal(volume.add("-n", "5", "-q", "1", "-d", "16"), "/dev/ublkb5", "the device asked for")
     entry = next(entry for entry in lab.forerun.json("list")["volumes"] if entry["volume"] == "numbers")
     equal((entry["state"], entry["device"]), ("running", "/dev/ublkb5"), "forerun list")
     expect("LIVE" in lab.forerun("list", "-n", "5"), "forerun list -n 5")
+    listed = lab.forerun.json("list", "-n", "5")["devices"]
+    equal(
+        [(entry["device"], entry["state"], entry["shows"], entry["forerun"], entry["size_bytes"]) for entry in listed],
+        [("/dev/ublkb5", "LIVE", "numbers", True, 128 << 20)], "forerun list -n 5 --json",
+    )  # fmt: skip
+    expect("the device is there" in lab.forerun.target_log("numbers"), "the target's messages are in its log")
     status = volume.status()["volume"]
     equal((status["device"], status["queues"], status["queue_depth"]), ("/dev/ublkb5", 1, 16), "status")
     lab.note(f"data path: {status['transfer_mode']}; not granted: {status['not_granted'] or 'nothing'}")

@@ -95,7 +95,7 @@ impl Served {
         let files = self.paths.volume(&self.volume);
         tracing::info!(
             device = %format_args!("/dev/ublkb{}", info.id), data_path = %info.data_path,
-            not_granted = %info.not_granted.join(" "), "the device is there"
+            not_granted = %info.not_granted.join(", "), "the device is there"
         );
         if let Some(open) = self.open.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             open.control.set_device(DeviceFacts {
@@ -103,7 +103,7 @@ impl Served {
                 queues: info.queues.len() as u32,
                 queue_depth: info.depth.into(),
                 transfer_mode: info.data_path.to_string(),
-                not_granted: info.not_granted.join(" "),
+                not_granted: info.not_granted.join(", "),
             });
             let plane = open.control.clone();
             open.server = Some(ControlServer::start(plane, &files.api_socket(), Limits::default())?);
@@ -126,12 +126,9 @@ impl Served {
             opened.close()?;
         }
         let file = self.paths.volume(&self.volume).device_file(self.snapshot.as_ref());
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("removing {}", file.display()))
-            }
-            _ => Ok(()),
-        }
+        // A snapshot may be shown by another process by now.
+        DeviceRecord::remove(&file, std::process::id())
+            .with_context(|| format!("removing {}", file.display()))
     }
 }
 

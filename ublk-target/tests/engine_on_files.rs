@@ -391,7 +391,7 @@ fn every_damaged_byte_of_the_capacity_tier_is_found() {
     opened.close().expect("a clean stop");
     let capacity = rig.root.join("capacity");
     let damaged = || {
-        let report = tokio_uring::start(CapacityTier::check(&capacity, &mut |_| ()));
+        let report = tokio_uring::start(CapacityTier::check(&capacity, None, &mut |_| ()));
         report.map_or(true, |report| !report.is_clean())
     };
     assert!(!damaged(), "sound before");

@@ -15,7 +15,7 @@ use super::error::{CapacityError, Result};
 use super::fault::Fault;
 use super::head::{Head, LayerInfo};
 use super::layer_cursor::{LayerCursor, PAGES_PER_READ};
-use super::names::{ObjectKind, ObjectName};
+use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::options::Options;
 use super::place::{Place, UNIT_BYTES};
 use super::record::read_record;
@@ -91,13 +91,17 @@ impl CheckReport {
 }
 
 impl CapacityTier {
-    /// Checks the volume in `directory`.
+    /// Checks the volume in `directory`. With `volume`, it has to be that one.
     ///
     /// # Errors
-    /// Only what keeps it from looking at all: no volume there, a store that cannot be read. Damage is in the
-    /// report.
-    pub async fn check(directory: &Path, progress: &mut dyn FnMut(CheckProgress)) -> Result<CheckReport> {
-        check_store(DirectoryStore::new(directory), progress).await
+    /// Only what keeps it from looking at all: no volume there, another one, a store that cannot be read. Damage
+    /// is in the report.
+    pub async fn check(
+        directory: &Path,
+        volume: Option<VolumeUuid>,
+        progress: &mut dyn FnMut(CheckProgress),
+    ) -> Result<CheckReport> {
+        check_store(DirectoryStore::new(directory), volume, progress).await
     }
 }
 
@@ -105,9 +109,13 @@ impl CapacityTier {
 ///
 /// # Errors
 /// As [`CapacityTier::check`].
-pub async fn check_store<S: Store>(store: S, progress: &mut dyn FnMut(CheckProgress)) -> Result<CheckReport> {
+pub async fn check_store<S: Store>(
+    store: S,
+    volume: Option<VolumeUuid>,
+    progress: &mut dyn FnMut(CheckProgress),
+) -> Result<CheckReport> {
     let mut report = CheckReport::default();
-    let (head, bytes) = match read_head(&store, None).await {
+    let (head, bytes) = match read_head(&store, volume).await {
         Ok(read) => read,
         Err(CapacityError::Corrupt { place, fault }) => {
             let advice = "Without HEAD no layer is reachable; segments and layers tell their own volume, \

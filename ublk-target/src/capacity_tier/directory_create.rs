@@ -44,6 +44,20 @@ pub fn prepare_directory(directory: &Path) -> Result<()> {
     sync(directory).map_err(failed("synchronise", directory))
 }
 
+/// Takes back what was made in a directory for a volume that nobody has written to; `whole` with the
+/// directory itself. What else is in it stays.
+///
+/// # Errors
+/// Something of it cannot be removed, or holds something.
+pub fn remove_created(directory: &Path, whole: bool) -> io::Result<()> {
+    // HEAD first: without it there is no volume.
+    fs::remove_file(directory.join("HEAD"))?;
+    for folder in [ObjectKind::Segment.folder(), ObjectKind::Layer.folder(), LEASES] {
+        fs::remove_dir(directory.join(folder))?;
+    }
+    if whole { fs::remove_dir(directory) } else { Ok(()) }
+}
+
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

@@ -60,8 +60,21 @@ impl Drop for Lease {
         // Others may share the file; whoever can lock it alone is the last one and removes it.
         let Some(held) = self.file.take() else { return };
         if held.relock(FlockArg::LockExclusiveNonblock).is_ok() {
-            let _ = fs::remove_file(&self.path);
+            // A file that stays is removed by whoever looks for leases.
+            let _ = remove_if_same(&self.path, &held);
         }
+    }
+}
+
+/// Removes a lease file that is locked alone, unless the name is another file's by now: between its opening
+/// and its locking somebody else may have removed it, and a third have taken a lease on the next one. While it is locked
+/// nobody else removes it.
+fn remove_if_same(path: &Path, held: &File) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(there) if there.ino() == held.metadata()?.ino() => fs::remove_file(path),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -89,18 +102,28 @@ pub fn leased_epochs(folder: &Path) -> io::Result<Vec<Epoch>> {
         let entry = entry?;
         let name = entry.file_name();
         let Some(epoch) = name.to_str().and_then(|text| u32::from_str_radix(text, 16).ok()) else { continue };
-        let file = match File::open(entry.path()) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        match try_lock(file, FlockArg::LockExclusiveNonblock)? {
-            // Removed while locked, so that nobody can come to hold what is being removed.
-            Some(_unused) => fs::remove_file(entry.path())?,
-            None => epochs.push(Epoch(epoch)),
+        if is_held(&entry.path())? {
+            epochs.push(Epoch(epoch));
         }
     }
     Ok(epochs)
+}
+
+/// Whether somebody holds a lease; one that nobody holds is removed.
+fn is_held(path: &Path) -> io::Result<bool> {
+    loop {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match try_lock(file, FlockArg::LockExclusiveNonblock)? {
+            // Removed while locked, so that nobody can come to hold what is being removed; then looked at again,
+            // since the name may be the file of somebody who has just come.
+            Some(unused) => remove_if_same(path, &unused)?,
+            None => return Ok(true),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -133,5 +156,23 @@ mod tests {
         fs::write(dir.path().join("00000009"), "").unwrap();
         assert_eq!(leased_epochs(dir.path()).unwrap(), [], "left behind by a crash");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lease_that_ends_late_does_not_take_the_next_one_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("00000007");
+        let old = take_lease(dir.path(), Epoch(7)).unwrap();
+        let opened = File::open(&path).unwrap();
+        // Somebody found it unheld and removed it, between its holder's opening and locking.
+        fs::remove_file(&path).unwrap();
+        let next = take_lease(dir.path(), Epoch(7)).unwrap();
+        drop(old);
+        assert_eq!(leased_epochs(dir.path()).unwrap(), [Epoch(7)]);
+        // The same in the search for leases.
+        remove_if_same(&path, &opened).unwrap();
+        assert_eq!(leased_epochs(dir.path()).unwrap(), [Epoch(7)]);
+        drop(next);
+        assert!(!path.exists());
     }
 }

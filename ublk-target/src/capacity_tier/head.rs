@@ -42,6 +42,9 @@ use super::place::MAX_SEGMENT;
 pub const HEAD_VERSION: u32 = 1;
 /// The most layers a volume has; bounds HEAD to 2 MiB, and the snapshots with it.
 pub const MAX_LAYERS: usize = 16_384;
+/// The most snapshots a volume may have: each keeps a layer, and the layers that are not merged yet need room too.
+/// Beyond it a snapshot has to be refused, since without room for a layer nothing is written back any more.
+pub const MAX_SNAPSHOTS: usize = 16_000;
 /// The largest HEAD, in bytes.
 pub const MAX_HEAD_BYTES: usize = HEADER_BYTES + MAX_LAYERS * LAYER_BYTES;
 

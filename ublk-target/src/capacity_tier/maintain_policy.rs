@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use forerun::geometry::SegmentId;
 
-use super::head::{Head, LayerInfo};
+use super::head::{Head, LayerInfo, MAX_LAYERS};
 use super::layer_page::PAGE_BYTES;
 use super::names::{LayerId, ObjectName};
 use super::options::{Options, SMALL_SEGMENT_BYTES, SMALL_SEGMENTS};
@@ -22,6 +22,8 @@ use super::usage::{SegmentUse, Usage};
 pub const MERGE_WIDTH: usize = 16;
 /// An older layer is merged with the newer ones when it has at most so many times their entries.
 pub const MERGE_RATIO: u64 = 4;
+/// From so many layers on all that can be merged are, whether it pays or not: HEAD has room for twice as many.
+pub const CROWDED_LAYERS: usize = MAX_LAYERS / 2;
 /// Live bytes copied in one step of compaction, at most, unless the table alone is larger (64 MiB).
 pub const COMPACTION_STEP_BYTES: u64 = 64 << 20;
 
@@ -73,7 +75,8 @@ pub fn choose_merge(
             last += 1;
         }
         let newer: u64 = (first + 1..=last).map(entries).sum();
-        let pays = urgency == Urgency::SpaceShort || entries(first) <= newer.saturating_mul(MERGE_RATIO);
+        let short = urgency == Urgency::SpaceShort || layers.len() >= CROWDED_LAYERS;
+        let pays = short || entries(first) <= newer.saturating_mul(MERGE_RATIO);
         if last > first && pays {
             return Some(first..last + 1);
         }
@@ -139,4 +142,43 @@ pub fn choose_compaction(
         }
     }
     best.map(|(_, compaction)| compaction)
+}
+
+#[cfg(test)]
+mod tests {
+    use forerun::geometry::{Epoch, Geometry};
+
+    use super::super::entry::EntryCounts;
+    use super::super::names::{SnapshotName, VolumeUuid};
+    use super::*;
+
+    /// Layers of one epoch each; every `named`th is a snapshot, and each is far larger than the next one, so that
+    /// merging does not pay.
+    fn head(layers: u32, named: u32) -> Head {
+        let layer = |epoch: u32| LayerInfo {
+            id: LayerId(epoch.into()),
+            first_epoch: Epoch(epoch),
+            last_epoch: Epoch(epoch),
+            opened_us: 0,
+            sealed_us: 0,
+            counts: EntryCounts { added: 100_000 >> (4 * (epoch % named)), ..EntryCounts::default() },
+            mapped_blocks: 1,
+            pages: 1,
+            reclaim: false,
+            snapshot: (epoch % named == named - 1)
+                .then(|| SnapshotName::new(format!("s{epoch}")).expect("a name")),
+        };
+        let geometry = Geometry::new(1 << 30, 4096).expect("a geometry");
+        Head { layers: (0..layers).map(layer).collect(), ..Head::new(VolumeUuid([0; 16]), geometry) }
+    }
+
+    #[test]
+    fn layers_are_merged_when_they_run_short_even_if_it_does_not_pay() {
+        let choose =
+            |head: &Head| choose_merge(head, &BTreeSet::new(), &Options::default(), Urgency::Relaxed);
+        assert_eq!(choose(&head(100, 4)), None);
+        let crowded = head(CROWDED_LAYERS as u32, 4);
+        assert_eq!(choose(&crowded), Some(0..4), "up to the first snapshot, and not beyond");
+        assert_eq!(choose(&head(CROWDED_LAYERS as u32, 1)), None, "snapshots are never merged");
+    }
 }

@@ -12,7 +12,7 @@ use crate::device::{DeviceOptions, ZeroCopy};
 
 /// Serves forerun volumes as block devices (/dev/ublkbN).
 #[derive(Parser, Debug)]
-#[command(name = "ublk.forerun", version)]
+#[command(name = "ublk.forerun", version, disable_help_subcommand = true)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
@@ -35,20 +35,35 @@ pub enum Command {
         #[arg(short = 'n', long = "number", value_name = "ID")]
         id: Option<u32>,
         /// Also what the daemon noted about it
-        #[arg(short, long)]
+        #[arg(short, long, conflicts_with = "json")]
         verbose: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Stop and delete a device
     Del {
         /// The device's number N in /dev/ublkbN
         #[arg(short = 'n', long = "number", value_name = "ID", required_unless_present = "all")]
         id: Option<u32>,
-        /// All devices that forerun serves or has served
+        /// All devices that forerun serves or has served; those of other ublk targets stay
         #[arg(short, long, conflicts_with = "id")]
         all: bool,
-        /// Also if it is mounted or held by another device
+        /// Also if it is mounted or held by another device; what its users still write fails
         #[arg(long)]
         force: bool,
+        /// How long to wait for those who have it mounted or held
+        #[arg(long, value_name = "SECONDS", default_value_t = 0, conflicts_with = "force",
+              value_parser = clap::value_parser!(u64).range(..=3600))]
+        wait: u64,
+    },
+    /// Show this help, or that of a command
+    Help {
+        /// The target's type, as `ublk help -t` gives it: shows what `add` takes
+        #[arg(short = 't', long = "type", value_name = "TYPE")]
+        target_type: Option<String>,
+        /// The command
+        command: Option<String>,
     },
 }
 
@@ -184,6 +199,11 @@ mod tests {
             panic!("not add")
         };
         assert_eq!((add.device_options().id, add.device_options().zero_copy), (None, ZeroCopy::Required));
+        let Command::Help { target_type, command: None } = parse("ublk.forerun help -t forerun").command
+        else {
+            panic!("not help")
+        };
+        assert_eq!(target_type.as_deref(), Some("forerun"));
         let Command::Recover(recover) = parse("ublk.forerun recover -n 5 --eventfd 4").command else {
             panic!("not recover")
         };
@@ -192,9 +212,15 @@ mod tests {
 
     #[test]
     fn bad_words_are_refused() {
-        for words in
-            ["add", "add --volume v -n -2", "del", "del -n 1 -a", "recover", "add --volume v -z --copy"]
-        {
+        for words in [
+            "add",
+            "add --volume v -n -2",
+            "del",
+            "del -n 1 -a",
+            "del -n 1 --force --wait 5",
+            "recover",
+            "add --volume v -z --copy",
+        ] {
             let words = format!("ublk.forerun {words}");
             assert!(Args::try_parse_from(words.split_whitespace()).is_err(), "{words}");
         }

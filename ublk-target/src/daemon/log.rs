@@ -2,15 +2,20 @@
 //!
 //! The stock `ublk` closes a daemon's stderr, so that syslog is the only way to say why a device
 //! could not be made. It is spoken to over its socket; where there is none, the kernel's log takes
-//! the messages (journald reads both).
+//! the messages (journald reads both). `forerun add` gives a daemon a log file as its stderr: there they go too.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 
+use nix::sys::stat::{major, minor};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 const SYSLOG_SOCKET: &str = "/dev/log";
 const KERNEL_LOG: &str = "/dev/kmsg";
@@ -22,6 +27,11 @@ const LINE_LIMIT_BYTES: usize = 900;
 
 static DAEMON: OnceLock<()> = OnceLock::new();
 
+/// Sets up messages for a process that serves a device. Before anything of it can fail.
+pub(super) fn for_process(daemon: bool) {
+    if daemon { to_syslog() } else { to_stderr() }
+}
+
 /// Sets up messages for a process in the foreground: to stderr. `RUST_LOG` chooses which.
 pub(super) fn to_stderr() {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter()).with_writer(io::stderr);
@@ -30,14 +40,34 @@ pub(super) fn to_stderr() {
     }
 }
 
-/// Sets up messages for a daemon: to syslog, panics too.
-pub(super) fn to_syslog() {
+/// Sets up messages for a daemon: to syslog, and to stderr where that leads somewhere; panics too.
+fn to_syslog() {
     let _ = DAEMON.set(());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter()).with_writer(Syslog);
-    if subscriber.with_target(false).with_ansi(false).without_time().try_init().is_err() {
+    // Syslog adds the time by itself.
+    let syslog = tracing_subscriber::fmt::layer().with_writer(Syslog).without_time();
+    let stderr = leads_somewhere(io::stderr().as_fd()).then(|| {
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false)
+    });
+    let layers = tracing_subscriber::registry()
+        .with(filter())
+        .with(syslog.with_target(false).with_ansi(false))
+        .with(stderr);
+    if layers.try_init().is_err() {
         tracing::debug!("messages are set up already");
     }
-    std::panic::set_hook(Box::new(|panic| send(ERROR, &format!("panicked: {panic}"))));
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        send(ERROR, &format!("panicked: {panic}"));
+        print(panic);
+    }));
+}
+
+/// Whether what is written to a descriptor can be read by somebody. A standard one that was closed has
+/// become /dev/null by now.
+fn leads_somewhere(fd: BorrowedFd<'_>) -> bool {
+    let null = (1, 3);
+    let Ok(metadata) = fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata()) else { return false };
+    !(metadata.file_type().is_char_device() && (major(metadata.rdev()), minor(metadata.rdev())) == null)
 }
 
 fn filter() -> EnvFilter {
@@ -93,5 +123,21 @@ impl Write for Line {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_file_leads_somewhere_and_the_null_device_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::create(folder.path().join("log")).unwrap();
+        assert!(leads_somewhere(file.as_fd()));
+        let null = OpenOptions::new().write(true).open("/dev/null").unwrap();
+        assert!(!leads_somewhere(null.as_fd()));
+        let zero = File::open("/dev/zero").unwrap();
+        assert!(leads_somewhere(zero.as_fd()));
     }
 }

@@ -10,11 +10,12 @@
 //! - `ublk del` (or anybody's STOP_DEV) ends it the same way, and whoever stopped it deletes;
 //! - SIGKILL and crashes leave a device that `recover -n N` takes over.
 //!
-//! A failure is said on stderr and, in a daemon, to syslog: `ublk add` itself prints nothing.
+//! Messages go to stderr, and a daemon's to syslog as well: `ublk add` itself prints nothing.
 
 mod answer;
 mod args;
 mod hygiene;
+mod list;
 mod log;
 mod mounts;
 mod pid_file;

@@ -7,7 +7,7 @@
 //! | 0-31 | the process's id in decimal and a newline, the rest zeros |
 //! | 32- | JSON, ended by one zero byte, where the file ends |
 //!
-//! The JSON has `target` (`name`, `type`, `dev_size`, and our own `volume`; less than 512 bytes), `dev_info`,
+//! The JSON has `target` (`name`, `type`, `dev_size`, and our own `volume` and `not_granted`; less than 512 bytes), `dev_info`,
 //! `params`, and for every queue `queues["q"]` with `qid`, `tid` and the CPUs as a string. The file is
 //! written under another name and renamed, so that nobody reads half of it. A crash leaves it there, which is what
 //! `recover` needs; a stop in good order removes it.
@@ -54,9 +54,12 @@ impl PidFile {
     /// # Errors
     /// The volume's name is too long to be shown by the stock tool.
     pub fn of(info: &DeviceInfo, volume: &str) -> anyhow::Result<Self> {
-        let target = json!({
+        let mut target = json!({
             "name": TARGET_NAME, "type": 0, "dev_size": info.geometry.size_bytes(), "volume": volume,
         });
+        if !info.not_granted.is_empty() {
+            target["not_granted"] = json!(info.not_granted);
+        }
         if target.to_string().len() >= TARGET_LIMIT_BYTES {
             bail!("the volume's name is too long for {RUN_DIR}: {volume:?}");
         }
@@ -119,6 +122,13 @@ impl PidFile {
         Ok(Self { pid, volume, json })
     }
 
+    /// What the device's first process wanted and was not granted.
+    #[must_use]
+    pub fn not_granted(&self) -> Vec<String> {
+        let names = self.json["target"]["not_granted"].as_array();
+        names.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+    }
+
     /// Reads a device's file.
     ///
     /// # Errors
@@ -151,12 +161,12 @@ impl PidFile {
         write().with_context(|| format!("{} cannot be written", path.display()))
     }
 
-    /// Removes a device's file if it is of this process.
-    pub fn remove(run_dir: &Path, id: u32) {
+    /// Removes a device's file if it is of process `pid`: the number may have become another's device.
+    pub fn remove(run_dir: &Path, id: u32, pid: i32) {
         let path = Self::path(run_dir, id);
-        let ours = fs::read(&path)
-            .is_ok_and(|bytes| Self::parse(&bytes).is_ok_and(|file| file.pid == std::process::id() as i32));
-        if ours && let Err(error) = fs::remove_file(&path) {
+        let is_of_pid =
+            fs::read(&path).is_ok_and(|bytes| Self::parse(&bytes).is_ok_and(|file| file.pid == pid));
+        if is_of_pid && let Err(error) = fs::remove_file(&path) {
             tracing::warn!(%error, path = %path.display(), "the pid file stays");
         }
     }
@@ -169,9 +179,13 @@ impl PidFile {
             let is_pid_file = path.extension().is_some_and(|extension| extension == "pid");
             let id = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             let Some(id) = id.filter(|_| is_pid_file) else { continue };
-            let ours = fs::read(&path).is_ok_and(|bytes| Self::parse(&bytes).is_ok());
-            if ours && !exists(id) && fs::remove_file(&path).is_ok() {
-                tracing::info!(path = %path.display(), "removed the pid file of a device that is gone");
+            let Some(file) = fs::read(&path).ok().and_then(|bytes| Self::parse(&bytes).ok()) else {
+                continue;
+            };
+            // Looked at after the file was read: a device that came since has a file of another process.
+            if !exists(id) {
+                tracing::info!(path = %path.display(), "removing the pid file of a device that is gone");
+                Self::remove(run_dir, id, file.pid);
             }
         }
     }
@@ -241,12 +255,37 @@ mod tests {
         file.write(&run_dir, 7).unwrap();
         assert_eq!(PidFile::read(&run_dir, 7).unwrap().volume, "data");
         PidFile { pid: 1, ..file.clone() }.write(&run_dir, 8).unwrap();
-        PidFile::remove(&run_dir, 7);
-        PidFile::remove(&run_dir, 8);
+        PidFile::remove(&run_dir, 7, file.pid);
+        PidFile::remove(&run_dir, 8, file.pid);
         assert!(PidFile::read(&run_dir, 7).is_err());
         assert!(PidFile::read(&run_dir, 8).is_ok(), "another process's file stays");
         PidFile::remove_stale(&run_dir, |id| id != 8);
         assert!(PidFile::read(&run_dir, 8).is_err());
+    }
+
+    #[test]
+    fn a_file_that_came_while_stale_ones_are_looked_for_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = folder.path().join("ublksrvd");
+        let file = PidFile::of(&info(), "data").unwrap();
+        PidFile { pid: 1, ..file.clone() }.write(&run_dir, 8).unwrap();
+        PidFile::remove_stale(&run_dir, |_| {
+            // Another process gets the number at this moment.
+            file.write(&run_dir, 8).unwrap();
+            false
+        });
+        assert_eq!(PidFile::read(&run_dir, 8).unwrap().pid, file.pid);
+    }
+
+    #[test]
+    fn what_was_not_granted_is_kept_for_the_next_process() {
+        let not_granted =
+            vec!["AUTO_BUF_REG".to_owned(), "4 queues (it has 2: no more than CPUs)".to_owned()];
+        let file = PidFile::of(&DeviceInfo { not_granted: not_granted.clone(), ..info() }, &"x".repeat(127))
+            .unwrap();
+        stock_reads(&file.to_bytes(), 2);
+        assert_eq!(PidFile::parse(&file.to_bytes()).unwrap().not_granted(), not_granted);
+        assert!(PidFile::of(&info(), "data").unwrap().not_granted().is_empty());
     }
 
     #[test]

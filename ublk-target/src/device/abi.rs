@@ -6,6 +6,9 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// Kept by the driver in `server_flags` with each device of ours ("FORERUN", 1): tells ours from others'.
+pub(super) const OURS: u64 = u64::from_be_bytes(*b"FORERUN\x01");
+
 /// `struct ublksrv_ctrl_dev_info`: 64 bytes.
 #[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]

@@ -1,19 +1,26 @@
 //! Looking at devices and removing them, whoever serves them.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use libublk::sys;
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use super::control::Control;
+use super::abi::OURS;
+use super::control::{Control, SHORT};
 use super::error::DeviceError;
 use super::options::{DELETE_LIMIT, STOP_LIMIT};
 
 /// Where the kernel shows every ublk device.
 const CLASS_DIR: &str = "/sys/class/ublk-char";
+/// How often it is looked whether a device's users have let go of it.
+const HELD_POLL: Duration = Duration::from_millis(200);
 
 /// What state a device is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +88,8 @@ pub struct DeviceEntry {
     pub numbers: [u32; 4],
     /// User and group that own it.
     pub owner: (u32, u32),
+    /// Whether forerun made it.
+    pub ours: bool,
 }
 
 impl fmt::Display for DeviceEntry {
@@ -104,13 +113,13 @@ impl fmt::Display for DeviceEntry {
     }
 }
 
-/// All ublk devices, by number.
+/// All ublk devices that can be looked at, by number, and why the others could not.
 ///
 /// # Errors
 /// The driver cannot be asked.
-pub fn list() -> Result<Vec<DeviceEntry>, DeviceError> {
+pub fn list() -> Result<(Vec<DeviceEntry>, Vec<DeviceError>), DeviceError> {
     let mut control = Control::open()?;
-    let mut ids: Vec<u32> = match std::fs::read_dir(CLASS_DIR) {
+    let mut ids: Vec<u32> = match fs::read_dir(CLASS_DIR) {
         Ok(entries) => entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("ublkc")?.parse().ok())
             .collect(),
@@ -118,16 +127,22 @@ pub fn list() -> Result<Vec<DeviceEntry>, DeviceError> {
         Err(source) => return Err(DeviceError::Process { what: "reading /sys/class/ublk-char", source }),
     };
     ids.sort_unstable();
-    let mut devices = Vec::with_capacity(ids.len());
-    for id in ids {
-        match entry(&mut control, id) {
+    Ok(sift(ids.into_iter().map(|id| entry(&mut control, id))))
+}
+
+/// Parts what was found from what went wrong; a device that went while we looked is neither.
+fn sift(
+    looks: impl Iterator<Item = Result<DeviceEntry, DeviceError>>,
+) -> (Vec<DeviceEntry>, Vec<DeviceError>) {
+    let (mut devices, mut errors) = (Vec::new(), Vec::new());
+    for look in looks {
+        match look {
             Ok(device) => devices.push(device),
-            // It went while we looked.
             Err(DeviceError::NotFound(_)) => {}
-            Err(error) => return Err(error),
+            Err(error) => errors.push(error),
         }
     }
-    Ok(devices)
+    (devices, errors)
 }
 
 /// One ublk device.
@@ -153,37 +168,95 @@ fn entry(control: &mut Control, id: u32) -> Result<DeviceEntry, DeviceError> {
         state: info.state.into(),
         numbers: [params.char_major, params.char_minor, params.disk_major, params.disk_minor],
         owner: (info.owner_uid, info.owner_gid),
+        ours: info.server_flags == OURS,
     })
+}
+
+/// What becomes of a device that is mounted or held while it is to be deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Users {
+    /// They are waited for so long; the device is refused then, and nothing is changed.
+    Wait(Duration),
+    /// The device is stopped all the same: what they still write fails, and it is gone when the last of them lets
+    /// go.
+    Ignore,
 }
 
 /// Stops and deletes a device, and waits until it is gone.
 ///
-/// One that is mounted or held is refused without `force`, and nothing is changed then.
+/// Requests that a target of ours does not answer within the stop's limit fail, so that the stop ends.
 ///
 /// # Errors
 /// There is none with this number, it is in use, or the driver does not answer in time.
-pub fn delete(id: u32, force: bool) -> Result<(), DeviceError> {
+pub fn delete(id: u32, users: Users) -> Result<(), DeviceError> {
     let mut control = Control::open()?;
-    control.info(id)?;
-    if !force {
-        // An exclusive open succeeds only where nobody else has one, as a mount does.
-        let path = format!("/dev/ublkb{id}");
-        match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Err(DeviceError::InUse(id)),
-            _ => {}
+    let info = control.info(id)?;
+    if let Users::Wait(limit) = users {
+        let started = Instant::now();
+        while is_held(id) {
+            if started.elapsed() >= limit {
+                return Err(DeviceError::InUse(id));
+            }
+            thread::sleep(HELD_POLL);
         }
     }
-    control.stop(id, STOP_LIMIT)?;
-    control.delete(id, DELETE_LIMIT)
+    let mut stopped = control.stop(id, STOP_LIMIT);
+    if matches!(stopped, Err(DeviceError::Deadline { .. })) && ask_target_to_stop(&mut control, id)? {
+        // By now it has failed what it could not answer, or is about to.
+        stopped = control.stop(id, STOP_LIMIT + 2 * SHORT);
+    }
+    let deleted = stopped.and_then(|()| match users {
+        Users::Ignore => control.delete_later(id).map(|()| wait_for_target(info.pid)),
+        Users::Wait(_) => control.delete(id, DELETE_LIMIT),
+    });
+    match deleted.map_err(|error| error.if_gone(id)) {
+        // Its target was faster.
+        Err(DeviceError::NotFound(_)) => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether a device is mounted, or part of another: an exclusive open succeeds only where nobody else has one.
+fn is_held(id: u32) -> bool {
+    let path = format!("/dev/ublkb{id}");
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path);
+    opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// Asks the process that serves a device of ours to stop it, as the driver will not before all requests are
+/// answered. `false` where it is not ours, or its process has gone.
+fn ask_target_to_stop(control: &mut Control, id: u32) -> Result<bool, DeviceError> {
+    let info = control.info(id)?;
+    if info.server_flags != OURS || !is_target(info.pid) {
+        return Ok(false);
+    }
+    match kill(Pid::from_raw(info.pid), Signal::SIGTERM) {
+        Ok(()) => Ok(true),
+        Err(nix::errno::Errno::ESRCH) => Ok(false),
+        Err(error) => Err(DeviceError::Process { what: "asking the target to stop", source: error.into() }),
+    }
+}
+
+/// Whether a process serves devices: another one may have got the number of one that died.
+fn is_target(pid: i32) -> bool {
+    // Installed as ublk-target and as ublk.forerun.
+    pid > 1 && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("ublk"))
+}
+
+/// Waits until the process of a device that was stopped has closed what is behind it, but not for ever.
+fn wait_for_target(pid: i32) {
+    let started = Instant::now();
+    while is_target(pid) && started.elapsed() < DELETE_LIMIT {
+        thread::sleep(HELD_POLL);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_text_is_what_scripts_parse() {
-        let device = DeviceEntry {
+    fn device() -> DeviceEntry {
+        DeviceEntry {
             id: 3,
             queues: 2,
             depth: 128,
@@ -195,8 +268,22 @@ mod tests {
             state: DeviceState::from(1),
             numbers: [239, 3, 259, 1],
             owner: (0, 0),
-        };
-        let text = device.to_string();
+            ours: true,
+        }
+    }
+
+    #[test]
+    fn a_device_that_goes_or_hangs_does_not_hide_the_others() {
+        let hangs = DeviceError::Deadline { command: "GET_PARAMS", id: 4, seconds: 10 };
+        let looks = [Err(DeviceError::NotFound(1)), Ok(device()), Err(hangs), Err(DeviceError::NotFound(5))];
+        let (devices, errors) = sift(looks.into_iter());
+        assert_eq!(devices, [device()]);
+        assert!(matches!(errors[..], [DeviceError::Deadline { id: 4, .. }]), "{errors:?}");
+    }
+
+    #[test]
+    fn the_text_is_what_scripts_parse() {
+        let text = device().to_string();
         let line = text.lines().find(|line| line.contains("state")).unwrap();
         assert_eq!(line, "\tmax rq size 524288 daemon pid 140 flags 0x42 state LIVE");
         assert_eq!(line.split_whitespace().nth(10), Some("LIVE"), "the eleventh word");

@@ -201,21 +201,31 @@ impl Control {
         let command = Command::new("GET_DEV_INFO", sys::UBLK_U_CMD_GET_DEV_INFO, id).buffer(blank);
         match self.send(command, SHORT, &|| true) {
             Ok((_, bytes)) => read(&bytes),
-            Err(DeviceError::Command { source, .. })
-                if matches!(source.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) =>
-            {
+            // Drivers before Linux 6.4 know no better.
+            Err(DeviceError::Command { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
                 Err(DeviceError::NotFound(id))
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.if_gone(id)),
         }
     }
 
     /// Reads a device's parameters.
     pub fn params(&mut self, id: u32) -> Result<Params, DeviceError> {
+        self.params_unless(id, SHORT, &|| true)
+    }
+
+    /// Reads a device's parameters, for which the driver takes the device's lock: at most `limit` long, and as
+    /// long as `wanted`.
+    pub fn params_unless(
+        &mut self,
+        id: u32,
+        limit: Duration,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Params, DeviceError> {
         let blank = Params { len: size_of::<Params>() as u32, ..Params::default() };
         let command =
             Command::new("GET_PARAMS", sys::UBLK_U_CMD_GET_PARAMS, id).buffer(blank.as_bytes().to_vec());
-        let (_, bytes) = self.send(command, SHORT, &|| true)?;
+        let (_, bytes) = self.send(command, limit, wanted).map_err(|error| error.if_gone(id))?;
         read(&bytes)
     }
 

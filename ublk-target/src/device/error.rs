@@ -2,6 +2,7 @@
 
 use std::io;
 
+use nix::libc;
 use thiserror::Error;
 
 /// Why a device could not be made, taken over, shown or removed.
@@ -28,7 +29,10 @@ pub enum DeviceError {
     #[error("there is no device with id {0}: `list` shows those there are")]
     NotFound(u32),
     /// The device is mounted or held open exclusively.
-    #[error("/dev/ublkb{0} is in use (mounted, or held by another device): release it first, or use --force")]
+    #[error(
+        "/dev/ublkb{0} is in use (mounted, or held by another device), and nothing was changed: release it first, or \
+         use --force, and what its users still write fails"
+    )]
     InUse(u32),
     /// The driver refused or failed a control command.
     #[error("the driver answered {command} for device {id} with: {source}; `dmesg` may say more")]
@@ -96,11 +100,16 @@ pub enum DeviceError {
     /// The device was asked to stop while it started.
     #[error("device {0} was asked to stop before it had started")]
     StoppedEarly(u32),
-    /// What the caller does once the device is there failed; the device was removed again.
-    #[error("device {id} was started and removed again, because {source}")]
+    /// What the caller does once the device is there failed; the device was removed again, or waits again.
+    #[error(
+        "device {id} was {}, because {source}",
+        if *recovered { "taken over and left waiting again" } else { "started and removed again" }
+    )]
     Ready {
         /// The device's id.
         id: u32,
+        /// Whether it had been taken over.
+        recovered: bool,
         /// What the caller's part said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -115,6 +124,15 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
+    /// The same, or that there is no such device if that is what the driver's answer means: it may go between
+    /// two commands.
+    pub(super) fn if_gone(self, id: u32) -> Self {
+        match self {
+            Self::Command { source, .. } if source.raw_os_error() == Some(libc::ENODEV) => Self::NotFound(id),
+            other => other,
+        }
+    }
+
     pub(super) fn process(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Process { what, source }
     }
@@ -128,5 +146,21 @@ pub(super) fn io_error(error: libublk::UblkError) -> io::Error {
         }
         libublk::UblkError::IOError(error) => error,
         other => io::Error::other(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_went_between_two_commands_is_not_found() {
+        let answer = |errno| DeviceError::Command {
+            command: "GET_PARAMS",
+            id: 3,
+            source: io::Error::from_raw_os_error(errno),
+        };
+        assert!(matches!(answer(libc::ENODEV).if_gone(3), DeviceError::NotFound(3)));
+        assert!(matches!(answer(libc::EIO).if_gone(3), DeviceError::Command { .. }));
     }
 }

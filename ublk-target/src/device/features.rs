@@ -52,8 +52,13 @@ pub(super) fn data_path(granted: u64) -> DataPath {
     if granted & ZERO_COPY == ZERO_COPY { DataPath::ZeroCopy } else { DataPath::Copy }
 }
 
-/// The names of what was wanted and not granted.
-pub(super) fn not_granted(zero_copy: ZeroCopy, granted: u64) -> Vec<&'static str> {
+/// Whether a driver that says it has `features` can do what is required.
+pub(super) fn has_required(zero_copy: ZeroCopy, features: u64) -> bool {
+    zero_copy != ZeroCopy::Required || features & ZERO_COPY == ZERO_COPY
+}
+
+/// The names of what was wanted and not granted; `queues` are those asked for and those that came.
+pub(super) fn not_granted(zero_copy: ZeroCopy, granted: u64, queues: (u16, u16)) -> Vec<String> {
     // USER_COPY is no gain of its own: it is not missed where there is nothing to go with it.
     let auto = u64::from(sys::UBLK_F_AUTO_BUF_REG);
     let wanted = match zero_copy {
@@ -61,7 +66,11 @@ pub(super) fn not_granted(zero_copy: ZeroCopy, granted: u64) -> Vec<&'static str
         _ if granted & auto == 0 => RECOVERY | auto,
         _ => RECOVERY | ZERO_COPY,
     };
-    names(wanted & !granted)
+    let mut missing: Vec<String> = names(wanted & !granted).into_iter().map(str::to_owned).collect();
+    if queues.1 < queues.0 {
+        missing.push(format!("{} queues (it has {}: no more than CPUs)", queues.0, queues.1));
+    }
+    missing
 }
 
 /// The names of the features in `flags`, without the ones we do not know.
@@ -84,11 +93,26 @@ mod tests {
     }
 
     #[test]
+    fn fewer_queues_than_asked_for_are_said() {
+        assert_eq!(
+            not_granted(ZeroCopy::Never, RECOVERY, (4, 2)),
+            ["4 queues (it has 2: no more than CPUs)"]
+        );
+    }
+
+    #[test]
+    fn what_is_required_is_known_before_anything_is_made() {
+        assert!(!has_required(ZeroCopy::Required, 0x1fe) && has_required(ZeroCopy::Required, 0x1f_ffff));
+        assert!(has_required(ZeroCopy::WherePossible, 0x1fe) && has_required(ZeroCopy::Never, 0));
+    }
+
+    #[test]
     fn what_is_missing_has_a_name() {
+        let not_granted = |zero_copy, granted| not_granted(zero_copy, granted, (2, 2));
         assert_eq!(not_granted(ZeroCopy::WherePossible, RECOVERY | 0x42), ["AUTO_BUF_REG"]);
         let auto = RECOVERY | u64::from(sys::UBLK_F_AUTO_BUF_REG);
         assert_eq!(not_granted(ZeroCopy::WherePossible, auto), ["USER_COPY"]);
-        assert_eq!(not_granted(ZeroCopy::Never, RECOVERY), Vec::<&str>::new());
+        assert_eq!(not_granted(ZeroCopy::Never, RECOVERY), Vec::<String>::new());
         assert_eq!(data_path(RECOVERY | ZERO_COPY), DataPath::ZeroCopy);
         assert_eq!(data_path(RECOVERY | u64::from(sys::UBLK_F_USER_COPY)), DataPath::Copy);
     }

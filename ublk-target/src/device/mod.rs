@@ -27,6 +27,8 @@ mod fast;
 mod features;
 mod ops;
 mod options;
+mod outcome;
+mod overdue;
 mod params;
 mod queue;
 mod run;
@@ -36,7 +38,7 @@ mod tasks;
 mod wake;
 mod zero_copy;
 
-pub use admin::{DeviceEntry, DeviceState, delete, list, list_one};
+pub use admin::{DeviceEntry, DeviceState, Users, delete, list, list_one};
 pub use error::DeviceError;
 pub use events::Stop;
 pub use features::names as feature_names;
@@ -44,12 +46,29 @@ pub use options::{
     DELETE_LIMIT, DataPath, DeviceInfo, DeviceOptions, IO_BUFFER_BYTES, MAX_DEPTH, MAX_QUEUES, QueueInfo,
     START_LIMIT, STOP_LIMIT, ZeroCopy,
 };
-pub use run::{ReadyResult, Stopped, recover, run};
+pub use outcome::{Failed, Left, Stopped};
+pub use run::{ReadyResult, recover, run};
 
-/// Sees whether the ublk driver is there and may be used.
+/// Sees whether a device could be made as it is wanted, before anything is changed.
 ///
 /// # Errors
-/// It is not loaded, or this process may not use it; the message says which.
-pub fn check_driver() -> Result<(), DeviceError> {
-    control::Control::open().map(drop)
+/// An option is out of its range or its number in use, the driver is not loaded, this process may not use it, or
+/// it has no zero copy where that is required.
+pub fn check(options: &DeviceOptions) -> Result<(), DeviceError> {
+    options.check()?;
+    let features = control::Control::open()?.features()?;
+    if !features::has_required(options.zero_copy, features) {
+        return Err(DeviceError::NoZeroCopy);
+    }
+    match options.id {
+        // The driver would say so too, but later.
+        Some(id) if exists(id) => Err(DeviceError::IdInUse(id)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is a device with this number, in whatever state.
+#[must_use]
+pub fn exists(id: u32) -> bool {
+    std::path::Path::new(&format!("/dev/ublkc{id}")).exists()
 }

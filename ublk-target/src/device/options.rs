@@ -133,8 +133,9 @@ pub struct DeviceInfo {
     pub asked_flags: u64,
     /// Features the driver granted; it sets some of its own accord.
     pub granted_flags: u64,
-    /// The names of features wanted and not granted.
-    pub not_granted: Vec<&'static str>,
+    /// What was wanted and not granted: features by name, and queues; after a take-over as its first process
+    /// noted it.
+    pub not_granted: Vec<String>,
     /// Whether the device was taken over from a process that ended.
     pub recovered: bool,
 }

@@ -28,6 +28,7 @@ use super::events::Events;
 use super::fast::FastTier;
 use super::ops::Ops;
 use super::options::DataPath;
+use super::overdue::Progress;
 use super::tag::{TagContext, serve, watch};
 use super::tasks::Tasks;
 use super::wake::Wakeups;
@@ -48,6 +49,7 @@ pub(super) struct Queue<'d, B> {
     pub data_path: DataPath,
     pub cpus: Vec<usize>,
     pub events: &'d Events,
+    pub progress: &'d Progress,
     /// Set when a start or a stop is given up: requests then fail instead of waiting for the backend.
     pub abandoned: &'d AtomicBool,
 }
@@ -56,7 +58,10 @@ pub(super) struct Queue<'d, B> {
 pub(super) type Failure = (&'static str, io::Error);
 
 impl<B: Backend> Queue<'_, B> {
-    /// Serves the queue until the device is stopped.
+    /// Serves the queue until the device is stopped, or until a failure that [`Events::failed`] was told of.
+    ///
+    /// # Errors
+    /// The queue could not be set up.
     pub fn run(&self) -> Result<(), Failure> {
         let tid = libublk::ctrl::UblkCtrl::init_queue_thread();
         self.pin();
@@ -74,7 +79,7 @@ impl<B: Backend> Queue<'_, B> {
                 let each = self.limits.io_buffer_bytes as usize;
                 let buffers =
                     QueueBuffers::map(tags, each).map_err(|error| ("mapping request buffers", error))?;
-                self.drive(tid, &ublk_queue, &ops, &wakeups, |tag| CopyData::new(fast(tag), &buffers))
+                self.drive(tid, &ublk_queue, &ops, &wakeups, |tag| CopyData::new(fast(tag), &buffers));
             }
             DataPath::ZeroCopy => {
                 // SAFETY: libublk keeps the character device open as long as `self.device`.
@@ -84,9 +89,10 @@ impl<B: Backend> Queue<'_, B> {
                     .map_err(|error| ("opening the character device again", error))?
                     .into();
                 let data = |tag| PageData::new(fast(tag), &device, self.number);
-                self.drive(tid, &ublk_queue, &ops, &wakeups, data)
+                self.drive(tid, &ublk_queue, &ops, &wakeups, data);
             }
         }
+        Ok(())
     }
 
     fn drive<D: TagData>(
@@ -96,7 +102,7 @@ impl<B: Backend> Queue<'_, B> {
         ops: &Ops,
         wakeups: &Arc<Wakeups>,
         data: impl Fn(usize) -> D,
-    ) -> Result<(), Failure> {
+    ) {
         debug_assert_eq!(D::PATH, self.data_path);
         let tags = usize::from(self.device.dev_info.queue_depth);
         let context = TagContext {
@@ -105,11 +111,12 @@ impl<B: Backend> Queue<'_, B> {
             backend: self.backend,
             limits: self.limits,
             abandoned: self.abandoned,
+            events: self.events,
+            progress: self.progress,
             failed_requests: Cell::new(0),
             reported: Cell::new(None),
             serving: Cell::new(tags),
-            started: Cell::new(false),
-            failure: RefCell::new(None),
+            place: (self.device.dev_info.dev_id, self.number),
         };
         let ended = Cell::new(false);
         let tasks = (0..=tags).map(|task| {
@@ -128,20 +135,36 @@ impl<B: Backend> Queue<'_, B> {
         let mut tasks = Tasks::new(Arc::clone(wakeups), tasks);
         // Dropped first if something panics: the buffers must not go while the ring uses them.
         let _guard = AbortOnPanic;
+        let result = self.turn_until_all_ended(tid, ublk_queue, &context, &mut tasks, &ended);
+        if let Err(failure) = result {
+            // Said here and not by the caller: with fetches under way, giving up the ring's files waits for them.
+            self.events.failed(self.error(failure));
+        }
+    }
+
+    /// Turns the ring and runs the woken tasks, until all have ended.
+    fn turn_until_all_ended<F: Future<Output = ()>>(
+        &self,
+        tid: i32,
+        ublk_queue: &UblkQueue<'_>,
+        context: &TagContext<'_, B>,
+        tasks: &mut Tasks<F>,
+        ended: &Cell<bool>,
+    ) -> Result<(), Failure> {
+        let (ops, wakeups) = (context.ops, tasks.wakeups());
+        let wakeups = &*wakeups;
         tasks.run_woken();
+        if !self.events.all_set_up(self.device.dev_info.nr_hw_queues) {
+            return Err(("starting", io::Error::other("the start was given up")));
+        }
         // Every task is woken, so this does not wait.
         wakeups.wake_all();
         turn(ublk_queue, ops, wakeups).map_err(|error| ("submitting the first fetches", error))?;
         tasks.run_woken();
-        let failed = context.failure.take();
         self.events.change(|state| {
-            state.wakeups.push(Arc::clone(wakeups));
-            match failed {
-                None => state.ready.push((self.number, tid)),
-                Some(failure) => state.fail(self.error(failure)),
-            }
+            state.wakeups.push(tasks.wakeups());
+            state.ready.push((self.number, tid));
         });
-        context.started.set(true);
         while context.serving.get() > 0 {
             turn(ublk_queue, ops, wakeups).map_err(|error| ("waiting in the ring", error))?;
             tasks.run_woken();

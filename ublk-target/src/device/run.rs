@@ -1,13 +1,13 @@
 //! A device's life: made or taken over, started, served until it is stopped, let go.
 //!
 //! A start that fails leaves nothing behind: the device is stopped and deleted again. A take-over
-//! that fails leaves the device as it was, to be tried again. Every wait has a limit, so that a broken
-//! queue, a backend that does not answer or a driver that hangs ends in a message.
+//! that fails leaves the device as it was, to be tried again: the caller then ends its process as a kill
+//! would ([`Left::InUse`]). Every wait has a limit, so that a broken queue, a backend that does not answer or a
+//! driver that hangs ends in a message.
 //!
 //! A crash of this process at any moment leaves a device that waits: its requests are kept by the
 //! driver and done again by whoever recovers it (or fail, once it is deleted).
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -19,23 +19,23 @@ use libublk::io::UblkDev;
 use libublk::sys;
 use nix::libc;
 
-use super::abi::DevInfo;
+use super::abi::{DevInfo, OURS};
 use super::control::{Command, Control, SHORT};
 use super::descriptor::Limits;
 use super::dma::memory_alignment;
 use super::error::{DeviceError, io_error};
-use super::events::{Events, Stop};
+use super::events::{Events, State, Stop};
 use super::features;
 use super::options::{
     DELETE_LIMIT, DataPath, DeviceInfo, DeviceOptions, QueueInfo, START_LIMIT, STOP_LIMIT, ZeroCopy,
 };
+use super::outcome::{Failed, Left, Stopped};
+use super::overdue::{LOOK_INTERVAL, Moment, Progress};
 use super::params::params;
 use super::queue::{AbortOnPanic, Queue};
 use super::state_file::StateFile;
 use crate::request::Backend;
 
-/// Kept by the driver with each device of ours ("FORERUN", 1): tells ours from others'.
-const OURS: u64 = u64::from_be_bytes(*b"FORERUN\x01");
 /// How long queue threads may take to end once their device has stopped.
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// How long the driver may take to notice that a device's process has died.
@@ -52,13 +52,13 @@ pub type ReadyResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 /// after that lets go of the device with [`Stopped::release`].
 ///
 /// # Errors
-/// Any of [`DeviceError`]; no device is left then.
+/// Any of [`DeviceError`]. No device is left then, unless its queues do not end: [`Failed::left`].
 pub fn run<B: Backend>(
     options: &DeviceOptions,
     backend: Arc<B>,
     stop: &Stop,
     ready: impl FnOnce(&DeviceInfo) -> ReadyResult,
-) -> Result<Stopped, DeviceError> {
+) -> Result<Stopped, Failed> {
     options.check()?;
     let mut control = Control::open()?;
     let asked_flags = features::to_ask(options.zero_copy, control.features()?);
@@ -75,36 +75,51 @@ pub fn run<B: Backend>(
     let info = control.add(asked, options.start_limit)?;
     let mut start = Start::new(control, info, backend, stop, options.start_limit, false);
     if options.zero_copy == ZeroCopy::Required && start.data_path() != DataPath::ZeroCopy {
-        start.undo();
-        return Err(DeviceError::NoZeroCopy);
+        return Err(start.give_up(DeviceError::NoZeroCopy));
     }
     start.asked_flags = asked_flags;
-    start.not_granted = features::not_granted(options.zero_copy, info.flags);
+    start.not_granted = features::not_granted(options.zero_copy, info.flags, (options.queues, info.queues));
     let alignment = start.backend.fast_tier().and_then(memory_alignment);
     let alignment = alignment.filter(|_| start.data_path() == DataPath::ZeroCopy);
     let limits = start.limits;
     let params = params(limits.geometry, limits.read_only, info.io_buffer_bytes, alignment);
     if let Err(error) = start.control.set_params(info.id, params) {
-        start.undo();
-        return Err(error);
+        return Err(start.give_up(error));
     }
     start.go(("START_DEV", sys::UBLK_U_CMD_START_DEV), ready)
 }
 
 /// Takes over a device whose process has died, with its queues, depth and features as they are.
 ///
-/// Requests that were under way are done again. Otherwise as [`run`].
+/// Requests that were under way are done again. `not_granted` is what the device's first process noted, for
+/// [`DeviceInfo::not_granted`]. Otherwise as [`run`].
 ///
 /// # Errors
-/// Any of [`DeviceError`]; the device is left as it was, to be taken over later.
+/// Any of [`DeviceError`]; the device is left as it was, to be taken over later ([`Left::InUse`]).
 pub fn recover<B: Backend>(
     id: u32,
     backend: Arc<B>,
     stop: &Stop,
+    not_granted: Vec<String>,
     ready: impl FnOnce(&DeviceInfo) -> ReadyResult,
-) -> Result<Stopped, DeviceError> {
+) -> Result<Stopped, Failed> {
+    let mut control = Control::open().map_err(Failed::in_use)?;
+    let info =
+        begin_recovery(&mut control, id, backend.geometry().size_bytes(), stop).map_err(Failed::in_use)?;
+    let mut start = Start::new(control, info, backend, stop, START_LIMIT, true);
+    start.asked_flags = info.flags;
+    start.not_granted = not_granted;
+    start.go(("END_USER_RECOVERY", sys::UBLK_U_CMD_END_USER_RECOVERY), ready)
+}
+
+/// Makes the driver ready for a device's next process, once the last one has ended.
+fn begin_recovery(
+    control: &mut Control,
+    id: u32,
+    size_bytes: u64,
+    stop: &Stop,
+) -> Result<DevInfo, DeviceError> {
     let started = Instant::now();
-    let mut control = Control::open()?;
     let refuse = |why: String| Err(DeviceError::NotRecoverable { id, why });
     let info = control.info(id)?;
     if info.server_flags != OURS {
@@ -114,26 +129,38 @@ pub fn recover<B: Backend>(
         return refuse("it was made without recovery, which its kernel did not grant".into());
     }
     let shown = control.params(id)?.sectors * 512;
-    let size = backend.geometry().size_bytes();
-    if shown != size {
-        return refuse(format!("it shows {shown} bytes, and the volume has {size}: it is of another volume"));
+    if shown != size_bytes {
+        return refuse(format!(
+            "it shows {shown} bytes, and the volume has {size_bytes}: it is of another volume"
+        ));
     }
     loop {
         let command = Command::new("START_USER_RECOVERY", sys::UBLK_U_CMD_START_USER_RECOVERY, id);
-        match control.send(command, SHORT, &|| true) {
-            Ok(_) => break,
-            Err(DeviceError::Command { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {
-                if started.elapsed() >= RECOVERY_LIMIT {
-                    return refuse(format!("its process {} still lives", info.pid));
-                }
-                thread::sleep(RECOVERY_RETRY);
-            }
+        let source = match control.send(command, SHORT, &|| true) {
+            Ok(_) => return Ok(info),
+            Err(DeviceError::Command { source, .. }) => source,
             Err(error) => return Err(error),
+        };
+        match source.raw_os_error() {
+            Some(libc::EBUSY) if started.elapsed() >= RECOVERY_LIMIT => {
+                return refuse(format!("its process {} still lives", info.pid));
+            }
+            Some(libc::EBUSY) => {}
+            // Linux before 6.15, when a process died between START_USER_RECOVERY and its first fetch.
+            Some(libc::EINVAL) => {
+                return refuse(
+                    "an earlier take-over ended half-way, and this kernel's driver cannot begin another; delete \
+                     the device and add the volume again: all that was acknowledged is there, what waits fails"
+                        .into(),
+                );
+            }
+            _ => return Err(DeviceError::Command { command: "START_USER_RECOVERY", id, source }),
         }
+        if stop.events().look(|state| state.stop) {
+            return Err(DeviceError::StoppedEarly(id));
+        }
+        thread::sleep(RECOVERY_RETRY);
     }
-    let mut start = Start::new(control, info, backend, stop, START_LIMIT, true);
-    start.asked_flags = info.flags;
-    start.go(("END_USER_RECOVERY", sys::UBLK_U_CMD_END_USER_RECOVERY), ready)
 }
 
 /// A device that has been added or is being taken over, and is not started yet.
@@ -147,8 +174,12 @@ struct Start<B> {
     until: Instant,
     recovered: bool,
     abandoned: Arc<AtomicBool>,
+    /// Of each queue.
+    progress: Arc<[Progress]>,
+    /// Since when the driver seems to be stopping the device for somebody else.
+    stopping_since: Option<Instant>,
     asked_flags: u64,
-    not_granted: Vec<&'static str>,
+    not_granted: Vec<String>,
     device: Option<Arc<UblkDev>>,
     threads: Vec<JoinHandle<()>>,
     cpus: Vec<Vec<usize>>,
@@ -178,6 +209,8 @@ impl<B: Backend> Start<B> {
             until: Instant::now() + limit,
             recovered,
             abandoned: Arc::default(),
+            progress: (0..info.queues).map(|_| Progress::default()).collect(),
+            stopping_since: None,
             asked_flags: 0,
             not_granted: Vec::new(),
             device: None,
@@ -195,33 +228,100 @@ impl<B: Backend> Start<B> {
         mut self,
         start: (&'static str, u32),
         ready: impl FnOnce(&DeviceInfo) -> ReadyResult,
-    ) -> Result<Stopped, DeviceError> {
-        let id = self.info.id;
+    ) -> Result<Stopped, Failed> {
+        let (id, recovered) = (self.info.id, self.recovered);
         let begun = self.begin(start).and_then(|info| {
             info.log();
-            ready(&info).map_err(|source| DeviceError::Ready { id, source })
+            ready(&info).map_err(|source| DeviceError::Ready { id, recovered, source })
         });
         if let Err(error) = begun {
-            // Only a device that we made is ours to remove; and one taken over and running is left
-            // to the next, who finds it waiting once this process has ended.
-            if !self.recovered {
-                self.undo();
-            }
-            return Err(error);
+            return Err(self.give_up(error));
         }
         let queues = self.info.queues;
-        self.events.wait(None, |state| state.stop || state.ended == queues);
+        self.serve();
         let asked_to_stop = self.events.look(|state| state.stop && state.ended < queues);
         if asked_to_stop {
             tracing::info!(id, "stopping the device");
             self.stop_device();
         }
-        if !self.events.wait(Some(Instant::now() + END_LIMIT), |state| state.ended == queues) {
-            let seconds = END_LIMIT.as_secs();
-            return Err(DeviceError::Deadline { command: "the end of the queue threads", id, seconds });
+        if !self.ended() {
+            if asked_to_stop && let Err(error) = self.control.delete_later(id) {
+                tracing::warn!(id, %error, "the device stays until it is deleted");
+            }
+            let (command, seconds) = ("the end of the queue threads", END_LIMIT.as_secs());
+            return Err(Failed::in_use(DeviceError::Deadline { command, id, seconds }));
         }
-        self.join();
         Ok(Stopped { id, delete: asked_to_stop, control: self.control, device: self.device.take() })
+    }
+
+    /// Returns when the device is to be stopped, or has been stopped by somebody else.
+    fn serve(&mut self) {
+        let (id, queues) = (self.info.id, self.info.queues);
+        let events = Arc::clone(&self.events);
+        let over = |state: &State| state.stop || state.ended == queues;
+        while !events.wait(Some(Instant::now() + LOOK_INTERVAL), over) {
+            if !self.holds_up_a_stop() {
+                continue;
+            }
+            let seconds = STOP_LIMIT.as_secs();
+            tracing::error!(
+                id,
+                seconds,
+                "somebody stops the device, and requests are not answered: failing them"
+            );
+            self.abandon_requests();
+            if !events.wait(Some(Instant::now() + END_LIMIT), over) {
+                tracing::warn!(id, "the device was not stopped after all: requests are waited for again");
+                self.abandoned.store(false, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Whether somebody has been stopping the device for longer than a stop may take, and waits for requests
+    /// under way (see `overdue`).
+    fn holds_up_a_stop(&mut self) -> bool {
+        let (id, queues) = (self.info.id, self.info.queues);
+        let before = Moment::of(&self.progress);
+        if !before.is_busy() {
+            return false;
+        }
+        let (events, progress) = (Arc::clone(&self.events), Arc::clone(&self.progress));
+        let still_so = || {
+            let over = events.look(|state| state.stop || state.ended == queues);
+            !over && before.stands_still(Moment::of(&progress))
+        };
+        let asked = Instant::now();
+        let out = matches!(
+            self.control.params_unless(id, STOP_LIMIT, &still_so),
+            Err(DeviceError::Deadline { .. })
+        );
+        self.stopping_since = out.then_some(asked);
+        out && asked.elapsed() >= STOP_LIMIT && still_so()
+    }
+
+    /// Waits for the end of the queue threads; `false` if they do not end in time.
+    fn ended(&mut self) -> bool {
+        let threads = self.threads.len();
+        let until = Instant::now() + END_LIMIT;
+        let ended = self.events.wait(Some(until), |state| usize::from(state.ended) == threads);
+        if ended {
+            self.join();
+        }
+        ended
+    }
+
+    /// Gives a start up: a device that we made is removed again, one taken over stays for the next.
+    fn give_up(mut self, error: DeviceError) -> Failed {
+        self.events.change(|state| {
+            state.given_up = true;
+            // A device that is removed has no users to be kept: a queue's failure ends the queue only.
+            state.live &= self.recovered;
+        });
+        if self.recovered {
+            return Failed::in_use(error);
+        }
+        let left = if self.undo() { Left::Nothing } else { Left::InUse };
+        Failed { error, left }
     }
 
     fn begin(&mut self, (name, operation): (&'static str, u32)) -> Result<DeviceInfo, DeviceError> {
@@ -234,8 +334,10 @@ impl<B: Backend> Start<B> {
             self.cpus.push(cpus);
             self.spawn(number, &device)?;
         }
-        let settled = |state: &super::events::State| {
-            state.failure.is_some() || state.stop || state.ready.len() == queues
+        // A take-over is not left half-way for a stop: see `Events::all_set_up`.
+        let recovered = self.recovered;
+        let settled = |state: &State| {
+            state.failure.is_some() || (state.stop && !recovered) || state.ready.len() == queues
         };
         if !self.events.wait(Some(self.until), settled) {
             return Err(self.late());
@@ -245,12 +347,12 @@ impl<B: Backend> Start<B> {
         let events = Arc::clone(&self.events);
         let wanted = || events.look(|state| state.failure.is_none() && !state.stop);
         let command = Command::new(name, operation, id).data(u64::from(std::process::id()));
-        let sent = self.control.send(command, left, &wanted);
-        self.check()?;
-        match sent {
-            Ok(_) => Ok(self.describe()),
-            Err(DeviceError::Deadline { .. }) => Err(self.late()),
-            Err(error) => Err(error),
+        match self.control.send(command, left, &wanted) {
+            Ok(_) => self.events.change(|state| state.go_live(id)).map(|()| self.describe()),
+            Err(error) => {
+                self.check()?;
+                Err(if matches!(error, DeviceError::Deadline { .. }) { self.late() } else { error })
+            }
         }
     }
 
@@ -291,6 +393,7 @@ impl<B: Backend> Start<B> {
         let backend = Arc::clone(&self.backend);
         let events = Arc::clone(&self.events);
         let abandoned = Arc::clone(&self.abandoned);
+        let progress = Arc::clone(&self.progress);
         let (limits, data_path) = (self.limits, self.data_path());
         let cpus = self.cpus[usize::from(number)].clone();
         let name = format!("ublk{}q{number}", self.info.id);
@@ -304,20 +407,16 @@ impl<B: Backend> Start<B> {
                 data_path,
                 cpus,
                 events: &events,
+                progress: &progress[usize::from(number)],
                 abandoned: &abandoned,
             };
-            let result = queue.run();
-            let failure = result.err().map(|failure| queue.error(failure));
+            if let Err(failure) = queue.run() {
+                events.failed(queue.error(failure));
+            }
             // What holds the character device open goes before the word is out.
             drop(queue);
             drop(device);
-            events.change(|state| {
-                state.ended += 1;
-                if let Some(failure) = failure {
-                    tracing::error!(error = %failure, "a queue ended early");
-                    state.fail(failure);
-                }
-            });
+            events.change(|state| state.ended += 1);
         });
         self.threads.push(thread.map_err(DeviceError::process("starting a queue's thread"))?);
         Ok(())
@@ -349,7 +448,9 @@ impl<B: Backend> Start<B> {
     /// Stops the device. Requests that the backend does not answer in time fail, so that it ends.
     fn stop_device(&mut self) {
         let id = self.info.id;
-        let mut stopped = self.control.stop(id, STOP_LIMIT);
+        // A stop of somebody else's has waited for them already.
+        let waited = self.stopping_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let mut stopped = self.control.stop(id, STOP_LIMIT.saturating_sub(waited));
         if matches!(stopped, Err(DeviceError::Deadline { .. })) {
             let seconds = STOP_LIMIT.as_secs();
             tracing::error!(id, seconds, "requests are not answered: failing them to stop the device");
@@ -368,17 +469,16 @@ impl<B: Backend> Start<B> {
         self.events.look(|state| state.wakeups.iter().for_each(|wakeups| wakeups.wake_all()));
     }
 
-    /// Removes a device whose start failed, as far as the driver lets us, and logs what it does not.
-    fn undo(&mut self) {
+    /// Removes a device whose start failed, as far as the driver lets us, and logs what it does not. Says
+    /// whether its queue threads have ended.
+    fn undo(&mut self) -> bool {
         let id = self.info.id;
         self.abandon_requests();
         if let Err(error) = self.control.stop(id, SHORT) {
             tracing::warn!(id, %error, "a device whose start failed could not be stopped");
         }
-        let threads = self.threads.len();
-        let ended = |state: &super::events::State| usize::from(state.ended) == threads;
-        let result = if self.events.wait(Some(Instant::now() + END_LIMIT), ended) {
-            self.join();
+        let ended = self.ended();
+        let result = if ended {
             self.device = None;
             self.control.delete(id, DELETE_LIMIT)
         } else {
@@ -388,6 +488,7 @@ impl<B: Backend> Start<B> {
             Ok(()) => tracing::info!(id, "the device was removed again"),
             Err(error) => tracing::warn!(id, %error, "a device whose start failed could not be removed"),
         }
+        ended
     }
 
     fn join(&mut self) {
@@ -395,41 +496,6 @@ impl<B: Backend> Start<B> {
             if thread.join().is_err() {
                 tracing::error!(id = self.info.id, "a queue thread panicked");
             }
-        }
-    }
-}
-
-/// A device that takes no more requests, and is still held by this process.
-#[must_use = "the device is held until it is released"]
-pub struct Stopped {
-    id: u32,
-    delete: bool,
-    control: Control,
-    device: Option<Arc<UblkDev>>,
-}
-
-impl Stopped {
-    /// The device's number.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Lets go of the device. One that we were asked to stop is deleted; where somebody else stopped it,
-    /// they are waiting for this to delete it.
-    ///
-    /// # Errors
-    /// The delete was refused, or something has the device open; it goes when that closes it.
-    pub fn release(mut self) -> Result<(), DeviceError> {
-        self.device = None;
-        if !self.delete {
-            return Ok(());
-        }
-        match self.control.delete(self.id, DELETE_LIMIT) {
-            // Somebody else was faster.
-            Err(DeviceError::Command { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(DeviceError::Command { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            result => result,
         }
     }
 }

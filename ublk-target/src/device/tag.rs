@@ -1,6 +1,6 @@
 //! The task of one tag: fetch a request, let the backend do it, answer it and fetch the next.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -15,9 +15,10 @@ use nix::libc;
 
 use super::data::TagData;
 use super::descriptor::Limits;
-use super::error::io_error;
+use super::error::{DeviceError, io_error};
+use super::events::Events;
 use super::ops::{Ops, make_room};
-use super::queue::Failure;
+use super::overdue::Progress;
 use super::wake::Wakeups;
 use crate::aligned::AlignedBuffer;
 use crate::request::{Backend, Request};
@@ -32,15 +33,15 @@ pub(super) struct TagContext<'q, B> {
     pub backend: &'q B,
     pub limits: Limits,
     pub abandoned: &'q AtomicBool,
+    pub events: &'q Events,
+    pub progress: &'q Progress,
     /// How many requests have failed, and when that was last logged.
     pub failed_requests: Cell<u64>,
     pub reported: Cell<Option<Instant>>,
     /// How many tags' tasks have not ended.
     pub serving: Cell<usize>,
-    /// Whether the queue has begun to serve: what goes wrong after that cannot be handed back.
-    pub started: Cell<bool>,
-    /// The first thing that went wrong between the driver and us before that.
-    pub failure: RefCell<Option<Failure>>,
+    /// The device's number and the queue's, for messages.
+    pub place: (u32, u16),
 }
 
 /// Serves a tag until the driver aborts its fetch.
@@ -57,6 +58,7 @@ pub(super) async fn serve<B: Backend, D: TagData>(context: &TagContext<'_, B>, t
             Ok(code) => return context.fail("fetching", io::Error::from_raw_os_error(code.abs())),
             Err(error) => return context.fail("fetching", io_error(error)),
         }
+        context.progress.note_taken();
         let result = match context.limits.request(queue.get_iod(tag)) {
             Ok(request) => {
                 data.begin(&request);
@@ -66,6 +68,7 @@ pub(super) async fn serve<B: Backend, D: TagData>(context: &TagContext<'_, B>, t
         };
         // The backend may have given up waiting for something that still uses the data.
         context.ops.settled(usize::from(tag)).await;
+        context.progress.note_answered();
         // Once the queue stops, libublk takes no more commands and would never answer; the driver
         // has finished what it had delivered before it stops a queue.
         if queue.is_stopping() {
@@ -114,13 +117,10 @@ impl<B: Backend> TagContext<'_, B> {
         }
     }
 
-    fn fail(&self, what: &'static str, error: io::Error) {
-        if self.started.get() {
-            // The driver would wait for this request without end, and the user with it.
-            tracing::error!(what, %error, "a queue failed: ending the process, the device can be recovered");
-            std::process::abort();
-        }
-        self.failure.borrow_mut().get_or_insert((what, error));
+    /// Something went wrong between the driver and us: this tag serves no more.
+    fn fail(&self, what: &'static str, source: io::Error) {
+        let (id, queue) = self.place;
+        self.events.failed(DeviceError::Queue { id, queue, what, source });
     }
 }
 

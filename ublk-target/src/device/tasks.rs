@@ -48,6 +48,11 @@ impl<F: Future<Output = ()>> Tasks<F> {
         }
     }
 
+    /// Which of them are woken.
+    pub fn wakeups(&self) -> Arc<Wakeups> {
+        Arc::clone(&self.wakeups)
+    }
+
     /// How many tasks have not ended.
     pub fn running(&self) -> usize {
         self.running

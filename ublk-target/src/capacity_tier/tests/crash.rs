@@ -106,7 +106,7 @@ fn trouble_at_every_operation_leaves_before_or_after() {
                     }
                     assert!(is_after || result.is_err(), "{what:?} had returned before operation {later}");
                     compare(&tier, if is_after { &after } else { &model }).await;
-                    let report = check_store(store, &mut |_| ()).await.unwrap();
+                    let report = check_store(store, None, &mut |_| ()).await.unwrap();
                     assert!(report.is_clean(), "{:?}", report.findings);
                 });
             }

@@ -22,7 +22,7 @@ async fn written() -> (MemoryStore, Clock, Model) {
 
 /// Whether opening, reading everything, or the check tells of damage; wrong data is never given.
 async fn is_found(store: &MemoryStore, clock: &Clock, model: &Model) -> (bool, bool) {
-    let report = check_store(store.clone(), &mut |_| ()).await;
+    let report = check_store(store.clone(), None, &mut |_| ()).await;
     let by_check = report.is_err() || report.is_ok_and(|report| !report.is_clean());
     let Ok(tier) = open(store, clock).await else { return (true, by_check) };
     let mut by_read = false;
@@ -72,7 +72,7 @@ fn thousands_of_flipped_bits_are_all_found() {
             // The check first: opening a damaged HEAD would fail and change nothing.
             let head = name.is_none();
             let (by_read, by_check) = if head {
-                let report = check_store(store.clone(), &mut |_| ()).await;
+                let report = check_store(store.clone(), None, &mut |_| ()).await;
                 (open(&store, &clock).await.is_err(), report.is_err() || !report.unwrap().is_clean())
             } else {
                 is_found(&store, &clock, &model).await

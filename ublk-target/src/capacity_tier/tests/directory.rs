@@ -152,7 +152,7 @@ fn space_comes_back_when_snapshots_go() {
         assert!(files() * 7 <= segments, "{} of {segments} segments are left", files());
         assert_eq!(std::fs::read_dir(path.join("layers")).unwrap().count(), 1);
         drop(tier);
-        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+        let report = CapacityTier::check(&path, None, &mut |_| ()).await.unwrap();
         assert!(report.is_clean() && report.findings.is_empty(), "{:?}", report.findings);
         assert_eq!(report.blocks, 300);
     });
@@ -171,7 +171,7 @@ fn a_crash_of_the_process_leaves_only_what_is_tidied_up() {
         std::fs::write(path.join("segments/00000000000000ff"), "half a segment").unwrap();
         std::fs::write(path.join("layers/00000000000000fe"), "").unwrap();
         std::fs::write(path.join("leases/00000001"), "").unwrap();
-        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+        let report = CapacityTier::check(&path, None, &mut |_| ()).await.unwrap();
         assert!(report.is_clean());
         assert_eq!(report.findings.len(), 2, "{:?}", report.findings);
 
@@ -182,7 +182,7 @@ fn a_crash_of_the_process_leaves_only_what_is_tidied_up() {
         assert!(!path.join("HEAD.tmp-9-9").exists());
         write(&tier, 2, &[3], None).await;
         drop(tier);
-        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+        let report = CapacityTier::check(&path, None, &mut |_| ()).await.unwrap();
         assert!(report.is_clean() && report.findings.is_empty(), "{:?}", report.findings);
     });
 }
@@ -208,7 +208,7 @@ fn flipped_bytes_in_files_are_found_and_named() {
             let mut bad = good.clone();
             bad[at] ^= 1 << (random >> 20 & 7);
             std::fs::write(file, &bad).unwrap();
-            let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+            let report = CapacityTier::check(&path, None, &mut |_| ()).await.unwrap();
             assert!(!report.is_clean(), "byte {at} of {}", file.display());
             let object = file.strip_prefix(&path).unwrap().display().to_string();
             assert!(
@@ -218,7 +218,7 @@ fn flipped_bytes_in_files_are_found_and_named() {
             );
             std::fs::write(file, &good).unwrap();
         }
-        assert!(CapacityTier::check(&path, &mut |_| ()).await.unwrap().is_clean());
+        assert!(CapacityTier::check(&path, None, &mut |_| ()).await.unwrap().is_clean());
     });
 }
 
@@ -296,7 +296,7 @@ fn figures() {
             }
         }
         let begin = Instant::now();
-        let report = CapacityTier::check(&path, &mut |_| ()).await.unwrap();
+        let report = CapacityTier::check(&path, None, &mut |_| ()).await.unwrap();
         let seconds = begin.elapsed().as_secs_f64();
         println!(
             "check {} MB: {:.0} MB/s, {} findings",
@@ -372,7 +372,7 @@ fn a_full_disk() {
         }
         let written = tier.head().written_back_epoch();
         drop(tier);
-        assert!(CapacityTier::check(&path, &mut |_| ()).await.unwrap().is_clean());
+        assert!(CapacityTier::check(&path, None, &mut |_| ()).await.unwrap().is_clean());
         // Opening writes HEAD; what the failed attempts left has been deleted or is now.
         let options = Options { deletion_delay: std::time::Duration::ZERO, ..Options::default() };
         let tier = CapacityTier::open_writer_in(DirectoryStore::new(&path), VOLUME, geometry(), options)

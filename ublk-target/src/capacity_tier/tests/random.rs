@@ -223,7 +223,7 @@ impl Run {
         let head = self.tier.head();
         let layers = head.layers().len();
         assert!(layers <= self.model.snapshots.len() + 1, "{layers} layers are left");
-        let report = check_store(self.store.clone(), &mut |_| ()).await.unwrap();
+        let report = check_store(self.store.clone(), None, &mut |_| ()).await.unwrap();
         assert!(report.is_clean() && report.findings.is_empty(), "{:?}", report.findings);
     }
 }

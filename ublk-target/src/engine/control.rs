@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::backend::VolumeBackend;
 use crate::background::{Ask, CapacityError, CapacityReply, KeptLayer, Shared};
+use crate::capacity_tier::MAX_SNAPSHOTS;
 use crate::control::status::{PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
 use crate::control::{
     ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot, WriteBack,
@@ -184,6 +185,13 @@ impl ControlPlane for VolumeControl {
                 horizon: shared.settings.horizon(),
                 predictions_above_threshold: above(),
             });
+        }
+        if self.snapshots()?.len() >= MAX_SNAPSHOTS {
+            let text = format!(
+                "volume {} has {MAX_SNAPSHOTS} snapshots, as many as there may be: delete some, then try again",
+                self.name
+            );
+            return Err(ControlError::new(ErrorKind::Exhausted, text));
         }
         // First what may fail without harm: a snapshot that is there answers the next call.
         if let Some(horizon) = horizon {

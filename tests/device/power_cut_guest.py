@@ -1,7 +1,7 @@
 """What runs in each boot of tests/device/power_cut: look at what the last cut left, then work until the next.
 
-Two writers: records of a file on ext4, each fsynced, and 4 KiB blocks of a raw volume, each flushed. What
-was acknowledged is noted on the host, which keeps its power. A record says its number and holds a text made of
+Two writers: records of a file on ext4, each fsynced, and 4 KiB blocks of a raw volume, each flushed; beside them fio
+with fsync on the same file system. What was acknowledged to the two is noted on the host, which keeps its power. A record says its number and holds a text made of
 it; the ones noted must be there, in full. A raw block must hold what was flushed last or something that was
 written to it later, never anything else.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import random
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -189,6 +190,11 @@ def main():
         time.sleep(2)
         forerun("snapshot", "create", "cut", f"b{boot}-{time.monotonic_ns()}")
 
+    subprocess.Popen(
+        ["fio", "--name=load", f"--filename={work}/mnt/load", "--size=24M", "--rw=randwrite", "--bssplit=4k/60:16k/20:64k/20",
+         "--direct=1", "--ioengine=libaio", "--iodepth=4", "--fsync=4", "--time_based", "--runtime=300"],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
     for step in (files.step, raw.step, snapshots):
         threading.Thread(target=keep_on, args=(step,), daemon=True).start()
     time.sleep(300)

@@ -50,7 +50,7 @@ pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
             Err(_) if shared.stopping() => break,
             Err(error) => {
                 tracing::error!(%error, "write-back failed; it is tried again in {retry:?}");
-                shared.note_write_back(Some(format!("{error:#}")));
+                shared.note_write_back(Some(error.to_string()));
                 wait(&tasks, retry).await;
                 retry = (retry * 2).min(RETRY_MAX);
             }

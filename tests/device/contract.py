@@ -123,6 +123,8 @@ def devices_are_listed_and_found_by_number(lab):
     expect("the device is there" in lab.forerun.target_log("numbers"), "the target's messages are in its log")
     status = volume.status()["volume"]
     equal((status["device"], status["queues"], status["queue_depth"]), ("/dev/ublkb5", 1, 16), "status")
+    scheduler = Path("/sys/block/ublkb5/queue/scheduler")
+    until("the device to be without an I/O scheduler", 10, lambda: "[none]" in scheduler.read_text(), 0.1)
     lab.note(f"data path: {status['transfer_mode']}; not granted: {status['not_granted'] or 'nothing'}")
     lab.forerun("del", "-n", "5")
     entry = next(entry for entry in lab.forerun.json("list")["volumes"] if entry["volume"] == "numbers")

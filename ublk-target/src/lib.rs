@@ -8,5 +8,6 @@ pub mod daemon;
 pub mod device;
 pub mod engine;
 pub mod fast_tier;
+pub mod priority;
 pub mod request;
 pub mod volume;

@@ -88,6 +88,7 @@ impl Background {
     {
         let (opened, told) = std::sync::mpsc::channel();
         let body = move || {
+            crate::priority::work_beside();
             let failed = opened.clone();
             let run = async move {
                 let budget = Rc::new(Budget::new());

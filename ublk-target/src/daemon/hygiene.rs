@@ -22,6 +22,7 @@ pub(super) fn leave_session() {
 ///
 /// Each queue thread marks itself too (libublk does), threads started from here on inherit it.
 pub(super) fn protect() {
+    crate::priority::serve_requests();
     if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ) {
         tracing::warn!(%error, "the process may be killed when memory runs out (oom_score_adj)");
     }

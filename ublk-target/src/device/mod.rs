@@ -32,6 +32,7 @@ mod overdue;
 mod params;
 mod queue;
 mod run;
+mod scheduler;
 mod state_file;
 mod tag;
 mod tasks;

@@ -33,6 +33,7 @@ use super::outcome::{Failed, Left, Stopped};
 use super::overdue::{LOOK_INTERVAL, Moment, Progress};
 use super::params::params;
 use super::queue::{AbortOnPanic, Queue};
+use super::scheduler;
 use super::state_file::StateFile;
 use crate::request::Backend;
 
@@ -348,7 +349,13 @@ impl<B: Backend> Start<B> {
         let wanted = || events.look(|state| state.failure.is_none() && !state.stop);
         let command = Command::new(name, operation, id).data(u64::from(std::process::id()));
         match self.control.send(command, left, &wanted) {
-            Ok(_) => self.events.change(|state| state.go_live(id)).map(|()| self.describe()),
+            Ok(_) => {
+                self.events.change(|state| state.go_live(id))?;
+                if !self.recovered {
+                    scheduler::take_off(id);
+                }
+                Ok(self.describe())
+            }
             Err(error) => {
                 self.check()?;
                 Err(if matches!(error, DeviceError::Deadline { .. }) { self.late() } else { error })

@@ -12,17 +12,35 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 kernels=${FORERUN_KERNELS:-6.12 7.x}
 
 if [ "${1:-}" != in-guest ]; then
-    program=${1:-}
+    program=${1:+$(realpath "$1")}
     if [ -z "$program" ]; then
         (cd "$here" && cargo build --workspace --bins --examples) || exit 1
         program=${CARGO_TARGET_DIR:-$here/target}/debug/examples/loop_device
     fi
+    work=$(mktemp -d "${TMPDIR:-/var/tmp}/forerun-device.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    # A copy: what is built meanwhile must not change under what runs.
+    cp "$program" "$work/program"
+    # One processor each: they run side by side, and what they print comes in order.
+    for kernel in $kernels; do
+        "$here/scripts/vm" --kernel "$kernel" --time-limit 1200 --allow 'ublk.*(abort|cancel)' -- \
+            "$here/tests/device_in_vm.sh" in-guest "$work/program" >"$work/$kernel" 2>&1 &
+    done
+    wait
+    passed=0 failed=0
     for kernel in $kernels; do
         echo "# device tests on Linux $kernel"
-        "$here/scripts/vm" --kernel "$kernel" --time-limit 900 --allow 'ublk.*(abort|cancel)' -- \
-            "$here/tests/device_in_vm.sh" in-guest "$program" || exit
+        cat "$work/$kernel"
+        if read -r p f < <(sed -nE 's/^# ([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$work/$kernel"); then
+            passed=$((passed + p)) failed=$((failed + f))
+        else
+            echo "FAILED - the tests on $kernel did not come to their end"
+            failed=$((failed + 1))
+        fi
     done
-    exit 0
+    echo "$passed passed, $failed failed"
+    [ $failed = 0 ] && [ $passed -gt 0 ] && exit 0
+    exit 1
 fi
 
 # In the guest: root, with disks /dev/vda ... that may be written.

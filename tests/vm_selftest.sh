@@ -166,11 +166,11 @@ cut='
     get() { dd if=/dev/vda bs=4096 count=1 skip=$1 iflag=direct 2>/dev/null | tr -d "\0" | head -c 8; echo; }
     case $FORERUN_VM_BOOT in
         0) put flushed 0 ,fsync; put loose 1; echo "boot 0: $(get 0) $(get 1)"; sleep 60 ;;
-        1) echo "boot 1: $(get 0) $(get 1)"; echo b >/proc/sysrq-trigger; sleep 60 ;;
+        1) echo "boot 1: $(get 0) $(get 1)"; sleep 0.5; echo b >/proc/sysrq-trigger; sleep 60 ;;
         2) echo "boot 2: $(get 0) $(get 1)" ;;
     esac'
 truncate -s 64M "$work/image"
-start volatile --kernel 7.x --volatile --disk 64M --resets 2 --reset-after 5-5.5 -- sh -c "$cut"
+start volatile --kernel 7.x --volatile --disk 64M --resets 2 --reset-after 12-12.5 -- sh -c "$cut"
 # The other one is reset from outside, through the monitor.
 start kept --disk-file "$work/image" --resets 2 --monitor "$work/monitor" -- sh -c "$cut"
 await "$work/kept/out"

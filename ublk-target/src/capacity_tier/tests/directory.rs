@@ -241,100 +241,11 @@ fn a_full_or_read_only_directory_is_told() {
     });
 }
 
-/// Figures, not a test: `cargo test --workspace --lib -- --ignored --nocapture
-/// capacity_tier::tests::directory::figures`.
+/// On a file system of 24 MiB (large enough for the reserve, and full soon), which `ci/test` makes.
 #[test]
-#[ignore = "prints throughput; run by hand"]
-fn figures() {
-    use std::rc::Rc;
-    use std::time::Instant;
-    let dir =
-        tempfile::tempdir_in(std::env::var("FORERUN_FIGURES_DIR").unwrap_or_else(|_| ".".into())).unwrap();
-    let path = dir.path().join("capacity");
-    let big = Geometry::new(64 << 30, 4096).unwrap();
-    tokio_uring::start(async {
-        CapacityTier::create(&path, VOLUME, big).await.unwrap();
-        let tier = Rc::new(CapacityTier::open_writer(&path, VOLUME, big).await.unwrap());
-        type Make = fn(u32) -> Vec<u8>;
-        let kinds: [(&str, Make); 3] = [
-            ("incompressible", |block| content(block * 3, 1)),
-            ("a quarter noise", |block| content(block * 3 + 1, 1)),
-            ("zeros", |_| vec![0; BLOCK]),
-        ];
-        for (epoch, (what, make)) in (1..).zip(kinds) {
-            let blocks = 4096u32;
-            let data: Vec<_> = (0..64).map(make).collect();
-            let begin = Instant::now();
-            let mut layer = tier.begin_layer(Epoch(epoch), 0, 0).unwrap();
-            for block in 0..blocks {
-                let data = &data[block as usize % 64];
-                layer.put(BlockIndex(block), ChangeKind::Added, 16, data).await.unwrap();
-            }
-            let places = layer.commit(None, blocks).await.unwrap();
-            let seconds = begin.elapsed().as_secs_f64();
-            println!("write back {what}: {:.0} MB/s, durable", f64::from(blocks) * 65536e-6 / seconds);
-            for at_a_time in [1, 32] {
-                let begin = Instant::now();
-                let tasks = (0..at_a_time).map(|task| {
-                    let (tier, places) = (Rc::clone(&tier), places.clone());
-                    tokio_uring::spawn(async move {
-                        let mut out = crate::aligned::AlignedBuffer::zeroed(BLOCK);
-                        for at in (task..places.len()).step_by(at_a_time) {
-                            let (block, place) = places[at * 2_654_435_761 % places.len()];
-                            tier.read_block(place.unwrap(), block, &mut out).await.unwrap();
-                        }
-                    })
-                });
-                for task in tasks.collect::<Vec<_>>() {
-                    task.await.unwrap();
-                }
-                let seconds = begin.elapsed().as_secs_f64();
-                println!(
-                    "  read, {at_a_time} at a time (page cache): {:.0} blocks/s",
-                    f64::from(blocks) / seconds
-                );
-            }
-        }
-        let begin = Instant::now();
-        let report = CapacityTier::check(&path, None, &mut |_| ()).await.unwrap();
-        let seconds = begin.elapsed().as_secs_f64();
-        println!(
-            "check {} MB: {:.0} MB/s, {} findings",
-            report.bytes >> 20,
-            report.bytes as f64 / 1e6 / seconds,
-            report.findings.len()
-        );
-        // Tables: a million entries in one layer, then one of a tenth of it merged into it.
-        for (epoch, blocks, step) in [(10, 1_000_000u32, 1), (11, 300_000, 3)] {
-            let mut layer = tier.begin_layer(Epoch(epoch), 0, 0).unwrap();
-            for block in 0..blocks {
-                layer.delete(BlockIndex(block * step)).unwrap();
-            }
-            let begin = Instant::now();
-            layer.commit(None, 0).await.unwrap();
-            println!("table of {blocks} entries: {:.2} s", begin.elapsed().as_secs_f64());
-        }
-        let begin = Instant::now();
-        let told = tier.load_places(None, &mut |_, _, _| ()).await.unwrap();
-        println!("load {told} places: {:.2} s", begin.elapsed().as_secs_f64());
-        let begin = Instant::now();
-        let page = tier.diff(Some(Epoch(3)), Epoch(11), Some(BlockIndex(500_000)), 1000).await.unwrap();
-        println!(
-            "a page of a diff from the middle: {} changes, {:.1} ms",
-            page.len(),
-            begin.elapsed().as_secs_f64() * 1e3
-        );
-        let begin = Instant::now();
-        let done = tier.maintain(Urgency::SpaceShort).await.unwrap();
-        println!("merge {} layers: {:.2} s", done.merged_layers, begin.elapsed().as_secs_f64());
-    });
-}
-
-/// By hand, as root: FORERUN_SMALL_DIR is on a file system of a few MiB.
-#[test]
-#[ignore = "needs a small file system in FORERUN_SMALL_DIR"]
+#[ignore = "needs a small file system, in FORERUN_SMALL_DIR: run by ci/test"]
 fn a_full_disk() {
-    let Ok(small) = std::env::var("FORERUN_SMALL_DIR") else { return };
+    let small = std::env::var("FORERUN_SMALL_DIR").expect("FORERUN_SMALL_DIR");
     let path = Path::new(&small).join("capacity");
     tokio_uring::start(async {
         let tier = create(&path).await;

@@ -262,29 +262,26 @@ def memory():
     run("mkfs.ext4", "-qF", "/dev/vdb")
     run("mount", "/dev/vdb", "/mnt")
     volume = Forerun("/dev/vda", "/mnt/capacity", size, ZERO_COPY)
-    random_blocks = random.Random(2).sample(range(size // BLOCK), blocks + blocks // 2)
+    random_blocks = random.Random(2).sample(range(size // BLOCK), 3 * blocks)
 
     def report(state):
         status = volume.status()
         say(kind="memory", state=state, slots=status["fast_tier"]["total_bytes"] // BLOCK,
             mapped_blocks=status["mapped_bytes"] // BLOCK, evictions=status["evictions"], **volume.memory())
 
-    def write(some):
+    def write(some, what):
         fio("permutation", iolog=iolog(volume.device, some), depth=32)
+        report(f"{what} written")
+        volume.snapshot()
+        volume.quiet()
+        report(f"{what} written back")
+        volume.end(remove=False)
+        volume.start(ZERO_COPY)
+        report(f"{what} opened again")
 
     report("empty")
-    write(random_blocks[:blocks])
-    report("written")
-    volume.snapshot()
-    volume.quiet()
-    report("written back")
-    write(random_blocks[blocks:])
-    volume.snapshot()
-    volume.quiet()
-    report("half as much again, written back, and evicted")
-    volume.end(remove=False)
-    volume.start(ZERO_COPY)
-    report("opened again")
+    write(random_blocks[:blocks], f"{blocks:,} blocks")
+    write(random_blocks[blocks:], f"{3 * blocks:,} blocks")
     volume.end()
 
 

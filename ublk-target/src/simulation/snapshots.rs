@@ -173,7 +173,11 @@ pub fn check_vector(life: &Life, machine: &Machine, epoch: Epoch) {
         let block = BlockIndex(number as u32);
         if before.iter().zip(after).any(sure) {
             let told = vector.changes().iter().any(|change| change.block == block);
-            assert!(told, "block {block} changed in epoch {epoch}, and its change vector does not say so");
+            let differing = before.iter().zip(after).enumerate().find(|(_, pair)| sure(*pair));
+            assert!(
+                told,
+                "block {block} changed in epoch {epoch}, and its change vector does not say so: sector, before, after: {differing:?}; {vector:?}"
+            );
         }
     }
 }

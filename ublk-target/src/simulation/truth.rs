@@ -20,6 +20,8 @@ pub struct Truth {
     put: Vec<(usize, u64)>,
     last_stamp: u64,
     sealed: BTreeMap<Epoch, Moment>,
+    /// The epoch that was open at the last opening.
+    opened: Epoch,
 }
 
 /// How all was when something began.
@@ -38,6 +40,7 @@ impl Truth {
             put: Vec::new(),
             last_stamp: 0,
             sealed: BTreeMap::new(),
+            opened: Epoch::FIRST,
         }
     }
 
@@ -122,6 +125,7 @@ impl Truth {
     /// Epochs from `open` on may be sealed again, with another content.
     pub fn open_again(&mut self, open: Epoch) {
         self.sealed.retain(|epoch, _| *epoch < open);
+        self.opened = open;
     }
 
     pub fn check(&self, sector: usize, read: u64) {
@@ -154,5 +158,9 @@ impl Truth {
         self.now[sector] = read;
         self.under_way[sector] = None;
         self.may[sector] = vec![read];
+        // The background may have ended epochs before anybody looked at what is there.
+        for moment in self.sealed.range_mut(self.opened..).map(|(_, moment)| moment) {
+            moment[sector] = (read, None);
+        }
     }
 }

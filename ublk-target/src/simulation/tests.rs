@@ -22,6 +22,9 @@ fn check(history: &History) -> Counts {
         Ok(counts) => return counts,
         Err(words) => words,
     };
+    if number("FORERUN_NO_SHRINK").is_some() {
+        panic!("seed {} fails: {words}", history.seed);
+    }
     let (shortest, shortest_words) = shrink(history);
     let steps: Vec<String> = shortest.steps.iter().map(|step| format!("    {step:?}")).collect();
     panic!(

@@ -81,7 +81,8 @@ pub enum Step {
         lost_reply: u64,
         corrupt: u64,
     },
-    StoreFull,
+    /// The capacity tier is full, from its so-manieth operation from now on.
+    StoreFullAt(u64),
     Heal,
     Crash {
         end: End,
@@ -170,7 +171,7 @@ fn step(random: &mut Random, shape: &Shape, mood: &Mood) -> Step {
             let mut rate = || if random.one_in(2) { 0 } else { 5 + random.below(30) };
             Step::StoreFaults { fail: rate(), lost_reply: rate(), corrupt: rate() }
         }
-        9 if mood.store => Step::StoreFull,
+        9 if mood.store => Step::StoreFullAt(random.below(8)),
         10 => Step::Heal,
         _ => request(random, shape),
     }

@@ -343,9 +343,9 @@ impl Run<'_> {
                 self.settle(running).await;
                 self.machine.store.set_faults(StoreFaults { latency: true, fail, lost_reply, corrupt });
             }
-            Step::StoreFull => {
+            Step::StoreFullAt(later) => {
                 self.settle(running).await;
-                self.machine.store.trouble(0, Trouble::Full);
+                self.machine.store.trouble(*later, Trouble::Full);
             }
             Step::Heal => self.heal(),
             Step::Crash { end, when } => {

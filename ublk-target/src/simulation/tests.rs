@@ -4,9 +4,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::history::{End, History, Step, When};
+use super::history::{End, History, Shape, Step, When};
 use super::run::Counts;
 use super::shrink::{shrink, try_run};
+use crate::request::Operation;
 use crate::volume::lock;
 
 /// Runs of a test run.
@@ -97,7 +98,10 @@ fn an_end_at_every_operation_of_the_capacity_tier() {
     for seed in 11..11 + number("FORERUN_EVERY_STEP").unwrap_or(3) {
         let mut history = History::new(seed);
         history.steps.retain(|step| {
-            !matches!(step, Step::Crash { .. } | Step::CrashWhileOpening(_) | Step::Heal | Step::StoreFull)
+            !matches!(
+                step,
+                Step::Crash { .. } | Step::CrashWhileOpening(_) | Step::Heal | Step::StoreFullAt(_)
+            )
         });
         history.steps.truncate(60);
         for end in [End::Kill, End::Cut] {
@@ -114,6 +118,23 @@ fn an_end_at_every_operation_of_the_capacity_tier() {
         }
     }
     tell(runs, &all);
+}
+
+/// A layer's HEAD fails in doubt, its snapshot is deleted, and the power goes: the name may not come back with that HEAD.
+#[test]
+fn a_name_that_head_may_have_is_not_taken_off() {
+    let shape = Shape { blocks: 9, slots: 9, journal_bytes: 524_288, logical: 1, sync_interval_seconds: 1 };
+    for (seed, later) in (0..60).flat_map(|seed| (0..12).map(move |later| (seed, later))) {
+        let steps = vec![
+            Step::Request { operation: Operation::Write { fua: false }, sector: 0, sectors: 8 },
+            Step::Snapshot,
+            Step::StoreFullAt(later),
+            Step::Pause(100_000),
+            Step::DeleteSnapshot(0),
+            Step::Crash { end: End::Cut, when: When::Now },
+        ];
+        check(&History { seed, shape: shape.clone(), steps });
+    }
 }
 
 #[test]

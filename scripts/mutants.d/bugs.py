@@ -22,10 +22,10 @@ BUGS = (
         "        self.shared.sync().await?;\n        Ok(pages)",
         "        Ok(pages)",
     ),)),
-    Bug("early-checkpoint", "the journal is given free before the checkpoint's header is durable", ((
+    Bug("early-header", "a checkpoint's header is written before its pages are durable", ((
         "fast_tier/checkpointer.rs",
-        "    device.write_at(offset, &header)?;\n    shared.sync().await?;\n",
-        "    device.write_at(offset, &header)?;\n",
+        "    shared.sync().await?;\n    let (offset, header)",
+        "    let (offset, header)",
     ),)),
     Bug("checkpoint-ahead", "a checkpoint does not wait for what its walk has seen", ((
         "fast_tier/checkpointer.rs",

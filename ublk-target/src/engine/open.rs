@@ -143,6 +143,9 @@ impl Opened {
         let background = Background::start(shared.clone(), asked, background_file, slots_offset, open)
             .map_err(capacity_error)?;
         let backend = Arc::new(VolumeBackend::new(Threads { shared, asks }, file, slots_offset));
+        drop(recovered);
+        // What was read to build the map is not needed any more.
+        crate::memory::give_back();
         Ok(Self { backend, info, background, fast, name: config.name.to_string() })
     }
 

@@ -21,14 +21,45 @@ pub(super) const fn reserve(slots: u32) -> u32 {
 const EARLY_SEAL_AGE: Duration = Duration::from_millis(200);
 /// After a commit that failed, the next one that nobody but us asks for waits this long.
 const COMMIT_RETRY: Duration = Duration::from_millis(500);
+/// Without a wait for so long, writes count as not throttled any more.
+const THROTTLE_OVER: Duration = Duration::from_secs(5);
 
 /// Keeps the reserve, for ever.
 pub(super) async fn keep_room(tasks: Rc<Tasks>) {
     let mut failed_at = None;
+    let mut throttled = Throttled::default();
     while !tasks.shared.stopping() {
         let woken = tasks.shared.wake_keeper.notified();
         let _ = tokio::time::timeout(TICK, woken).await;
         make_room(&tasks.shared, &mut failed_at).await;
+        throttled.look(&tasks.shared);
+    }
+}
+
+/// Tells of the time in which writes waited for slots: when it begins, and when it has been over for a while.
+#[derive(Default)]
+struct Throttled {
+    waits: u64,
+    since: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Throttled {
+    fn look(&mut self, shared: &Shared) {
+        let waits = shared.volume.stats().waits_for_room.get();
+        if waits != self.waits || shared.volume.room().has_waiters() {
+            (self.waits, self.last) = (waits, Some(Instant::now()));
+            if self.since.is_none() {
+                self.since = self.last;
+                tracing::warn!("no slot of the fast tier is free: writes wait for write-back");
+            }
+        } else if let (Some(since), Some(last)) = (self.since, self.last)
+            && last.elapsed() >= THROTTLE_OVER
+        {
+            let seconds = last.duration_since(since).as_secs();
+            tracing::info!("writes do not wait for free slots any more, after {seconds} s");
+            self.since = None;
+        }
     }
 }
 

@@ -87,6 +87,7 @@ async fn read(tasks: &Tasks, block: BlockIndex, place: NonZeroU64) -> io::Result
         Err(error) => {
             tracing::error!(%block, %error, "a block cannot be read from the capacity tier");
             let failed = (Instant::now(), error.to_string());
+            tasks.shared.volume.stats().capacity_read_errors.add(1);
             tasks.shared.note_progress(|progress| progress.read_error = Some(failed));
             Err(io::Error::from_raw_os_error(nix::libc::EIO))
         }

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SlotId};
 
 use super::{Shared, TICK, Tasks};
@@ -49,8 +50,9 @@ pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
             }
             Err(_) if shared.stopping() => break,
             Err(error) => {
+                let error = format!("{error:#}");
                 tracing::error!(%error, "write-back failed; it is tried again in {retry:?}");
-                shared.note_write_back(Some(error.to_string()));
+                shared.note_write_back(Some(error));
                 wait(&tasks, retry).await;
                 retry = (retry * 2).min(RETRY_MAX);
             }
@@ -171,11 +173,12 @@ async fn read_all(tasks: &Rc<Tasks>, chunk: &[LayerBlock]) -> Vec<anyhow::Result
         })
         .collect();
     let mut all = Vec::with_capacity(reads.len());
-    for read in reads {
-        all.push(match read.await {
+    for (read, entry) in reads.into_iter().zip(chunk) {
+        let data = match read.await {
             Ok(data) => data.map_err(anyhow::Error::from),
             Err(error) => Err(anyhow::Error::from(error)),
-        });
+        };
+        all.push(data.with_context(|| format!("cannot read block {} to write it back", entry.change.block)));
     }
     all
 }

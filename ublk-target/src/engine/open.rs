@@ -13,7 +13,7 @@ use super::backend::{Threads, VolumeBackend};
 use crate::background::{Ask, Background, PredictionState, Settings, Shared};
 use crate::capacity_tier::{CapacityError, CapacityTier, DirectoryStore, Options, Place, VolumeUuid};
 use crate::fast_tier::delta::Delta;
-use crate::fast_tier::{FastTier, OpenInfo, OpenOptions};
+use crate::fast_tier::{FastTier, Health, OpenInfo, OpenOptions};
 use crate::volume::{Recovered, Recovery, Unsound, Volume};
 
 /// Why a volume cannot be opened.
@@ -129,6 +129,9 @@ impl Opened {
         let (asks, asked) = mpsc::unbounded_channel();
         let after = shared.clone();
         fast.committer().after_commit(move || {
+            if after.committer.status().health != Health::Good {
+                after.volume.stats().journal_failures.add(1);
+            }
             after.volume.reclaim();
             after.volume.room().wake_all();
         });

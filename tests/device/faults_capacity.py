@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 from dm import mapped, modules
 from faults_fast import REQUEST_LIMIT, RETRY_LIMIT, STOP_LIMIT, faulty, restarted, shows
@@ -26,8 +27,8 @@ def file_system(lab, *options, mount=()):
     return disk, place
 
 
-def prepared(lab, name, place, fill=True):
-    volume = lab.volume(name, "512M", FAST_SIZE, "--sync-interval", "5", capacity=place / "tier")
+def prepared(lab, name, place, fill=True, fast=None):
+    volume = lab.volume(name, "512M", FAST_SIZE, "--sync-interval", "5", capacity=place / "tier", fast=fast)
     ledger = Ledger(volume.add(), 0, UNITS, seed=33)
     lab.devices.append(ledger)
     if fill:
@@ -169,13 +170,17 @@ def capacity_full(lab):
     recovers(lab, volume, ledger, load, time.monotonic())
 
 
-@test
+@faulty
 def capacity_read_only(lab):
-    """The capacity tier's file system is read-only for a while."""
+    """The capacity tier's file system is made read-only under the target (an administrator cannot do that while a
+    file is open for writing, so by the kernel's emergency remount), and writable again."""
     disk, place = file_system(lab)
-    volume, ledger = prepared(lab, "capro", place)
-    view = lab.work / "capacity-view"
-    run(["mount", "-o", "remount,ro", place], 60)
+    volume, ledger = prepared(lab, "capro", place, fast=mapped(lab, "faultfast", lab.extra_disks[0], 160 * MIB // 512).path)
+    others = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if line.startswith("/dev/vd")]
+    Path("/proc/sysrq-trigger").write_text("u")
+    until("the file system to be read-only", 30, lambda: os.statvfs(place).f_flag & os.ST_RDONLY)
+    for path in others:
+        run(["mount", "-o", "remount,rw", path], 60)
     load = Background(ledger)
     status, _ = shows(volume, "write-back does not get on", "write_back_failures", 60)
     expect("ead-only" in status["write_back_error"], lambda: f"the reason: {status['write_back_error']!r}")

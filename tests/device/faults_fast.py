@@ -14,7 +14,7 @@ UNITS = 48 * MIB // 4096
 REQUEST_LIMIT = 60  # seconds, until a request ends in success or in EIO while the fast tier fails
 STOP_LIMIT = 60  # seconds, of `forerun del`
 RETRY_LIMIT = 45  # seconds from a fault's end until write-back has got on again
-OF_DEVICES = re.compile(r"the kernel: .*(I/O error|async page (read|write)|critical .* error)")
+OF_DEVICES = re.compile(r"the kernel: .*(I/O error|async page (read|write)|critical .* error|EXT4-fs|JBD2: )")
 
 
 def faulty(function):

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SlotId};
 
+use super::pace::Pace;
 use super::{Shared, TICK, Tasks};
 use crate::aligned::AlignedBuffer;
 use crate::capacity_tier::{CapacityError, Place};
@@ -87,6 +88,8 @@ async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()>
         progress.layer_blocks_done = 0;
     });
     let begun = Instant::now();
+    let pace = Pace::begin(shared, content.blocks.len() as u64);
+    let mut done = 0;
     let mut writer = tasks.capacity.begin_layer(epoch, opened_us, sealed_us)?;
     for chunk in content.blocks.chunks(READS_IN_FLIGHT) {
         tasks.budget(chunk.len() as u64 * BLOCK_BYTES).await;
@@ -97,7 +100,9 @@ async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()>
                 None => writer.delete(change.block)?,
             }
         }
-        shared.note_progress(|progress| progress.layer_blocks_done += chunk.len() as u64);
+        done += chunk.len() as u64;
+        pace.done(done);
+        shared.note_progress(|progress| progress.layer_blocks_done = done);
         closing(shared)?;
     }
     // From here on the name cannot be taken off the layer: HEAD is about to have it.

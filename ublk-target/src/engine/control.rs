@@ -200,7 +200,7 @@ impl ControlPlane for VolumeControl {
         }
         let predictions_above_threshold = above();
         let epoch = shared.sealer.seal(shared, Some(name.as_str())).map_err(|error| {
-            let SealError::TooManyLayers(_) = error;
+            let (SealError::TooManyLayers(_) | SealError::NoRoom { .. }) = error;
             ControlError::new(ErrorKind::Exhausted, format!("volume {}: no snapshot: {error}", self.name))
         })?;
         // From here on the snapshot is there; it is durable with the journal.

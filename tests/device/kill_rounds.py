@@ -1,0 +1,66 @@
+"""kill -9 of the target at random moments, round after round, under fio with verification and under a ledger."""
+
+import os
+import random
+import time
+
+from kills import verified_load
+from ledger import Background, Ledger
+from lab import MIB, equal, expect, test
+from rig import Failed, drop_caches
+
+
+@test
+def random_kills(lab):
+    """FORERUN_ROUNDS kills (default 4), each at a random moment of a second and a half; snapshots in between. fio sees
+    no error and verifies all it reads; what the ledger was told of is there after each take-over, flushed or not."""
+    rounds = int(os.environ.get("FORERUN_ROUNDS", "4"))
+    seed = int(os.environ.get("FORERUN_SEED", "1"))
+    chance = random.Random(seed)
+    fast = lab.extra_disks[0] if lab.extra_disks else None
+    volume = lab.volume("rounds", "512M", "512M", "--sync-interval", "2", fast=fast)
+    device = volume.add()
+    ledger = Ledger(device, 256 * MIB // 4096, 32 * MIB // 4096, seed=seed)
+    lab.devices.append(ledger)
+    load, loads, snapshots, longest = None, 0, 0, 0.0
+    for number in range(rounds):
+        if load is None or not load.running():
+            if load is not None:
+                load.succeed(1)
+            loads += 1
+            load = verified_load(lab, device, "192M", 120, randseed=seed + loads)
+        work = Background(ledger, flush_every=chance.choice((3, 20, 200)), pause=0.002)
+        time.sleep(chance.uniform(0.0, 1.5))
+        volume.kill()
+        time.sleep(chance.choice((0, 0, 0.3)))
+        began = time.monotonic()
+        equal(volume.recover(), device, "the recovered device")
+        longest = max(longest, time.monotonic() - began)
+        work.end(60)
+        equal((ledger.errors, ledger.flush_errors), (0, 0), "requests of the ledger that failed")
+        if chance.random() < 0.3:
+            snapshots += 1
+            volume.snapshot(f"r{number}")
+        if number % 10 == 9 or number == rounds - 1:
+            # What was acknowledged survives the target, flushed or not.
+            equal(ledger.look(ledger.acknowledged), [], f"what differs after round {number + 1} (seed {seed})")
+    if load.running():
+        load.signal(2)
+        status = load.wait(60)
+        if status not in (0, 128) or "verify: bad" in load.text() or "err=" in load.text().replace("err= 0", ""):
+            raise Failed(f"fio ended with status {status}:\n{load.text()[-1500:]}")
+    else:
+        load.succeed(1)
+    equal(volume.status()["volume"]["failed_requests"], 0, "failed requests")
+    drop_caches()
+    equal(ledger.look(ledger.acknowledged), [], "what differs at the end")
+    ledger.close()
+    volume.delete()
+    volume.check()
+    equal(volume.add(), device, "the device after a restart")
+    equal(ledger.look(ledger.acknowledged), [], "what differs after a restart")
+    lab.note(
+        f"{rounds} kills (seed {seed}), {snapshots} snapshots, {loads} runs of fio with verification, {ledger.writes} writes of the ledger; "
+        f"a take-over took {longest:.1f} s at most, a request {ledger.longest:.1f} s"
+    )
+    expect(ledger.writes > 0, "the ledger wrote nothing")

@@ -41,8 +41,15 @@ def prepared(lab, name, place, fill=True, fast=None):
 
 
 def full_of_dirty(volume, limit=120):
-    """Waits until writes wait for slots."""
-    until("writes to wait for slots", limit, lambda: volume.status()["volume"]["waits_for_room"] > 0)
+    """Waits until the write under way waits for a slot, and goes on waiting."""
+
+    def waits():
+        if "throttled" not in volume.status()["volume"]["health"]:
+            return False
+        time.sleep(1)
+        return "throttled" in volume.status()["volume"]["health"]
+
+    until("writes to wait for slots", limit, waits)
 
 
 def recovers(lab, volume, ledger, load, healed):
@@ -94,7 +101,6 @@ def capacity_writes_fail(lab):
     status, log = shows(volume, "write-back does not get on", "write_back_failures", 60)
     expect("write-back failed" in log, "the log does not tell of it")
     full_of_dirty(volume)
-    until("the status to say that writes wait", 20, lambda: "throttled" in volume.status()["volume"]["health"])
     # Everything acknowledged is there to be read while the capacity tier cannot be written.
     time.sleep(2)
     disk.heals()

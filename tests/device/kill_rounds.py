@@ -10,6 +10,11 @@ from lab import MIB, equal, expect, test
 from rig import Failed, drop_caches
 
 
+def run_all(text):
+    import subprocess
+    return subprocess.run(["sh", "-c", text], capture_output=True, text=True).stdout
+
+
 @test
 def random_kills(lab):
     """FORERUN_ROUNDS kills (default 4), each at a random moment of a second and a half; snapshots in between. fio sees
@@ -34,7 +39,11 @@ def random_kills(lab):
         volume.kill()
         time.sleep(chance.choice((0, 0, 0.3)))
         began = time.monotonic()
-        equal(volume.recover(), device, "the recovered device")
+        try:
+            equal(volume.recover(), device, "the recovered device")
+        except Failed:
+            print(run_all("ps -eLo pid,lwp,stat,wchan:32,comm | grep -v ' [SI]  *-  *kworker'; cat /proc/locks; for p in /proc/[0-9]*; do for t in $p/task/*; do if grep -qE 'State:.*(D|Z|X)' $t/status; then cat $t/comm $t/stack; fi; done; done; dmesg | tail -20"), flush=True)
+            raise
         longest = max(longest, time.monotonic() - began)
         work.end(60)
         equal((ledger.errors, ledger.flush_errors), (0, 0), "requests of the ledger that failed")

@@ -19,7 +19,7 @@ def restart_with_many_dirty_sub_blocks(lab):
     before. After three kills they are counted, and a snapshot and its diff then name each block with its number of
     sub-blocks: what recovery takes for dirty."""
     chance = random.Random(9)
-    whole = (DIRTY - SCATTERED - 2 * CLEAN_BLOCKS) // 16
+    whole = -(-(DIRTY - SCATTERED - CLEAN_BLOCKS) // 128) * 8  # what fio writes is a multiple of its 512 KiB
     first = CLEAN_BLOCKS
     size = (first + whole + SCATTERED) * BLOCK
     volume = lab.volume("dirty", f"{size // MIB + 1}M", "0", "--sync-interval", "3600", fast=lab.extra_disks[2])

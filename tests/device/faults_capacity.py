@@ -57,7 +57,8 @@ def recovers(lab, volume, ledger, load, healed):
     load.end(RETRY_LIMIT + REQUEST_LIMIT)
     resumed = time.monotonic() - healed
     expect(ledger.flush(), "a flush after the fault failed")
-    volume.snapshot("after")
+    # Refused until write-back has made some room.
+    until("a snapshot to be taken", RETRY_LIMIT, lambda: volume.forerun.try_("snapshot", "create", volume.name, "after").returncode == 0)
     volume.written_back(RETRY_LIMIT + 60)
     equal(ledger.look(ledger.acknowledged), [], "what differs after the fault")
     expect("write-back" not in volume.status()["volume"]["health"], "write-back is still said to fail")

@@ -10,4 +10,6 @@ pub mod engine;
 pub mod fast_tier;
 pub mod priority;
 pub mod request;
+#[cfg(test)]
+mod simulation;
 pub mod volume;

@@ -4,12 +4,13 @@
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forerun::geometry::Epoch;
+use tokio::time::Instant;
 
 use super::shared::Shared;
-use super::{TICK, Tasks};
+use super::{TICK, Tasks, World};
 use crate::volume::layers::LIVE_LAYERS_MAX;
 use crate::volume::{SealError, lock};
 
@@ -24,8 +25,12 @@ fn least_for_epoch(slots: u32) -> u32 {
     super::evict::reserve(slots) / 2
 }
 
+/// Tells the time of day in microseconds since 1970 (UTC).
+pub type WallClock = fn() -> u64;
+
 /// Ends epochs, one at a time, whoever asks.
 pub struct Sealer {
+    clock: WallClock,
     state: Mutex<Since>,
     /// The open epoch began at this many redirects.
     redirects: AtomicU64,
@@ -36,13 +41,12 @@ struct Since {
     opened: Instant,
 }
 
-impl Default for Sealer {
-    fn default() -> Self {
-        Self { state: Mutex::new(Since { opened: Instant::now() }), redirects: AtomicU64::new(0) }
-    }
-}
-
 impl Sealer {
+    /// The open epoch counts as opened now.
+    pub fn new(clock: WallClock) -> Self {
+        Self { clock, state: Mutex::new(Since { opened: Instant::now() }), redirects: AtomicU64::new(0) }
+    }
+
     /// Seals the open epoch now, under a name if one is given. Durable once the journal has committed.
     ///
     /// # Errors
@@ -55,7 +59,7 @@ impl Sealer {
             return Err(SealError::NoRoom { available, slots, least });
         }
         let mut since = lock(&self.state);
-        let (_, epoch) = shared.volume.seal(now_us(), snapshot)?;
+        let (_, epoch) = shared.volume.seal((self.clock)(), snapshot)?;
         since.opened = Instant::now();
         self.redirects.store(shared.volume.stats().redirects.get(), Ordering::Relaxed);
         shared.wake_publisher.notify_one();
@@ -80,7 +84,7 @@ pub fn now_us() -> u64 {
 }
 
 /// Seals whenever it is time to.
-pub(super) async fn keep_sealing(tasks: Rc<Tasks>) {
+pub(super) async fn keep_sealing(tasks: Rc<Tasks<impl World>>) {
     let shared = &tasks.shared;
     let interval = Duration::from_secs(u64::from(shared.settings.sync_interval_seconds));
     while !shared.stopping() {

@@ -6,8 +6,8 @@ use forerun::geometry::{Epoch, Geometry};
 
 use crate::background::Shared;
 use crate::capacity_tier::{CapacityError, CapacityTier, Place, Store};
-use crate::fast_tier::{Committer, Health};
 use crate::fast_tier::log::DeltaLog;
+use crate::fast_tier::{Committer, Health};
 use crate::volume::{Recovered, Recovery, Unsound, Volume};
 
 /// Why two tiers make no volume.

@@ -92,6 +92,7 @@ async fn read(
         Err(error) => {
             tracing::error!(%block, %error, "a block cannot be read from the capacity tier");
             let failed = (Instant::now(), error.to_string());
+            tasks.shared.volume.stats().capacity_read_errors.add(1);
             tasks.shared.note_progress(|progress| progress.read_error = Some(failed));
             Err(io::Error::from_raw_os_error(nix::libc::EIO))
         }

@@ -16,6 +16,7 @@ mod evict;
 mod fast_file;
 mod fetch;
 mod kept;
+mod pace;
 mod predict;
 mod publish;
 mod seal;

@@ -17,8 +17,13 @@ use crate::volume::{SealError, lock};
 /// A layer of this many blocks is sealed early (16 GiB of blocks), so that writing it back needs a bounded
 /// amount of memory.
 const LAYER_BLOCKS_MAX: u64 = 262_144;
-/// Live layers from which periodic sealing waits, so that snapshots still find room.
-const PERIODIC_LAYERS_MAX: usize = LIVE_LAYERS_MAX / 2;
+/// Live layers from which sealing that nobody asked for waits, so that snapshots still find room.
+pub(super) const PERIODIC_LAYERS_MAX: usize = LIVE_LAYERS_MAX / 2;
+
+/// Slots that have to be available for an epoch to end for its own sake while others wait for write-back.
+fn least_for_epoch(slots: u32) -> u32 {
+    super::evict::reserve(slots) / 2
+}
 
 /// Tells the time of day in microseconds since 1970 (UTC).
 pub type WallClock = fn() -> u64;
@@ -45,8 +50,14 @@ impl Sealer {
     /// Seals the open epoch now, under a name if one is given. Durable once the journal has committed.
     ///
     /// # Errors
-    /// Too many sealed layers wait for write-back.
+    /// Too many sealed layers wait for write-back; for a snapshot also a fast tier that is full of them.
     pub fn seal(&self, shared: &Shared, snapshot: Option<&str>) -> Result<Epoch, SealError> {
+        let slots = shared.volume.slot_count();
+        let least = least_for_epoch(slots);
+        if snapshot.is_some() && !shared.volume.has_room_for_epoch(least) {
+            let available = shared.volume.available_slots();
+            return Err(SealError::NoRoom { available, slots, least });
+        }
         let mut since = lock(&self.state);
         let (_, epoch) = shared.volume.seal((self.clock)(), snapshot)?;
         since.opened = Instant::now();
@@ -61,7 +72,7 @@ impl Sealer {
     }
 
     /// Blocks that the open epoch has redirected so far.
-    fn blocks(&self, shared: &Shared) -> u64 {
+    pub(super) fn blocks(&self, shared: &Shared) -> u64 {
         shared.volume.stats().redirects.get() - self.redirects.load(Ordering::Relaxed)
     }
 }
@@ -81,6 +92,10 @@ pub(super) async fn keep_sealing(tasks: Rc<Tasks<impl World>>) {
         let due = shared.sealer.open_for() >= interval;
         let large = shared.sealer.blocks(shared) >= LAYER_BLOCKS_MAX;
         if !(due || large) || shared.volume.layers().live_count() >= PERIODIC_LAYERS_MAX {
+            continue;
+        }
+        // Overwriting in place goes on without a slot; after the epoch's end it would have to wait for one.
+        if !shared.volume.has_room_for_epoch(least_for_epoch(shared.volume.slot_count())) {
             continue;
         }
         if !shared.volume.open_epoch_changed() {

@@ -7,9 +7,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SlotId};
 use tokio::time::Instant;
 
+use super::pace::Pace;
 use super::world::Slots as _;
 use super::{Shared, TICK, Tasks, World};
 use crate::aligned::AlignedBuffer;
@@ -89,6 +91,8 @@ async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow
         progress.layer_blocks_done = 0;
     });
     let begun = Instant::now();
+    let pace = Pace::begin(shared, content.blocks.len() as u64);
+    let mut done = 0;
     let mut writer = tasks.capacity.begin_layer(epoch, opened_us, sealed_us)?;
     for chunk in content.blocks.chunks(READS_IN_FLIGHT) {
         tasks.budget(chunk.len() as u64 * BLOCK_BYTES).await;
@@ -99,7 +103,9 @@ async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow
                 None => writer.delete(change.block)?,
             }
         }
-        shared.note_progress(|progress| progress.layer_blocks_done += chunk.len() as u64);
+        done += chunk.len() as u64;
+        pace.done(done);
+        shared.note_progress(|progress| progress.layer_blocks_done = done);
         closing(shared)?;
     }
     // From here on the name cannot be taken off the layer: HEAD is about to have it.
@@ -187,9 +193,10 @@ async fn read_all(
         })
         .collect();
     let mut all = Vec::with_capacity(reads.len());
-    for read in reads {
+    for (read, entry) in reads.into_iter().zip(chunk) {
+        let block = entry.change.block;
         all.push(match read.await {
-            Ok(data) => data.map_err(anyhow::Error::from),
+            Ok(data) => data.map_err(|error| anyhow!("cannot read block {block} to write it back: {error}")),
             Err(error) => Err(anyhow::Error::from(error)),
         });
     }

@@ -6,8 +6,8 @@ use forerun::geometry::{Epoch, Geometry};
 
 use crate::background::Shared;
 use crate::capacity_tier::{CapacityError, CapacityTier, Place, Store};
-use crate::fast_tier::Committer;
 use crate::fast_tier::log::DeltaLog;
+use crate::fast_tier::{Committer, Health};
 use crate::volume::{Recovered, Recovery, Unsound, Volume};
 
 /// Why two tiers make no volume.
@@ -50,6 +50,9 @@ pub(crate) async fn build_map<S: Store>(
 pub(crate) fn connect(committer: &Committer, shared: &Arc<Shared>) {
     let after = shared.clone();
     committer.after_commit(move || {
+        if after.committer.status().health != Health::Good {
+            after.volume.stats().journal_failures.add(1);
+        }
         after.volume.reclaim();
         after.volume.room().wake_all();
     });

@@ -41,6 +41,10 @@ impl Services for Threads {
         self.shared.committer.sync_failed(error);
     }
 
+    fn fast_tier_failed(&self, operation: &'static str, block: BlockIndex, error: &io::Error) {
+        self.shared.fast_tier_failed(operation, block, error);
+    }
+
     fn need_room(&self) {
         // A closed channel means that the volume is being closed: nobody waits for room then.
         let _ = self.asks.send(Ask::Room);

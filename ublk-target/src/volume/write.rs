@@ -241,7 +241,8 @@ impl Volume {
                 self.stats.reservations_used.add(1);
                 slot
             }
-            None => self.allocator.take(&self.slots).ok_or(NotYet::NoRoom)?,
+            None if self.may_take_slot() => self.allocator.take(&self.slots).ok_or(NotYet::NoRoom)?,
+            None => return Err(NotYet::NoRoom),
         };
         let deleted_in = shard.deleted.get(&block).copied();
         let placed = self.places.get(block).is_some();

@@ -13,6 +13,7 @@ mod device_record;
 mod name;
 mod paths;
 mod size;
+mod small_file;
 mod volume;
 
 pub use atomic_file::replace_file;
@@ -22,6 +23,7 @@ pub use paths::{
     DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, Paths, RUN_DIR_VARIABLE, STATE_DIR_VARIABLE, VolumePaths,
 };
 pub use size::{SizeError, format_size, parse_size};
+pub use small_file::read_small_file;
 pub use volume::{
     CapacityTierConfig, ConfigError, FORMAT_VERSION, FastTierConfig, SyncInterval, ValueError, VolumeConfig,
 };

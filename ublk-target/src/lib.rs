@@ -11,3 +11,11 @@ pub mod fast_tier;
 pub mod priority;
 pub mod request;
 pub mod volume;
+
+/// What `tests/fuzz` calls: one function for each parser, which panics where a promise does not hold.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    pub use crate::capacity_tier::fuzzing as capacity_tier;
+    pub use crate::control::fuzzing as control;
+    pub use crate::fast_tier::fuzzing as fast_tier;
+}

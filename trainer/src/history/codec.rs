@@ -28,6 +28,8 @@ const HEADER_BYTES: usize = 36;
 const ZSTD_LEVEL: i32 = 3;
 /// The longest plain body taken, in bytes: 2^30 blocks as bitmaps and half-bytes, with room.
 const MAX_BODY_BYTES: usize = 768 << 20;
+/// A byte stands for no more than so many: zstd packs 128 KiB into no fewer than four.
+const MAX_BODY_BYTES_A_BYTE: usize = 64 << 10;
 const KINDS: [ChangeKind; 3] = [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted];
 
 /// Bytes that are no change vector.
@@ -94,15 +96,23 @@ pub fn decode(bytes: &[u8]) -> Result<ChangeVector, CodecError> {
     let time = |at| Ok(u64::from(number(header, at)?) | u64::from(number(header, at + 4)?) << 32);
     let (opened_us, sealed_us) = (time(16)?, time(24)?);
     let plain_bytes = number(header, 32)? as usize;
-    if plain_bytes > MAX_BODY_BYTES {
+    if plain_bytes > MAX_BODY_BYTES.min(packed.len().saturating_mul(MAX_BODY_BYTES_A_BYTE)) {
         return Err(CodecError("is too long"));
     }
     let body = zstd::bulk::decompress(packed, plain_bytes).map_err(|_| CodecError("does not unpack"))?;
+    // Each change has half a byte at the end: so many, and no more, are given memory.
+    if count.div_ceil(2) > body.len() {
+        return Err(CodecError("has another length than it says"));
+    }
     let mut rest = body.as_slice();
     let mut changes = Vec::new();
     for kind in KINDS {
         let bitmap =
             RoaringBitmap::deserialize_from(&mut rest).map_err(|_| CodecError("has a bad bitmap"))?;
+        // A run of any number of blocks is a few bytes.
+        if changes.len() as u64 + bitmap.len() > count as u64 {
+            return Err(CodecError("holds more blocks than it says"));
+        }
         changes.extend(bitmap.iter().map(|block| Change { block: BlockIndex(block), kind, sub_blocks: 1 }));
     }
     if changes.len() != count || rest.len() != count.div_ceil(2) {
@@ -141,6 +151,34 @@ mod tests {
             });
             ChangeVector::new(Epoch(epoch), opened, sealed, changes.collect()).expect("sorted")
         })
+    }
+
+    /// A vector that says `count` changes and `plain_bytes` of body, sealed.
+    fn sealed(count: u32, plain_bytes: u32, packed: &[u8]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        for number in [VERSION, 5, count, 0, 0, 0, 0, plain_bytes] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(packed);
+        bytes.extend(crc32c(&bytes).to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn no_length_is_believed_that_the_bytes_do_not_bear_out() {
+        // 2^32 blocks in a megabyte of runs: 50 GB as changes.
+        let mut body = Vec::new();
+        for bitmap in [RoaringBitmap::full(), RoaringBitmap::new(), RoaringBitmap::new()] {
+            bitmap.serialize_into(&mut body).expect("serialized");
+        }
+        body.extend([0; 2]);
+        let packed = zstd::bulk::compress(&body, ZSTD_LEVEL).expect("packed");
+        let bytes = sealed(3, body.len() as u32, &packed);
+        assert_eq!(decode(&bytes), Err(CodecError("holds more blocks than it says")));
+        let bytes = sealed(u32::MAX, body.len() as u32, &packed);
+        assert_eq!(decode(&bytes), Err(CodecError("has another length than it says")));
+        // 512 MiB of nothing, in ten bytes.
+        assert_eq!(decode(&sealed(0, 512 << 20, &[0; 10])), Err(CodecError("is too long")));
     }
 
     proptest! {

@@ -287,6 +287,10 @@ impl Head {
             if layer.first_epoch <= before || layer.last_epoch < layer.first_epoch {
                 return range("order of layers: epoch", layer.first_epoch.0.into());
             }
+            // There is always a next epoch.
+            if layer.last_epoch.0 == u32::MAX {
+                return range("a layer's last epoch", layer.last_epoch.0.into());
+            }
             before = layer.last_epoch;
             if layer.id.0 == 0 || layer.id.0 >= taken || !ids.insert(layer.id) {
                 return range("a layer's object", layer.id.0);

@@ -12,6 +12,7 @@ mod atomic_file;
 mod device_record;
 mod name;
 mod paths;
+mod private_dir;
 mod size;
 mod small_file;
 mod volume;
@@ -22,6 +23,7 @@ pub use name::{NAME_BYTES_MAX, NameError, SnapshotName, VolumeName};
 pub use paths::{
     DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, Paths, RUN_DIR_VARIABLE, STATE_DIR_VARIABLE, VolumePaths,
 };
+pub use private_dir::make_private_dir;
 pub use size::{SizeError, format_size, parse_size};
 pub use small_file::read_small_file;
 pub use volume::{

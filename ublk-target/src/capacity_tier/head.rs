@@ -453,6 +453,18 @@ mod tests {
         assert!(matches!(Head::verify(&newer), Err(Fault::NewerFormat { found: 2, .. })));
     }
 
+    #[test]
+    fn there_is_always_a_next_epoch() {
+        let mut head = sample();
+        let Some(last) = head.layers.last_mut() else { panic!("it has layers") };
+        last.last_epoch = Epoch(u32::MAX - 1);
+        assert!(Head::verify(&head.encode()).is_ok());
+        if let Some(last) = head.layers.last_mut() {
+            last.last_epoch = Epoch(u32::MAX);
+        }
+        assert!(matches!(Head::verify(&head.encode()), Err(Fault::Range { .. })));
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_with_a_right_checksum_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 128..700), layers in 0u32..5) {

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod directory;
 mod golden;
+mod hostile;
 mod memory_store;
 mod model;
 mod random;

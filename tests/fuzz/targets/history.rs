@@ -4,6 +4,8 @@
 //! packed and sealed; 3: a packed body, which is sealed.
 #![no_main]
 
+use std::io::Read;
+
 #[allow(dead_code, unreachable_pub, reason = "the whole file of the trainer, of which not all is called")]
 #[path = "../../../trainer/src/history/codec.rs"]
 mod codec;
@@ -36,6 +38,28 @@ fn read(data: &[u8]) {
     assert!(vector.changes().is_sorted_by(|a, b| a.block < b.block));
 }
 
-// A bitmap's run of 65,536 blocks is 8 bytes, a change is 8 bytes, and its half byte packs to almost nothing: what a
-// short input may mean is bounded by what it says of itself, which the tests of `codec` show. Here by what is packed.
-libfuzzer_sys::fuzz_target!(|data: &[u8]| forerun_fuzz::bounded(data, 4096, read));
+/// How much there is to unpack in an input, in bytes: zstd packs 128 KiB into four.
+fn plain_bytes(data: &[u8]) -> u64 {
+    let packed = match data.first() {
+        Some(3) => data.get(9..),
+        Some(how) if how.is_multiple_of(2) => data.get(9 + 36..),
+        _ => return 0,
+    };
+    let Ok(mut decoder) = zstd::stream::read::Decoder::with_buffer(packed.unwrap_or_default()) else { return 0 };
+    let mut buffer = [0; 4096];
+    let mut plain = 0;
+    // What comes before an error counts as well.
+    while let Ok(read @ 1..) = decoder.read(&mut buffer) {
+        plain += read as u64;
+        if plain > 64 << 20 {
+            break;
+        }
+    }
+    plain
+}
+
+// What is taken may follow what unpacks, whatever the lengths in the header say.
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let factor = 64 + plain_bytes(data) as usize * 64 / data.len().max(1);
+    forerun_fuzz::bounded(data, factor, read);
+});

@@ -46,7 +46,7 @@ impl Default for Limits {
             blocking_threads: 16,
             followers: 8,
             connections: 64,
-            client_patience: Duration::from_secs(20),
+            client_patience: Duration::from_secs(60),
             requests_per_connection: 32,
             request_bytes: 4 << 20,
             follower_patience: Duration::from_secs(60),

@@ -5,7 +5,7 @@
 //! on failure. It ends without an answer when it fails early. What it prints is in its log; the part
 //! printed since the start is shown when the start fails.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;

@@ -53,7 +53,10 @@ mod tests {
         symlink(&own, &link).expect("made");
         fs::write(&file, "").expect("made");
         for other in [&link, &file] {
-            assert_eq!(make_private_dir(other).expect_err("no directory").kind(), io::ErrorKind::PermissionDenied);
+            assert_eq!(
+                make_private_dir(other).expect_err("no directory").kind(),
+                io::ErrorKind::PermissionDenied
+            );
         }
         assert_eq!(mode(&own), 0o755, "nothing is changed through a link");
         if nix::unistd::geteuid().is_root() {

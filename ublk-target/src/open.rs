@@ -62,8 +62,7 @@ pub fn open(shown: &str, take_over: bool) -> anyhow::Result<Served> {
     let paths = Paths::from_env();
     let files = paths.volume(&volume);
     let config = VolumeConfig::load(&volume, &files)?;
-    make_private_dir(files.run_dir())
-        .with_context(|| format!("making {}", files.run_dir().display()))?;
+    make_private_dir(files.run_dir()).with_context(|| format!("making {}", files.run_dir().display()))?;
     if let Some(snapshot) = snapshot {
         let name = capacity_tier::SnapshotName::new(snapshot.as_str())?;
         let backend = SnapshotBackend::open(&config.capacity.path, *config.uuid.as_bytes(), &name)

@@ -19,7 +19,10 @@ created_us = 1795426800000000\n[fast]\npath = \"/dev/nvme0n1p3\"\nsize_bytes = 1
 fn texts() -> Vec<(&'static str, Vec<u8>)> {
     assert!(VolumeConfig::from_toml(TOML).is_ok(), "the seed is a configuration");
     let text = |how: u8, text: &str| [&[how], text.as_bytes()].concat();
-    let pid = format!("{:\0<32}{}\0", "123\n", r#"{"target":{"name":"forerun","volume":"data","not_granted":["zero copy"]}}"#);
+    let pid = format!(
+        "{:\0<32}{}\0",
+        "123\n", r#"{"target":{"name":"forerun","volume":"data","not_granted":["zero copy"]}}"#
+    );
     vec![
         ("config", text(0, TOML)),
         ("config", text(1, r#"{"dev_id":3,"pid":17,"snapshot":"mon"}"#)),
@@ -54,7 +57,11 @@ fn predictions() -> Vec<u8> {
 
 fn history() -> Vec<Vec<u8>> {
     let change = |block, kind| Change { block: BlockIndex(block), kind, sub_blocks: 3 };
-    let changes = vec![change(1, ChangeKind::Added), change(70_000, ChangeKind::Modified), change(80_000, ChangeKind::Deleted)];
+    let changes = vec![
+        change(1, ChangeKind::Added),
+        change(70_000, ChangeKind::Modified),
+        change(80_000, ChangeKind::Deleted),
+    ];
     let vector = ChangeVector::new(Epoch(5), 1, 2, changes).unwrap_or_else(|error| panic!("{error}"));
     let whole = codec::encode(&vector).unwrap_or_else(|error| panic!("{error}"));
     let packed = &whole[36..whole.len() - 4];
@@ -80,7 +87,8 @@ fn main() {
         let number = numbers.entry(target).or_insert(0);
         *number += 1;
         let folder = corpus.join(target);
-        let written = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(format!("seed-{number}")), &bytes));
+        let written = fs::create_dir_all(&folder)
+            .and_then(|()| fs::write(folder.join(format!("seed-{number}")), &bytes));
         written.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     }
     println!("{} targets have seeds in {}", numbers.len(), corpus.display());

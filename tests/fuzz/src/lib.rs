@@ -28,7 +28,10 @@ fn taken(bytes: usize) {
     let held = HELD.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
     if held > LIMIT.load(Ordering::Relaxed) {
         LIMIT.store(usize::MAX, Ordering::Relaxed);
-        let _ = writeln!(std::io::stderr(), "an allocation of {bytes} bytes, {held} in all: more than the input allows");
+        let _ = writeln!(
+            std::io::stderr(),
+            "an allocation of {bytes} bytes, {held} in all: more than the input allows"
+        );
         std::process::abort();
     }
 }
@@ -58,7 +61,8 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 fn cpu_ms() -> i64 {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0, |now| now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000)
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(0, |now| now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000)
 }
 
 /// Runs a target on an input; it may hold [`BASE_BYTES`] and `factor` bytes for each of the input's.

@@ -10,7 +10,9 @@ fn read(data: &[u8]) {
         0 => {
             let config = match VolumeConfig::from_toml(text) {
                 Ok(config) => config,
-                Err(problem) => return assert!(problem.len() < 2_000 + 16 * text.len(), "a message has an end"),
+                Err(problem) => {
+                    return assert!(problem.len() < 2_000 + 16 * text.len(), "a message has an end");
+                }
             };
             assert!(config.fast.path.is_absolute() && config.capacity.path.is_absolute());
             let Ok(again) = config.to_toml() else { panic!("what was read is written: {config:?}") };

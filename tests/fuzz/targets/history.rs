@@ -45,7 +45,9 @@ fn plain_bytes(data: &[u8]) -> u64 {
         Some(how) if how.is_multiple_of(2) => data.get(9 + 36..),
         _ => return 0,
     };
-    let Ok(mut decoder) = zstd::stream::read::Decoder::with_buffer(packed.unwrap_or_default()) else { return 0 };
+    let Ok(mut decoder) = zstd::stream::read::Decoder::with_buffer(packed.unwrap_or_default()) else {
+        return 0;
+    };
     let mut buffer = [0; 4096];
     let mut plain = 0;
     // What comes before an error counts as well.

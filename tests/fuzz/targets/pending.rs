@@ -1,8 +1,8 @@
 //! The pending log in shared memory.
 #![no_main]
 
-use std::sync::LazyLock;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| forerun_fuzz::scratch("pending"));
 

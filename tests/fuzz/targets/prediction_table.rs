@@ -64,10 +64,16 @@ fn read(data: &[u8]) {
         Ok(None) => {}
         Ok(Some(table)) => {
             assert!(table.predictions.len() <= MAX_ENTRIES && table.info.generation > 0);
-            let mut blocks: Vec<u32> = table.predictions.iter().map(|prediction| prediction.block.0).collect();
+            let mut blocks: Vec<u32> =
+                table.predictions.iter().map(|prediction| prediction.block.0).collect();
             assert!(blocks.iter().all(|block| *block < BLOCKS));
             assert!(table.predictions.is_sorted_by(|a, b| a.probability.get() >= b.probability.get()));
-            assert!(table.predictions.iter().all(|prediction| (0.0..=1.0).contains(&prediction.probability.get())));
+            assert!(
+                table
+                    .predictions
+                    .iter()
+                    .all(|prediction| (0.0..=1.0).contains(&prediction.probability.get()))
+            );
             blocks.sort_unstable();
             blocks.dedup();
             assert_eq!(blocks.len(), table.predictions.len(), "no block is predicted twice");

@@ -196,8 +196,13 @@ mod tests {
     #[test]
     fn large_vectors_come_back() {
         // More than a window of body, so that zstd's frame is of its general kind.
-        let change = |block: u32| Change { block: BlockIndex(block * 3), kind: ChangeKind::Added, sub_blocks: (block % 16) as u8 + 1 };
-        let vector = ChangeVector::new(Epoch(1), 0, 0, (0..6_000_000).map(change).collect()).expect("in order");
+        let change = |block: u32| Change {
+            block: BlockIndex(block * 3),
+            kind: ChangeKind::Added,
+            sub_blocks: (block % 16) as u8 + 1,
+        };
+        let vector =
+            ChangeVector::new(Epoch(1), 0, 0, (0..6_000_000).map(change).collect()).expect("in order");
         assert_eq!(decode(&encode(&vector).expect("encoded")), Ok(vector));
     }
 

@@ -223,7 +223,13 @@ impl Store for Objects {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
-    async fn read_range(&self, name: ObjectName, offset: u64, len: usize, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
+    async fn read_range(
+        &self,
+        name: ObjectName,
+        offset: u64,
+        len: usize,
+        mut buffer: Vec<u8>,
+    ) -> io::Result<Vec<u8>> {
         let objects = self.objects.borrow();
         let object = objects.get(&name).ok_or(io::ErrorKind::NotFound)?;
         let from = usize::try_from(offset).map_err(io::Error::other)?;
@@ -244,7 +250,11 @@ impl Store for Objects {
     }
 
     async fn read_head(&self, limit: usize) -> io::Result<Option<Vec<u8>>> {
-        if self.head.len() > limit { Err(io::ErrorKind::InvalidData.into()) } else { Ok(Some(self.head.clone())) }
+        if self.head.len() > limit {
+            Err(io::ErrorKind::InvalidData.into())
+        } else {
+            Ok(Some(self.head.clone()))
+        }
     }
 
     async fn replace_head(&self, _: &[&[u8]], _: Vec<u8>, _: &str) -> Result<(), ReplaceError> {
@@ -291,7 +301,8 @@ pub fn tier(data: &[u8]) {
     if how & 4 != 0 {
         seal_segment(&mut segment);
     }
-    let objects = BTreeMap::from([(ObjectName::layer(LAYER), layer), (ObjectName::segment(SEGMENT), segment)]);
+    let objects =
+        BTreeMap::from([(ObjectName::layer(LAYER), layer), (ObjectName::segment(SEGMENT), segment)]);
     let read: u64 = head.len() as u64 + objects.values().map(|bytes| bytes.len() as u64).sum::<u64>();
     let store = Objects { head, objects: RefCell::new(objects) };
     let mut progress = |_| {};
@@ -371,7 +382,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         seeds.push(("head", [&[how][..], &head].concat()));
         seeds.push(("segment", [&[how][..], &segment].concat()));
         for (number, page) in (0..).zip(&table) {
-            seeds.push(("layer_page", [&[how, number][..], part(page, 0, if how == 0 { 4096 } else { 128 })].concat()));
+            seeds.push((
+                "layer_page",
+                [&[how, number][..], part(page, 0, if how == 0 { 4096 } else { 128 })].concat(),
+            ));
         }
     }
     let short: Vec<u8> = table.iter().flat_map(|page| part(page, 0, 256).to_vec()).collect();

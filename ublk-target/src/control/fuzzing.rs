@@ -160,10 +160,15 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     };
     let chain = v1::Chain { id: 1, epochs: vec![1, 2, 300], similarity: 0.75, ..Default::default() };
     let messages = [
-        v1::CreatePredictiveSnapshotRequest { volume_id: id(), prediction_horizon: 3, name: "monday".to_owned() }
-            .encode_to_vec(),
+        v1::CreatePredictiveSnapshotRequest {
+            volume_id: id(),
+            prediction_horizon: 3,
+            name: "monday".to_owned(),
+        }
+        .encode_to_vec(),
         v1::AdjustPredictionThresholdRequest { volume_id: id(), threshold: 0.7 }.encode_to_vec(),
-        v1::ListSnapshotsRequest { volume_id: id(), page_size: 10, page_token: snapshots.to_text() }.encode_to_vec(),
+        v1::ListSnapshotsRequest { volume_id: id(), page_size: 10, page_token: snapshots.to_text() }
+            .encode_to_vec(),
         v1::DiffSnapshotsRequest {
             volume_id: id(),
             from: "monday".to_owned(),

@@ -167,8 +167,8 @@ impl PidFile {
     /// Removes a device's file if it is of process `pid`: the number may have become another's device.
     pub fn remove(run_dir: &Path, id: u32, pid: i32) {
         let path = Self::path(run_dir, id);
-        let is_of_pid =
-            read_small_file(&path, FILE_BYTES_MAX).is_ok_and(|bytes| Self::parse(&bytes).is_ok_and(|file| file.pid == pid));
+        let is_of_pid = read_small_file(&path, FILE_BYTES_MAX)
+            .is_ok_and(|bytes| Self::parse(&bytes).is_ok_and(|file| file.pid == pid));
         if is_of_pid && let Err(error) = fs::remove_file(&path) {
             tracing::warn!(%error, path = %path.display(), "the pid file stays");
         }

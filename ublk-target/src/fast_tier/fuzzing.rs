@@ -308,7 +308,10 @@ pub fn recovery(data: &[u8]) {
         let volume = map.finish();
         let mut facts = 0_u64;
         volume.facts(&mut |_| facts += 1);
-        assert!(facts <= 2 * (recovered.holds.len() + recovered.deleted.len() + 2 * recovered.sealed.len()) as u64);
+        assert!(
+            facts
+                <= 2 * (recovered.holds.len() + recovered.deleted.len() + 2 * recovered.sealed.len()) as u64
+        );
     }
 }
 
@@ -348,7 +351,8 @@ fn disk_write(disk: &Disk, offset: u64, bytes: &[u8]) {
 pub fn pending(data: &[u8], path: &Path) {
     let mut input = Input(data);
     let bytes = if input.u8().is_multiple_of(2) { input.0.to_vec() } else { pending_file(&mut input) };
-    let sparse = if data.first() == Some(&3) { u64::from(u32::from_le_bytes(input.array())) * 2 + 4096 } else { 0 };
+    let sparse =
+        if data.first() == Some(&3) { u64::from(u32::from_le_bytes(input.array())) * 2 + 4096 } else { 0 };
     let made = std::fs::File::create(path).and_then(|file| {
         std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0)?;
         file.set_len(sparse.max(bytes.len() as u64))
@@ -401,7 +405,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             added: true,
         })
     };
-    let sealed = |epoch| Delta::Sealed(Sealed { epoch: Epoch(epoch), opened_us: 1, sealed_us: 2, mapped_blocks: 3 });
+    let sealed =
+        |epoch| Delta::Sealed(Sealed { epoch: Epoch(epoch), opened_us: 1, sealed_us: 2, mapped_blocks: 3 });
     let facts = [
         holds(0, 1, 1),
         holds(1, 2, 1),
@@ -441,7 +446,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         let content = [&[2 + area, 0, number][..], &len, &bytes].concat();
         [header, content].concat()
     };
-    let journal: Vec<u8> = [record(15, 1, 0, 1), record(0, 2, 0, 1)].into_iter().flat_map(|page| [vec![4], page].concat()).collect();
+    let journal: Vec<u8> = [record(15, 1, 0, 1), record(0, 2, 0, 1)]
+        .into_iter()
+        .flat_map(|page| [vec![4], page].concat())
+        .collect();
     seeds.push(("recovery", [vec![0], checkpoint(1, 0), checkpoint(2, 1), journal.clone()].concat()));
     seeds.push(("recovery", [vec![1, 2], checkpoint(3, 0), journal].concat()));
     let mut file = pending::identity(4096, VOLUME, BOOT);

@@ -50,7 +50,9 @@ impl State {
             return Some(format!("block {block} of a volume of {blocks} blocks"));
         }
         // There is always a next epoch.
-        epoch.filter(|epoch| epoch.0 == u32::MAX).map(|epoch| format!("epoch {epoch}, after which there is none"))
+        epoch
+            .filter(|epoch| epoch.0 == u32::MAX)
+            .map(|epoch| format!("epoch {epoch}, after which there is none"))
     }
 
     /// Applies a delta; one that cannot be is noted as the problem, and changes nothing.

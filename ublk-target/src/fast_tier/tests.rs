@@ -120,7 +120,8 @@ fn a_pending_log_that_says_what_cannot_be_does_not_spoil_the_tier() {
     let before = std::fs::read(&place.tier).expect("read");
     // The delta's slot becomes one that the tier does not have; the log has no checksum over its deltas.
     let log = std::fs::OpenOptions::new().write(true).open(&place.pending).expect("there");
-    let half = [4096 + 1, 4096 + u64::from(Layout::for_tier(64 << 20).expect("a tier").batch_bytes() as u32) + 1];
+    let half =
+        [4096 + 1, 4096 + u64::from(Layout::for_tier(64 << 20).expect("a tier").batch_bytes() as u32) + 1];
     for at in half {
         std::os::unix::fs::FileExt::write_all_at(&log, &u32::MAX.to_le_bytes(), at).expect("written");
     }

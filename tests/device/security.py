@@ -85,7 +85,7 @@ def other_users_are_kept_from_the_api(lab):
     above.chmod(0o755)
 
     def connect(*user):
-        return run([*user, "python3", "-c", CONNECT, socket], 60).strip()
+        return run([*user, "/usr/bin/python3", "-c", CONNECT, socket], 60).strip()
 
     nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
     equal(connect(*nobody), "denied", "another user")

@@ -88,7 +88,7 @@ impl FastDevice for Disk {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        assert!(offset % PAGE == 0 && buffer.len() % PAGE_BYTES == 0, "only whole pages are read");
+        assert!(offset.is_multiple_of(PAGE) && buffer.len().is_multiple_of(PAGE_BYTES), "only whole pages are read");
         assert!(offset + buffer.len() as u64 <= self.size_bytes, "nothing is read beyond the tier's end");
         let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, page) in (offset / PAGE..).zip(buffer.chunks_mut(PAGE_BYTES)) {

@@ -10,6 +10,8 @@ pub mod engine;
 pub mod fast_tier;
 pub mod priority;
 pub mod request;
+#[cfg(test)]
+mod simulation;
 pub mod volume;
 
 /// What `tests/fuzz` calls: one function for each parser, which panics where a promise does not hold.

@@ -88,7 +88,10 @@ impl FastDevice for Disk {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        assert!(offset.is_multiple_of(PAGE) && buffer.len().is_multiple_of(PAGE_BYTES), "only whole pages are read");
+        assert!(
+            offset.is_multiple_of(PAGE) && buffer.len().is_multiple_of(PAGE_BYTES),
+            "only whole pages are read"
+        );
         assert!(offset + buffer.len() as u64 <= self.size_bytes, "nothing is read beyond the tier's end");
         let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, page) in (offset / PAGE..).zip(buffer.chunks_mut(PAGE_BYTES)) {
@@ -306,8 +309,7 @@ pub fn recovery(data: &[u8]) {
     if let Ok(mut map) = Recovery::begin(geometry, layout.slots, Arc::new(NoLog), &recovered, Epoch(0), 1) {
         map.place(BlockIndex(1), Epoch(0), NonZeroU64::new(1 << 24 | 1 << 8 | 1));
         let volume = map.finish();
-        let mut facts = 0_u64;
-        volume.facts(&mut |_| facts += 1);
+        let facts = volume.facts().count() as u64;
         assert!(
             facts
                 <= 2 * (recovered.holds.len() + recovered.deleted.len() + 2 * recovered.sealed.len()) as u64
@@ -376,10 +378,10 @@ pub fn pending(data: &[u8], path: &Path) {
 /// A file with a right header, whose counters and halves are the input's.
 fn pending_file(input: &mut Input<'_>) -> Vec<u8> {
     let half_bytes = if input.0.len() > 4 { u32::from_le_bytes(input.array()) } else { 0 };
-    let counters = input.bytes(7 * 8);
+    let counters = input.bytes(8 * 8);
     let mut bytes = pending::identity(half_bytes, VOLUME, BOOT);
     bytes.resize(4096, 0);
-    for (at, counter) in [64, 72, 80, 128, 192, 256, 320].into_iter().zip(counters.chunks(8)) {
+    for (at, counter) in [64, 72, 80, 88, 128, 192, 256, 320].into_iter().zip(counters.chunks(8)) {
         if let Some(place) = bytes.get_mut(at..at + counter.len()) {
             place.copy_from_slice(counter);
         }
@@ -459,10 +461,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     file[192] = bytes.len() as u8;
     file[4096..4096 + bytes.len()].copy_from_slice(&bytes);
     seeds.push(("pending", [&[0][..], &file].concat()));
-    let mut counters = [0; 56];
+    let mut counters = [0; 64];
     counters[0] = 3;
-    counters[24] = 1;
-    counters[32] = bytes.len() as u8;
+    counters[32] = 1;
+    counters[40] = bytes.len() as u8;
     let half = (bytes.len() as u32).to_le_bytes();
     seeds.push(("pending", [&[1][..], &half, &counters, &bytes, &bytes].concat()));
     seeds

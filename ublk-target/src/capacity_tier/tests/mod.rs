@@ -5,7 +5,6 @@ mod damage;
 mod directory;
 mod golden;
 mod hostile;
-mod memory_store;
 mod model;
 mod random;
 mod writers;

@@ -22,7 +22,7 @@ use super::layer_page::{
     Closing, Opening, PAGE_BYTES, Page, TableIdentity, decode, encode_closing, encode_entries, encode_opening,
 };
 use super::names::{LayerId, ObjectKind, ObjectName, SnapshotName, VolumeUuid};
-use super::place::{Place, UNIT_BYTES};
+use super::place::UNIT_BYTES;
 use super::record::{RECORD_HEADER_BYTES, RecordHeader, read_record};
 use super::segment::{RecordWalk, SEGMENT_HEADER_BYTES, SegmentBuilder, SegmentHeader};
 use super::store::{ReplaceError, Store, StoreSpace, Upload};
@@ -169,7 +169,8 @@ pub fn segment(data: &[u8]) {
         let Ok(stored) = record.verify_data(whole) else { return };
         let read = read_record(whole, VOLUME, place, record.block, &mut block);
         assert!(read.is_err() || read == Ok(record));
-        if read.is_ok() {
+        // What was in the block's place before must not matter; the other codecs are a copy and a fill.
+        if read.is_ok() && record.codec == Codec::Lz4 {
             let mut once_more = vec![0xaa; BLOCK_BYTES as usize];
             assert!(restore(record.codec, stored, &mut once_more).is_ok() && once_more == block);
         }
@@ -390,7 +391,5 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     }
     let short: Vec<u8> = table.iter().flat_map(|page| part(page, 0, 256).to_vec()).collect();
     seeds.push(("tier", [&[7, 1, 3, 0][..], &head, &short, &segment].concat()));
-    assert_eq!(Codec::from_number(2), Some(Codec::Zero));
-    assert!(Place::from_word(0).is_none());
     seeds
 }

@@ -18,6 +18,7 @@ use super::layer_cursor::{LayerCursor, PAGES_PER_READ};
 use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::options::Options;
 use super::place::{Place, UNIT_BYTES};
+use super::plain_file::OTHER_KIND;
 use super::record::read_record;
 use super::segment::{MAX_SEGMENT_BYTES, RecordWalk, SegmentHeader};
 use super::state::Inner;
@@ -227,9 +228,10 @@ impl<S: Store> Check<S> {
                 );
                 Ok(())
             }
-            // Unreadable sectors are damage like any other.
+            // Unreadable sectors are damage like any other, and so is what is no file.
             CapacityError::Io { source, .. }
-                if source.raw_os_error() == Some(nix::errno::Errno::EIO as i32) =>
+                if source.kind() == OTHER_KIND
+                    || source.raw_os_error() == Some(nix::errno::Errno::EIO as i32) =>
             {
                 self.report.add(Severity::Damage, source.to_string(), name.to_string(), advice);
                 Ok(())

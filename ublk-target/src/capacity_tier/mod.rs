@@ -22,6 +22,8 @@ mod directory_store;
 mod entry;
 mod error;
 mod fault;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod layer_cursor;
 mod layer_page;
@@ -34,6 +36,7 @@ mod open_files;
 mod options;
 mod paced;
 mod place;
+mod plain_file;
 mod record;
 mod reserve;
 mod segment;

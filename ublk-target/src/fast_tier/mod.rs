@@ -20,6 +20,8 @@ pub mod delta;
 pub mod device;
 pub mod error;
 pub(crate) mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod journal;
 pub mod layout;
 pub mod log;

@@ -7,6 +7,7 @@ use forerun::geometry::{BlockIndex, Epoch, Geometry, Lsn, SlotId, SubBlockMask};
 use uuid::Uuid;
 
 use super::delta::{Delta, Holds, Sealed};
+use super::layout::Layout;
 use super::log::DeltaLog;
 use super::*;
 use crate::volume::Recovered;
@@ -110,6 +111,29 @@ fn a_killed_process_loses_nothing() {
         }
         tier.committer().append(&Delta::Holds(holds(slot, slot, 1)));
     }
+}
+
+#[test]
+fn a_pending_log_that_says_what_cannot_be_does_not_spoil_the_tier() {
+    let place = formatted();
+    let (tier, ..) = place.open();
+    tier.committer().append(&Delta::Holds(holds(1, 1, 1)));
+    drop(tier);
+    let before = std::fs::read(&place.tier).expect("read");
+    // The delta's slot becomes one that the tier does not have; the log has no checksum over its deltas.
+    let log = std::fs::OpenOptions::new().write(true).open(&place.pending).expect("there");
+    let half =
+        [4096 + 1, 4096 + u64::from(Layout::for_tier(64 << 20).expect("a tier").batch_bytes() as u32) + 1];
+    for at in half {
+        std::os::unix::fs::FileExt::write_all_at(&log, &u32::MAX.to_le_bytes(), at).expect("written");
+    }
+    let options = OpenOptions { take_over: true, ..OpenOptions::new(&place.pending) };
+    let refused = FastTier::open(&place.tier, UUID, &options).err().expect("nothing to take over");
+    assert!(refused.to_string().contains("slot 4294967295"), "{refused}");
+    assert!(std::fs::read(&place.tier).expect("read") == before, "nothing was written");
+    let (_tier, recovered, info) = place.open();
+    assert_eq!((recovered, info.end), (Recovered::default(), LastEnd::Crashed));
+    assert!(matches!(info.pending, PendingState::Damaged(_)), "{:?}", info.pending);
 }
 
 #[test]

@@ -410,8 +410,9 @@ fn read_pending(
     boot: Uuid,
     recovery: &Recovery,
 ) -> Result<(PendingState, Option<Found>), FastTierError> {
-    let read =
-        pending::read(&options.pending, superblock.volume, boot).map_err(pending_error(&options.pending))?;
+    let half_bytes_max = superblock.layout.batch_bytes() as u32;
+    let read = pending::read(&options.pending, superblock.volume, boot, half_bytes_max)
+        .map_err(pending_error(&options.pending))?;
     let found = match read {
         Ok(found) => found,
         Err(state) => return Ok((state, None)),
@@ -432,6 +433,14 @@ fn read_pending(
             let what =
                 format!("its half for record {} does not follow the journal's record {}", batch.lsn, end.lsn);
             return Ok((PendingState::Damaged(what), None));
+        }
+        // Its deltas have no checksum. Once one that cannot be is in the journal, the tier is lost.
+        let mut problem = None;
+        pack::unpack(&batch.deltas, &mut |delta| {
+            problem = problem.take().or_else(|| recovery.state.problem_of(&delta));
+        });
+        if let Some(problem) = problem {
+            return Ok((PendingState::Damaged(problem), None));
         }
     }
     Ok((PendingState::Found, Some(found)))

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod directory;
 mod golden;
+mod hostile;
 mod model;
 mod random;
 mod writers;

@@ -10,4 +10,5 @@ pub mod engine;
 pub mod fast_tier;
 pub mod priority;
 pub mod request;
+pub mod sync;
 pub mod volume;

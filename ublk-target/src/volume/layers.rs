@@ -8,13 +8,13 @@
 //! the old layer, and it has drained once its count is zero.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use forerun::geometry::{BlockIndex, Epoch};
 
 use super::lock;
 use super::slots::CLEAN;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// Layer numbers, 0 (clean) included.
 pub(super) const LAYERS: usize = 64;

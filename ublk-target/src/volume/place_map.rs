@@ -8,12 +8,12 @@
 //! Each region has a lock of its own, held for one look-up. A hit on the fast tier never comes here.
 
 use std::num::NonZeroU64;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use forerun::geometry::BlockIndex;
 
 use super::lock;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Blocks in a region.
 const REGION_BLOCKS: usize = 4096;

@@ -7,8 +7,6 @@
 //! what lies below. The sub-blocks become valid, and the log hears of it, when the write commits. A
 //! ticket dropped before that leaves a slot in which nothing is valid.
 
-use std::sync::atomic::Ordering;
-
 use forerun::geometry::{SUB_BLOCK_BYTES, SlotId, SubBlockMask};
 
 use super::join::Joined;
@@ -17,6 +15,7 @@ use super::read::ReadPlan;
 use super::shard::Shard;
 use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, FREQUENCY_ONE, Pin};
 use super::{Span, Volume};
+use crate::sync::atomic::Ordering;
 
 /// Why a write or a discard cannot be planned now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -31,10 +31,10 @@ fn some_background(world: &World) {
     let block = random.gen_range(0..BLOCKS_USED);
     match random.gen_range(0..8) {
         0 | 1 => world.seal_if_few(),
-        2 | 3 => drop(world.write_back()),
-        4 => drop(world.evict()),
-        5 => drop(world.promote(block)),
-        6 => drop(world.fill(block)),
+        2 | 3 => _ = world.write_back(),
+        4 => _ = world.evict(),
+        5 => _ = world.promote(block),
+        6 => _ = world.fill(block),
         _ => {
             if !world.volume.give_back_reservation(BlockIndex(block)) {
                 world.volume.reserve(BlockIndex(block), 1);
@@ -72,7 +72,7 @@ fn requests_against_everything_else() {
         for thread in requests.into_iter().chain([background, killer]) {
             thread.join().expect("no panic");
         }
-        (0..BLOCKS_USED).for_each(|block| drop(world.volume.give_back_reservation(BlockIndex(block))));
+        (0..BLOCKS_USED).for_each(|block| _ = world.volume.give_back_reservation(BlockIndex(block)));
         world.settle();
     });
 }

@@ -6,6 +6,7 @@
 //! `FORERUN_MODEL_SECONDS`: time for each model, 2 s by default. A failure prints its schedule;
 //! `FORERUN_SCHEDULE=<that line>` runs the model of that name once more with it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
@@ -42,4 +43,24 @@ pub fn explore(name: &str, model: fn()) {
     let took = begun.elapsed().as_secs_f64();
     println!("model {name}: {random} random and {pct} PCT schedules in {took:.1} s");
     assert!(random > 10 && pct > 10, "so few schedules show nothing");
+}
+
+/// What one thread of a model does.
+pub type Work<T> = Box<dyn FnOnce(&T) + Send>;
+
+/// Boxes a thread's work.
+pub fn work<T>(body: impl FnOnce(&T) + Send + 'static) -> Work<T> {
+    Box::new(body)
+}
+
+/// Runs each work in a thread of its own, all at once, and waits for them.
+pub fn together<T: Send + Sync + 'static>(world: &Arc<T>, works: Vec<Work<T>>) {
+    let threads: Vec<_> = works
+        .into_iter()
+        .map(|work| {
+            let world = Arc::clone(world);
+            shuttle::thread::spawn(move || work(&world))
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
 }

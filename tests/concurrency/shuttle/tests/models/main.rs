@@ -1,7 +1,12 @@
 //! The volume engine under shuttle: its threads' steps in many orders. See `docs/concurrency.md`.
 
 mod engine;
+mod epoch;
 mod explore;
+mod hit;
 mod io;
+mod reserve;
+mod room;
 mod truth;
 mod world;
+mod write_back;

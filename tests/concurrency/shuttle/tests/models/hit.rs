@@ -1,0 +1,104 @@
+//! Hits, which take no lock, against what takes their slot away: eviction, discards, and the next block in the slot.
+
+use std::sync::Arc;
+
+use crate::explore::{explore, together, work};
+use crate::world::World;
+
+/// Until `wanted` slots are free.
+fn make_room(world: &World, wanted: u32) {
+    while world.volume.free_slots() < wanted {
+        world.evict();
+        world.commit();
+        shuttle::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_read_hit_against_eviction_and_reuse() {
+    explore("a_read_hit_against_eviction_and_reuse", || {
+        let world = Arc::new(World::new(2));
+        world.write(0, 0, 4);
+        world.seal();
+        world.write_back();
+        together(
+            &world,
+            vec![
+                work(|world: &World| (0..2).for_each(|_| world.read(0, 0, 4))),
+                work(|world: &World| {
+                    make_room(world, 2);
+                    world.write(1, 0, 4);
+                    world.write(2, 0, 4);
+                }),
+            ],
+        );
+        world.settle();
+    });
+}
+
+#[test]
+fn a_read_hit_against_promotion_and_eviction() {
+    explore("a_read_hit_against_promotion_and_eviction", || {
+        let world = Arc::new(World::new(2));
+        world.write(0, 0, 4);
+        world.write(1, 0, 2);
+        world.seal();
+        world.write_back();
+        make_room(&world, 2);
+        together(
+            &world,
+            vec![
+                work(|world: &World| (0..3).for_each(|n| world.read(n % 2, 0, 4))),
+                work(|world: &World| {
+                    world.promote(0);
+                    make_room(world, 2);
+                    world.promote(1);
+                }),
+            ],
+        );
+        world.settle();
+    });
+}
+
+#[test]
+fn a_write_hit_against_a_discard_and_reuse() {
+    explore("a_write_hit_against_a_discard_and_reuse", || {
+        let world = Arc::new(World::new(4));
+        world.write(0, 0, 4);
+        world.write(3, 0, 4);
+        together(
+            &world,
+            vec![
+                work(|world: &World| {
+                    world.write(0, 0, 4);
+                    world.read(0, 0, 4);
+                }),
+                work(|world: &World| {
+                    world.discard(0);
+                    world.commit();
+                    world.write(1, 0, 4);
+                    if world.volume.free_slots() > 1 {
+                        world.write(2, 0, 4);
+                    }
+                }),
+            ],
+        );
+        world.settle();
+    });
+}
+
+#[test]
+fn an_acknowledged_hit_is_in_the_log() {
+    explore("an_acknowledged_hit_is_in_the_log", || {
+        let world = Arc::new(World::new(3));
+        together(
+            &world,
+            vec![
+                work(|world: &World| world.write(0, 0, 2)),
+                work(|world: &World| world.write(0, 0, 2)),
+                work(World::kill),
+            ],
+        );
+        world.settle();
+    });
+}

@@ -3,8 +3,9 @@
 //! Half of the time goes to schedules that pick each step's thread at random, half to PCT's (few changes of
 //! thread at well chosen steps: it finds what needs a thread to be held up for long).
 //!
-//! `FORERUN_MODEL_SECONDS`: time for each model, 2 s by default. A failure prints its schedule;
-//! `FORERUN_SCHEDULE=<that line>` runs the model of that name once more with it.
+//! `FORERUN_MODEL_SECONDS`: time for each model, 2 s by default. Schedules come in batches, each from a seed; the first
+//! seed is `FORERUN_MODEL_SEED`, the clock's by default, and printed. A failure prints its schedule as well;
+//! `FORERUN_SCHEDULE=<that line>` runs one model (named as the test's filter) once more with it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,18 +18,30 @@ const STEPS_MAX: usize = 200_000;
 /// Changes of thread in PCT's schedules.
 const PCT_DEPTH: usize = 4;
 
-fn seconds() -> Duration {
-    let seconds = std::env::var("FORERUN_MODEL_SECONDS").map_or(2.0, |text| text.parse().expect("a number"));
-    Duration::from_secs_f64(seconds)
+/// Schedules from one seed.
+const BATCH: usize = 50;
+
+fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-fn run(scheduler: impl Scheduler + 'static, time: Duration, model: fn()) -> usize {
+fn run(scheduler: impl Scheduler + 'static, model: fn()) {
     let mut config = Config::new();
     config.stack_size = 256 << 10;
     config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
-    config.max_time = Some(time);
     config.silence_warnings = true;
-    Runner::new(scheduler, config).run(model)
+    Runner::new(scheduler, config).run(model);
+}
+
+/// Runs batches of `model` for `time`; returns how many schedules that were.
+fn batches(time: Duration, first: u64, batch: impl Fn(u64)) -> usize {
+    let (mut done, begun) = (0, Instant::now());
+    while begun.elapsed() < time {
+        batch(first + done);
+        done += 1;
+    }
+    done as usize * BATCH
 }
 
 /// Runs `model` for the time that is set and prints the number of schedules.
@@ -37,12 +50,14 @@ pub fn explore(name: &str, model: fn()) {
         shuttle::replay(model, &schedule);
         return;
     }
-    let (half, begun) = (seconds() / 2, Instant::now());
-    let random = run(RandomScheduler::new(usize::MAX), half, model);
-    let pct = run(PctScheduler::new(PCT_DEPTH, usize::MAX), half, model);
+    let time = Duration::from_secs_f64(number("FORERUN_MODEL_SECONDS").unwrap_or(2.0));
+    let clock = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
+    let seed = number("FORERUN_MODEL_SEED").unwrap_or_else(clock);
+    let begun = Instant::now();
+    let random = batches(time / 2, seed, |seed| run(RandomScheduler::new_from_seed(seed, BATCH), model));
+    let pct = batches(time / 2, seed, |seed| run(PctScheduler::new_from_seed(seed, PCT_DEPTH, BATCH), model));
     let took = begun.elapsed().as_secs_f64();
-    println!("model {name}: {random} random and {pct} PCT schedules in {took:.1} s");
-    assert!(random > 10 && pct > 10, "so few schedules show nothing");
+    println!("model {name}: {random} random and {pct} PCT schedules in {took:.1} s, from seed {seed}");
 }
 
 /// What one thread of a model does.

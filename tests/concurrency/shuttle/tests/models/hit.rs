@@ -102,3 +102,24 @@ fn an_acknowledged_hit_is_in_the_log() {
         world.settle();
     });
 }
+
+/// Two blocks of one chain of the index: with four slots, 0 and 2 are.
+#[test]
+fn a_chain_that_two_threads_change() {
+    explore("a_chain_that_two_threads_change", || {
+        let world = Arc::new(World::new(4));
+        let come_and_go = |block| {
+            work(move |world: &World| {
+                world.write(block, 0, 4);
+                world.read(block, 0, 4);
+                world.discard(block);
+            })
+        };
+        let read = work(|world: &World| {
+            world.read(0, 0, 4);
+            world.read(2, 0, 4);
+        });
+        together(&world, vec![come_and_go(0), come_and_go(2), read]);
+        world.settle();
+    });
+}

@@ -26,6 +26,7 @@ fn a_reservation_is_used_or_given_back() {
                     world.volume.reserve(BlockIndex(0), 1);
                 }),
                 work(|world: &World| {
+                    world.volume.reserve(BlockIndex(2), 1);
                     (0..3).for_each(|block| _ = world.volume.give_back_reservation(BlockIndex(block)));
                 }),
             ],

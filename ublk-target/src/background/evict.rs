@@ -6,9 +6,11 @@
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Shared, TICK, Tasks};
+use tokio::time::Instant;
+
+use super::{Shared, TICK, Tasks, World};
 use crate::volume::{Effort, Evicted};
 
 /// Slots that are kept free or on their way there: a sixteenth, at most 4,096 (256 MiB).
@@ -23,7 +25,7 @@ const EARLY_SEAL_AGE: Duration = Duration::from_millis(200);
 const COMMIT_RETRY: Duration = Duration::from_millis(500);
 
 /// Keeps the reserve, for ever.
-pub(super) async fn keep_room(tasks: Rc<Tasks>) {
+pub(super) async fn keep_room(tasks: Rc<Tasks<impl World>>) {
     let mut failed_at = None;
     while !tasks.shared.stopping() {
         let woken = tasks.shared.wake_keeper.notified();

@@ -4,12 +4,13 @@
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forerun::geometry::Epoch;
+use tokio::time::Instant;
 
 use super::shared::Shared;
-use super::{TICK, Tasks};
+use super::{TICK, Tasks, World};
 use crate::volume::layers::LIVE_LAYERS_MAX;
 use crate::volume::{SealError, lock};
 
@@ -19,8 +20,12 @@ const LAYER_BLOCKS_MAX: u64 = 262_144;
 /// Live layers from which periodic sealing waits, so that snapshots still find room.
 const PERIODIC_LAYERS_MAX: usize = LIVE_LAYERS_MAX / 2;
 
+/// Tells the time of day in microseconds since 1970 (UTC).
+pub type WallClock = fn() -> u64;
+
 /// Ends epochs, one at a time, whoever asks.
 pub struct Sealer {
+    clock: WallClock,
     state: Mutex<Since>,
     /// The open epoch began at this many redirects.
     redirects: AtomicU64,
@@ -31,20 +36,19 @@ struct Since {
     opened: Instant,
 }
 
-impl Default for Sealer {
-    fn default() -> Self {
-        Self { state: Mutex::new(Since { opened: Instant::now() }), redirects: AtomicU64::new(0) }
-    }
-}
-
 impl Sealer {
+    /// The open epoch counts as opened now.
+    pub fn new(clock: WallClock) -> Self {
+        Self { clock, state: Mutex::new(Since { opened: Instant::now() }), redirects: AtomicU64::new(0) }
+    }
+
     /// Seals the open epoch now, under a name if one is given. Durable once the journal has committed.
     ///
     /// # Errors
     /// Too many sealed layers wait for write-back.
     pub fn seal(&self, shared: &Shared, snapshot: Option<&str>) -> Result<Epoch, SealError> {
         let mut since = lock(&self.state);
-        let (_, epoch) = shared.volume.seal(now_us(), snapshot)?;
+        let (_, epoch) = shared.volume.seal((self.clock)(), snapshot)?;
         since.opened = Instant::now();
         self.redirects.store(shared.volume.stats().redirects.get(), Ordering::Relaxed);
         shared.wake_publisher.notify_one();
@@ -69,7 +73,7 @@ pub fn now_us() -> u64 {
 }
 
 /// Seals whenever it is time to.
-pub(super) async fn keep_sealing(tasks: Rc<Tasks>) {
+pub(super) async fn keep_sealing(tasks: Rc<Tasks<impl World>>) {
     let shared = &tasks.shared;
     let interval = Duration::from_secs(u64::from(shared.settings.sync_interval_seconds));
     while !shared.stopping() {

@@ -14,9 +14,10 @@ use tokio::sync::{Notify, watch};
 use super::budget::Foreground;
 use super::kept::KeptLayer;
 use super::predict::PredictionState;
-use super::seal::Sealer;
+use super::seal::{Sealer, WallClock};
 use crate::control::WriteBack;
-use crate::fast_tier::Committer;
+use crate::fast_tier::delta::Delta;
+use crate::fast_tier::{Committer, Facts};
 use crate::volume::{Volume, lock};
 
 /// Change vectors kept in memory for the trainer; older ones are read from the capacity tier.
@@ -117,6 +118,12 @@ pub struct Shared {
     stopping: AtomicBool,
 }
 
+impl Facts for Shared {
+    fn facts(&self) -> Box<dyn Iterator<Item = Delta> + Send + '_> {
+        Box::new(self.volume.facts())
+    }
+}
+
 impl Shared {
     /// Shares a volume whose newest sealed epoch is `sealed`.
     pub fn new(
@@ -125,12 +132,13 @@ impl Shared {
         settings: Settings,
         prediction: PredictionState,
         sealed: Epoch,
+        clock: WallClock,
     ) -> Self {
         let write_back = watch::Sender::new(WriteBack { epoch: volume.written_back(), error: String::new() });
         Self {
             volume,
             committer,
-            sealer: Sealer::default(),
+            sealer: Sealer::new(clock),
             settings,
             foreground: Foreground::default(),
             urgent: AtomicBool::new(false),

@@ -5,11 +5,13 @@
 //! where it was: it is tried again, for ever, and nothing dirty is dropped.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SlotId};
+use tokio::time::Instant;
 
-use super::{Shared, TICK, Tasks};
+use super::world::Slots as _;
+use super::{Shared, TICK, Tasks, World};
 use crate::aligned::AlignedBuffer;
 use crate::capacity_tier::{CapacityError, Place};
 use crate::volume::layers::LayerNumber;
@@ -26,7 +28,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const IDLE_UPKEEP: Duration = Duration::from_secs(10);
 
 /// Writes back whatever is sealed, for ever.
-pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
+pub(super) async fn keep_writing_back(tasks: Rc<Tasks<impl World>>) {
     let shared = &tasks.shared;
     let mut retry = RETRY_FIRST;
     let mut upkeep = Instant::now();
@@ -58,7 +60,7 @@ pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
     }
 }
 
-async fn wait(tasks: &Tasks, long: Duration) {
+async fn wait(tasks: &Tasks<impl World>, long: Duration) {
     let until = Instant::now() + long;
     while Instant::now() < until && !tasks.shared.stopping() {
         tokio::time::sleep(TICK.min(long)).await;
@@ -66,7 +68,7 @@ async fn wait(tasks: &Tasks, long: Duration) {
 }
 
 /// Writes one layer back.
-async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()> {
+async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow::Result<()> {
     let shared = &tasks.shared;
     let volume = &shared.volume;
     let epoch = volume.layers().epoch(layer);
@@ -157,7 +159,10 @@ async fn take_note(
 type Data = std::io::Result<Option<AlignedBuffer>>;
 
 /// Reads blocks side by side, in order.
-async fn read_all(tasks: &Rc<Tasks>, chunk: &[LayerBlock]) -> Vec<anyhow::Result<Option<AlignedBuffer>>> {
+async fn read_all(
+    tasks: &Rc<Tasks<impl World>>,
+    chunk: &[LayerBlock],
+) -> Vec<anyhow::Result<Option<AlignedBuffer>>> {
     let reads: Vec<_> = chunk
         .iter()
         .map(|entry| {
@@ -181,13 +186,21 @@ async fn read_all(tasks: &Rc<Tasks>, chunk: &[LayerBlock]) -> Vec<anyhow::Result
 }
 
 /// The whole of a block as its layer's epoch left it; completes its slot where that pays.
-async fn compose(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::Result<AlignedBuffer> {
+async fn compose(
+    tasks: &Tasks<impl World>,
+    block: BlockIndex,
+    slot: SlotId,
+) -> std::io::Result<AlignedBuffer> {
     let whole = read_whole(tasks, block, slot).await?;
     super::fetch::complete_sealed(tasks, block, slot, &whole).await;
     Ok(whole)
 }
 
-async fn read_whole(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::Result<AlignedBuffer> {
+async fn read_whole(
+    tasks: &Tasks<impl World>,
+    block: BlockIndex,
+    slot: SlotId,
+) -> std::io::Result<AlignedBuffer> {
     let plan = tasks.shared.volume.plan_layer_block(block, slot);
     if let [only] = plan.pieces.as_slice()
         && let Source::Fast(slot) = only.source
@@ -215,7 +228,7 @@ async fn read_whole(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::
 }
 
 /// One step of the capacity tier's own upkeep, and a look at its space.
-async fn maintain(tasks: &Tasks) {
+async fn maintain(tasks: &Tasks<impl World>) {
     super::capacity::maintain(tasks).await;
     super::capacity::look_at_space(tasks).await;
 }

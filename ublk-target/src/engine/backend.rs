@@ -20,7 +20,7 @@ use crate::volume::handle::{Handler, Services};
 const TIMED_ONE_IN: u32 = 16;
 
 /// The other threads, as requests see them.
-pub(super) struct Threads {
+pub(crate) struct Threads {
     pub shared: Arc<Shared>,
     pub asks: mpsc::UnboundedSender<Ask>,
 }

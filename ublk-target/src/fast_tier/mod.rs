@@ -44,7 +44,7 @@ mod sim;
 mod tests;
 
 pub use commit::Commit;
-pub use committer::{Committer, Health, JournalStatus, StateWalk};
+pub use committer::{Committer, Facts, Health, JournalStatus, Work};
 pub use device::{FastDevice, Lock, TierFile};
 pub use error::FastTierError;
 pub use pending::PendingState;

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Facts;
+use super::delta::Delta;
 use super::device::FastDevice;
 use super::page::PAGE_BYTES;
 
@@ -15,6 +17,13 @@ const SECTOR_BYTES: usize = 512;
 
 fn blank() -> Page {
     Arc::new([0; PAGE_BYTES])
+}
+
+/// A state that does not change.
+impl Facts for Vec<Delta> {
+    fn facts(&self) -> Box<dyn Iterator<Item = Delta> + Send + '_> {
+        Box::new(self.iter().cloned())
+    }
 }
 
 /// Random numbers (splitmix64).

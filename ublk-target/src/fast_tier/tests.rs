@@ -62,7 +62,9 @@ fn holds(slot: u32, block: u32, epoch: u32) -> Holds {
     }
 }
 
-fn nothing(_: &mut dyn FnMut(&Delta)) {}
+fn nothing() -> Vec<Delta> {
+    Vec::new()
+}
 
 #[test]
 fn a_new_tier_is_empty_and_clean() {
@@ -136,7 +138,7 @@ fn a_closed_log_says_that_it_takes_nothing() {
     let (tier, ..) = place.open();
     let log = tier.committer();
     assert!(!log.has_failed());
-    tier.close_clean(&nothing).expect("closed");
+    smol::block_on(tier.close_clean(&nothing())).expect("closed");
     assert!(log.has_failed(), "whatever is appended now is lost");
 }
 
@@ -146,7 +148,7 @@ fn a_clean_stop_keeps_all_and_leaves_no_pending_log() {
     let (tier, ..) = place.open();
     let log = tier.committer();
     log.append(&Delta::Holds(holds(3, 4, 1)));
-    tier.close_clean(&|emit| emit(&Delta::Holds(holds(3, 4, 1)))).expect("closed");
+    smol::block_on(tier.close_clean(&vec![Delta::Holds(holds(3, 4, 1))])).expect("closed");
     assert!(!place.pending.exists());
     drop(log);
     let (_tier, recovered, info) = place.open();
@@ -164,7 +166,7 @@ fn the_open_epoch_is_known_though_its_predecessors_are_written_back() {
         sealed_us: 2,
         mapped_blocks: 4,
     }));
-    tier.close_clean(&nothing).expect("closed");
+    smol::block_on(tier.close_clean(&nothing())).expect("closed");
     let options = OpenOptions { written_back: Epoch(8), ..OpenOptions::new(&place.pending) };
     let (_tier, recovered, _) = FastTier::open(&place.tier, UUID, &options).expect("opened");
     assert_eq!(recovered.open_epoch(), Epoch(9));

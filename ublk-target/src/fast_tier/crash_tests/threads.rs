@@ -9,13 +9,7 @@ use crate::fast_tier::sim::Random;
 fn live_in_threads(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64) -> Past {
     let engine = Arc::new(Mutex::new(Engine::resume(&tier, past, n, seed)));
     let log = tier.committer();
-    let state = Arc::clone(&engine);
-    log.checkpoints(Box::new(move |emit| {
-        for second in [false, true] {
-            let facts = lock(&state).facts(second);
-            facts.iter().for_each(&mut *emit);
-        }
-    }));
+    log.checkpoints(Arc::new(All(Arc::clone(&engine))));
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let (engine, log) = (&engine, &log);
@@ -131,12 +125,7 @@ fn a_full_ring_waits_for_its_checkpoint() {
         }
     };
     assert!(error.to_string().contains("journal is full"), "{error}");
-    let state = Arc::clone(&engine);
-    log.checkpoints(Box::new(move |emit| {
-        for second in [false, true] {
-            lock(&state).facts(second).iter().for_each(&mut *emit);
-        }
-    }));
+    log.checkpoints(Arc::new(All(Arc::clone(&engine))));
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while log.commit_blocking().is_err() {
         assert!(std::time::Instant::now() < deadline, "the checkpoint makes room");

@@ -35,11 +35,10 @@ impl MemoryLog {
         self.durable.store(self.appended().0, Ordering::SeqCst);
     }
 
-    /// Takes a checkpoint: `walk` tells the facts; what it saw is durable before it counts.
-    pub fn take_checkpoint(&self, walk: impl FnOnce(&mut dyn FnMut(&Delta))) {
+    /// Takes a checkpoint: `walk` gives the facts; what it saw is durable before it counts.
+    pub fn take_checkpoint(&self, walk: impl Iterator<Item = Delta>) {
         let start = lock(&self.deltas).len();
-        let mut facts = Vec::new();
-        walk(&mut |fact| facts.push(fact.clone()));
+        let mut facts: Vec<Delta> = walk.collect();
         let newest = lock(&self.deltas).iter().rfind(|delta| matches!(delta, Delta::Sealed(_))).cloned();
         facts.extend(newest);
         self.make_durable();

@@ -292,7 +292,7 @@ impl World {
 
     fn checkpoint(&self) {
         self.disk.borrow_mut().flush();
-        self.log.take_checkpoint(|sink| self.volume.facts(sink));
+        self.log.take_checkpoint(self.volume.facts());
     }
 
     pub fn seal(&self) {

@@ -34,12 +34,34 @@ fn run(scheduler: impl Scheduler + 'static, model: fn()) {
     Runner::new(scheduler, config).run(model);
 }
 
+/// Says, when a model fails, how long that took.
+struct Found<'a> {
+    name: &'a str,
+    begun: Instant,
+    schedules: std::cell::Cell<usize>,
+}
+
+impl Drop for Found<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let took = self.begun.elapsed().as_secs_f64();
+            println!(
+                "model {}: failed after {} to {} schedules, {took:.1} s",
+                self.name,
+                self.schedules.get(),
+                self.schedules.get() + BATCH
+            );
+        }
+    }
+}
+
 /// Runs batches of `model` for `time`; returns how many schedules that were.
-fn batches(time: Duration, first: u64, batch: impl Fn(u64)) -> usize {
+fn batches(time: Duration, first: u64, found: &Found<'_>, batch: impl Fn(u64)) -> usize {
     let (mut done, begun) = (0, Instant::now());
     while begun.elapsed() < time {
         batch(first + done);
         done += 1;
+        found.schedules.set(found.schedules.get() + BATCH);
     }
     done as usize * BATCH
 }
@@ -53,9 +75,18 @@ pub fn explore(name: &str, model: fn()) {
     let time = Duration::from_secs_f64(number("FORERUN_MODEL_SECONDS").unwrap_or(2.0));
     let clock = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
     let seed = number("FORERUN_MODEL_SEED").unwrap_or_else(clock);
-    let begun = Instant::now();
-    let random = batches(time / 2, seed, |seed| run(RandomScheduler::new_from_seed(seed, BATCH), model));
-    let pct = batches(time / 2, seed, |seed| run(PctScheduler::new_from_seed(seed, PCT_DEPTH, BATCH), model));
+    let found = Found { name, begun: Instant::now(), schedules: std::cell::Cell::new(0) };
+    // In short turns, so that a failure that only one of the two finds is found as soon.
+    let (mut random, mut pct) = (0, 0);
+    while found.begun.elapsed() < time {
+        let seed = seed + random as u64;
+        let turn = time / 8;
+        random += batches(turn, seed, &found, |seed| run(RandomScheduler::new_from_seed(seed, BATCH), model));
+        pct += batches(turn, seed, &found, |seed| {
+            run(PctScheduler::new_from_seed(seed, PCT_DEPTH, BATCH), model)
+        });
+    }
+    let begun = found.begun;
     let took = begun.elapsed().as_secs_f64();
     println!("model {name}: {random} random and {pct} PCT schedules in {took:.1} s, from seed {seed}");
 }

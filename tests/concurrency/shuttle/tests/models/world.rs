@@ -180,6 +180,20 @@ impl World {
         self.change(request(Operation::Write { fua: false }, block, first, count), value);
     }
 
+    /// Writes a whole block, if that is a hit.
+    pub fn write_if_hit(&self, block: u32) {
+        let span = Span { block: BlockIndex(block), start: 0, len: CELLS as u32 * CELL_BYTES };
+        let places = (0..CELLS).map(|cell| (span.block, cell));
+        let value = held(&self.truth).now();
+        // Begun before it looks, and for good if it is none: as if it had not been written to the slot yet.
+        let ids: Vec<_> = places.clone().map(|place| held(&self.truth).begin(place, value)).collect();
+        if let Some(hit) = self.volume.write_hit(1, span) {
+            self.store(hit.slot(), span.block, (span.start, span.len), |_| value);
+            drop(hit);
+            places.zip(ids).for_each(|(place, id)| held(&self.truth).end(place, id));
+        }
+    }
+
     /// Discards a block.
     pub fn discard(&self, block: u32) {
         let whole = Request { len_bytes: BLOCK_BYTES as u32, ..request(Operation::Discard, block, 0, 0) };

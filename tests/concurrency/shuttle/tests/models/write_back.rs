@@ -119,3 +119,31 @@ fn a_kill_during_write_back() {
         world.settle();
     });
 }
+
+/// A clean slot with a gap is completed while its block is deleted.
+#[test]
+fn a_fill_against_a_discard() {
+    explore("a_fill_against_a_discard", || {
+        let world = Arc::new(World::new(4));
+        world.write(0, 0, 4);
+        world.seal();
+        world.write_back();
+        world.evict();
+        world.write(0, 0, 2);
+        world.seal();
+        world.write_back();
+        together(
+            &world,
+            vec![
+                work(|world: &World| _ = world.fill(0)),
+                work(|world: &World| {
+                    world.discard(0);
+                    world.commit();
+                    world.write(1, 0, 4);
+                }),
+                work(|world: &World| world.read(0, 0, 4)),
+            ],
+        );
+        world.settle();
+    });
+}

@@ -16,7 +16,6 @@ pub mod request;
 #[path = "../../../../ublk-target/src/volume/mod.rs"]
 pub mod volume;
 
-#[path = "../../../../ublk-target/src/fast_tier/mod.rs"]
 pub mod fast_tier;
 
 /// The journal in memory that the engine's own tests use.

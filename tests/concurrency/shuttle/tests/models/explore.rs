@@ -18,6 +18,8 @@ const STEPS_MAX: usize = 200_000;
 /// Changes of thread in PCT's schedules.
 const PCT_DEPTH: usize = 4;
 
+/// The longest that one of the two ways goes on before the other has its turn.
+const TURN: Duration = Duration::from_millis(500);
 /// Schedules from one seed.
 const BATCH: usize = 50;
 
@@ -80,7 +82,7 @@ pub fn explore(name: &str, model: fn()) {
     let (mut random, mut pct) = (0, 0);
     while found.begun.elapsed() < time {
         let seed = seed + random as u64;
-        let turn = time / 8;
+        let turn = (time / 8).min(TURN);
         random += batches(turn, seed, &found, |seed| run(RandomScheduler::new_from_seed(seed, BATCH), model));
         pct += batches(turn, seed, &found, |seed| {
             run(PctScheduler::new_from_seed(seed, PCT_DEPTH, BATCH), model)

@@ -5,6 +5,7 @@ mod epoch;
 mod explore;
 mod hit;
 mod io;
+mod journal;
 mod reserve;
 mod room;
 mod truth;

@@ -10,5 +10,7 @@ pub mod engine;
 pub mod fast_tier;
 pub mod priority;
 pub mod request;
+#[cfg(test)]
+mod simulation;
 pub mod sync;
 pub mod volume;

@@ -13,10 +13,9 @@ use tokio::time::Instant;
 use super::{Shared, TICK, Tasks, World};
 use crate::volume::{Effort, Evicted};
 
-/// Slots that are kept free or on their way there: a sixteenth, at most 4,096 (256 MiB).
-pub(super) const fn reserve(slots: u32) -> u32 {
-    let share = slots / 16;
-    if share > 4096 { 4096 } else { share }
+/// Slots that are kept free or on their way there: a sixteenth, at least two, at most 4,096 (256 MiB).
+pub(super) fn reserve(slots: u32) -> u32 {
+    (slots / 16).clamp(2, 4096)
 }
 
 /// An epoch is not sealed for want of room before it is this old, unless somebody waits.

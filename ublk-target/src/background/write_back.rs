@@ -106,7 +106,12 @@ async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow
         Ok(snapshot) => writer.commit(snapshot.as_ref(), mapped).await,
         Err(error) => Err(CapacityError::Misuse(error.to_string())),
     };
-    let placed = placed.inspect_err(|_| volume.stay(layer))?;
+    let placed = placed.inspect_err(|_| {
+        // A HEAD that may have the layer may have its name, and a crash would bring it back.
+        if !tasks.capacity.is_head_in_doubt() {
+            volume.stay(layer);
+        }
+    })?;
     // Before the layer ceases to be live: a snapshot is always in one of the two lists.
     super::kept::note_kept(tasks).await;
     take_note(shared, layer, &content, &placed).await?;

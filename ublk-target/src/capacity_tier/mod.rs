@@ -66,4 +66,6 @@ pub use store::{ReplaceError, Store, StoreSpace, Upload};
 pub use tier::CapacityTier;
 
 #[cfg(test)]
+pub(crate) mod memory_store;
+#[cfg(test)]
 mod tests;

@@ -183,6 +183,7 @@ impl Shared {
         );
         tracing::error!("{words}");
         inner.health = Health::Failed(words);
+        self.pending.void();
         self.failed.store(true, Ordering::SeqCst);
         self.update_room(&inner);
         self.work.wake_all();

@@ -19,7 +19,7 @@ pub mod committer;
 pub mod delta;
 pub mod device;
 pub mod error;
-mod format;
+pub(crate) mod format;
 mod journal;
 pub mod layout;
 pub mod log;
@@ -39,7 +39,7 @@ mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
 

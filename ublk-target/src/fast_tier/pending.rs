@@ -16,6 +16,7 @@
 //! | 64 | 8 | generation of the superblock it goes with |
 //! | 72 | 8 | generation that an opening is about to give the superblock |
 //! | 80 | 8 | the last LSN known to be durable |
+//! | 88 | 8 | not 0: the device lost writes, and with them perhaps the data of these deltas |
 //! | 128, 192 | 8, 8 | first half: the LSN its deltas will be committed as; its bytes in use |
 //! | 256, 320 | 8, 8 | second half |
 //! | 4096 | | the first half, then the second |
@@ -50,6 +51,7 @@ const IDENTITY_BYTES: usize = 52;
 const GENERATION: usize = 64;
 const ADOPTING: usize = 72;
 const DURABLE: usize = 80;
+pub(super) const VOID: usize = 88;
 /// Of each half: where its LSN is, and 64 bytes on its length.
 const HALVES: [usize; 2] = [128, 256];
 
@@ -64,6 +66,8 @@ pub enum PendingState {
     OtherBoot,
     /// A file of another volume, or of an earlier opening of this one.
     Foreign,
+    /// The device failed to make writes durable: what the log speaks of may not be there.
+    Void,
     /// It is ours, and it makes no sense.
     Damaged(String),
 }
@@ -75,6 +79,9 @@ impl std::fmt::Display for PendingState {
             Self::Absent => f.write_str("is not there"),
             Self::OtherBoot => f.write_str("is of another boot of this machine"),
             Self::Foreign => f.write_str("is of another volume, or of an earlier opening of this one"),
+            Self::Void => {
+                f.write_str("speaks of writes that the fast tier's device may have lost: a flush had failed")
+            }
             Self::Damaged(how) => write!(f, "is damaged: {how}"),
         }
     }
@@ -125,6 +132,9 @@ pub(super) fn read(path: &Path, volume: Uuid, boot: Uuid) -> io::Result<Result<F
     };
     if file.metadata()?.len() != HEADER_BYTES as u64 + 2 * u64::from(half_bytes) {
         return damaged("its size is not what it says");
+    }
+    if number(&header, VOID) != 0 {
+        return Ok(Err(PendingState::Void));
     }
     let mut batches = Vec::new();
     for (half, at) in (0u64..).zip(HALVES) {
@@ -364,6 +374,12 @@ impl PendingLog {
         self.mapping.counter(DURABLE).store(lsn.0, Ordering::Release);
     }
 
+    /// Notes that the device lost writes. The next opening then goes by what is durable, as after a power cut: a delta whose
+    /// data is lost would show what the slot held before.
+    pub fn void(&self) {
+        self.mapping.counter(VOID).store(1, Ordering::Release);
+    }
+
     /// Removes the file, after a clean stop.
     pub fn remove(&self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
@@ -402,6 +418,8 @@ mod tests {
         assert_eq!(read(&path, VOLUME, BOOT).expect("read").expect("ours").batches.len(), 2);
         again.start(8, Lsn(12));
         assert_eq!(read(&path, VOLUME, BOOT).expect("read").expect("ours").batches.len(), 0);
+        again.void();
+        assert_eq!(read(&path, VOLUME, BOOT).expect("read"), Err(PendingState::Void));
     }
 
     proptest! {

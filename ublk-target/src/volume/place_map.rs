@@ -40,6 +40,7 @@ enum Region {
 
 /// Places sorted by key; every chunk but the last is full.
 #[derive(Default)]
+#[allow(clippy::vec_box, reason = "chunks of their own, so that all memory is in pieces of one size")]
 struct Sparse {
     chunks: Vec<Box<Chunk>>,
     len: usize,

@@ -46,6 +46,8 @@ mod superblock;
 #[path = "../../../../ublk-target/src/fast_tier/tier.rs"]
 pub mod tier;
 
+#[allow(missing_docs, dead_code, reason = "made for the tests of the crate that it is in")]
+#[allow(clippy::expect_used, clippy::should_implement_trait, reason = "as above")]
 #[path = "../../../../ublk-target/src/fast_tier/sim.rs"]
 pub mod sim;
 pub mod simulated;

@@ -4,7 +4,6 @@ mod crash;
 mod damage;
 mod directory;
 mod golden;
-mod memory_store;
 mod model;
 mod random;
 mod writers;

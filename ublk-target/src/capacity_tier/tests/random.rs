@@ -6,8 +6,8 @@ use forerun::geometry::{BlockIndex, Epoch};
 use nix::errno::Errno;
 use proptest::prelude::*;
 
+use super::super::memory_store::{MemoryStore, Trouble};
 use super::super::*;
-use super::memory_store::{MemoryStore, Trouble};
 use super::model::*;
 
 #[derive(Clone, Debug)]

@@ -54,6 +54,7 @@ impl Machine {
             idle_commit: Duration::from_secs(3600),
             ..OpenOptions::new(&self.pending)
         };
+        disk.forget_the_end(&self.pending);
         FastTier::open_on(Arc::clone(disk), "a simulated disk", VOLUME, &options)
     }
 }

@@ -1,6 +1,8 @@
 //! The volume engine's lock-free paths under loom: every execution that the memory model allows. See
 //! `docs/concurrency.md`.
 
+#![allow(clippy::expect_used, reason = "in a test it is the test that fails")]
+
 mod explore;
 mod world;
 

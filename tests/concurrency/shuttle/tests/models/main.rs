@@ -1,5 +1,7 @@
 //! The volume engine under shuttle: its threads' steps in many orders. See `docs/concurrency.md`.
 
+#![allow(clippy::expect_used, reason = "in a test it is the test that fails")]
+
 mod engine;
 mod epoch;
 mod explore;

@@ -13,6 +13,7 @@ pub mod priority;
 pub mod request;
 #[cfg(test)]
 mod simulation;
+pub mod sync;
 pub mod volume;
 
 /// What `tests/fuzz` calls: one function for each parser, which panics where a promise does not hold.

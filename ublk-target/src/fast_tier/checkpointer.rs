@@ -4,14 +4,14 @@
 //! before the checkpoint's start are given free only when its header is durable.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tracing::warn;
 
 use super::checkpoint::{CheckpointWriter, Place};
 use super::commit::outcome;
 use super::committer::{Facts, Health, Shared};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 
 /// Facts written before others get their turn.
 const FACTS_A_TURN: usize = 16;

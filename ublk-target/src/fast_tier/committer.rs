@@ -14,8 +14,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -33,6 +31,8 @@ use super::log::{DeltaLog, LogPosition};
 use super::pending::{Half, PendingLog};
 use super::ring::Ring;
 use super::rounds::Rounds;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::volume::{Room, lock};
 
 /// Bytes of a half that are kept for what is appended beside requests' promised deltas (the ends of epochs, deletions,

@@ -7,8 +7,6 @@
 //! nothing. The half is emptied after that sync, so until then a killed process leaves it to the next.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forerun::geometry::Lsn;
@@ -20,6 +18,8 @@ use super::committer::{Health, Inner, Shared};
 use super::journal::JournalWriter;
 use super::pending::Half;
 use super::ring::JournalPoint;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use crate::volume::lock;
 
 /// A half that no delta is added to any more.

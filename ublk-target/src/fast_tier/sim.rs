@@ -39,6 +39,7 @@ impl Facts for Vec<Delta> {
 pub struct Random(pub u64);
 
 impl Random {
+    /// The next number.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -133,6 +134,7 @@ pub struct SimDisk {
 }
 
 impl SimDisk {
+    /// A disk that holds zeros.
     pub fn new(size_bytes: u64, seed: u64) -> Self {
         let state = State {
             durable: BTreeMap::new(),

@@ -12,8 +12,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
 use forerun::geometry::{Epoch, Geometry, Lsn};
@@ -33,6 +31,8 @@ use super::pack;
 use super::pending::{self, Found, PendingLog, PendingState};
 use super::recovery::{Recovery, recover};
 use super::superblock::{Copies, Superblock};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Arc, Condvar, Mutex};
 use crate::volume::{Recovered, Room};
 
 /// How long a pending delta waits for a commit when nobody asks for one.

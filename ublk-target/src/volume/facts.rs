@@ -6,14 +6,13 @@
 //!
 //! Which epoch is open is not told: it is the one after the newest sealed one, which the fast tier remembers by itself.
 
-use std::sync::atomic::Ordering;
-
 use forerun::geometry::{BlockIndex, SlotId};
 
 use super::Volume;
 use super::layers::{LayerInfo, LayerNumber};
 use super::slots::{CLEAN, NO_BLOCK, TOP};
 use crate::fast_tier::delta::{Delta, Sealed};
+use crate::sync::atomic::Ordering;
 
 impl Volume {
     /// Every fact that a recovery needs, one after the other.

@@ -41,13 +41,13 @@ mod write_back;
 mod model_tests;
 
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, Geometry, SlotId, SubBlockMask};
 
 use crate::fast_tier::delta::{Delta, Holds};
 use crate::fast_tier::log::{DeltaLog, LogPosition};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use allocator::Allocator;
 use index::Index;
 use layers::Layers;

@@ -11,12 +11,13 @@
 
 use std::cmp::Ordering;
 use std::num::NonZeroU64;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use forerun::geometry::BlockIndex;
 
 use super::lock;
+use crate::sync::Mutex;
+use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::Ordering::Relaxed;
 
 /// Blocks in a region.
 const REGION_BLOCKS: usize = 4096;
@@ -39,6 +40,7 @@ enum Region {
 
 /// Places sorted by key; every chunk but the last is full.
 #[derive(Default)]
+#[allow(clippy::vec_box, reason = "chunks of their own, so that all memory is in pieces of one size")]
 struct Sparse {
     chunks: Vec<Box<Chunk>>,
     len: usize,

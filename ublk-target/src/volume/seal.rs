@@ -71,7 +71,7 @@ impl Volume {
         let layer = self.layers.open();
         self.layers.with_info(layer, |info| !info.deleted.is_empty())
             || self.slots.iter().any(|(_, slot)| {
-                slot.layer.load(std::sync::atomic::Ordering::Relaxed) == layer.0
+                slot.layer.load(crate::sync::atomic::Ordering::Relaxed) == layer.0
                     && !slot.bits().dirty.is_empty()
             })
     }

@@ -1,6 +1,6 @@
 //! What the engine counts. Counters only go up, and reset with the process.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A count that any thread adds to.
 #[derive(Default, Debug)]

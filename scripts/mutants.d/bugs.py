@@ -91,6 +91,16 @@ BUGS = (
         "        if shard.deleted.contains_key(&block) || self.index.find(&self.slots, block).is_some() {",
         "        if self.index.find(&self.slots, block).is_some() {",
     ),)),
+    Bug("unsure-write-back", "HEAD gets a layer that was read from a device that has lost writes since", ((
+        "background/write_back.rs",
+        "    shared.committer.commit().await?;\n    // From here on",
+        "    // From here on",
+    ),)),
+    Bug("name-in-doubt", "a name is taken off a layer that HEAD may have by now", ((
+        "background/write_back.rs",
+        "        if !tasks.capacity.is_head_in_doubt() {\n            volume.stay(layer);\n        }",
+        "        volume.stay(layer);",
+    ),)),
     Bug("void-ignored", "after a failed flush the pending log is replayed all the same", ((
         "fast_tier/committer.rs",
         "        self.pending.void();\n",

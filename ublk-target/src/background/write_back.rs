@@ -108,6 +108,9 @@ async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow
         shared.note_progress(|progress| progress.layer_blocks_done = done);
         closing(shared)?;
     }
+    // What was read counts only if the device has not lost it meanwhile: sub-blocks that were filled in a moment ago are not
+    // durable, and a device that has lost them shows what the slot held before.
+    shared.committer.commit().await?;
     // From here on the name cannot be taken off the layer: HEAD is about to have it.
     let snapshot = volume.begin_leaving(layer);
     let placed = match snapshot.map(crate::capacity_tier::SnapshotName::new).transpose() {

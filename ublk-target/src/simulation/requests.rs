@@ -157,10 +157,13 @@ impl Requests {
         }
     }
 
-    /// What sectors hold; `None` where they cannot be read.
+    /// What sectors hold; `None` where they cannot be read, or where the device has lost writes.
     pub async fn read(&self, sector: usize, sectors: usize) -> Option<Vec<u64>> {
         let io = SimIo { disk: self.disk.clone(), data: vec![0; sectors * SECTOR].into() };
         self.handle(Operation::Read, sector, sectors, &io).await.ok()?;
+        if self.has_lost() {
+            return None;
+        }
         let data = io.data.borrow();
         Some(
             data.chunks(SECTOR)

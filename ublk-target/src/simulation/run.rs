@@ -161,6 +161,8 @@ impl Run<'_> {
     async fn live(&mut self) -> Ended {
         let faults = (self.machine.disk.faults(), self.machine.store.faults());
         self.heal();
+        // As `forerun check` does: while nobody uses them.
+        self.check_tiers().await;
         let cut_opening = self.cut_openings.pop();
         if let Some(step) = cut_opening {
             self.machine.disk.cut_at(step);
@@ -240,7 +242,6 @@ impl Run<'_> {
         for (name, _) in head {
             self.read_snapshot(&name).await;
         }
-        self.check_tiers().await;
     }
 
     /// Reads a snapshot while nothing fails, though upkeep may be under way.

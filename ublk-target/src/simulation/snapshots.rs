@@ -154,6 +154,11 @@ pub async fn read_all(machine: &Machine, name: &str, slowly: bool) -> Result<(),
     Ok(())
 }
 
+/// Whether a sector held different things, whatever came of the writes under way.
+fn surely_differ((a, busy_a): (u64, Option<u64>), (b, busy_b): (u64, Option<u64>)) -> bool {
+    busy_a.is_none() && busy_b.is_none() && a != b
+}
+
 /// Every block that differs between two epochs' ends is in the change vector of what lies between.
 pub fn check_vector(life: &Life, machine: &Machine, epoch: Epoch) {
     let Some((vector, _)) = life.shared().vector(epoch).filter(|(vector, _)| vector.epoch == epoch) else {
@@ -167,13 +172,11 @@ pub fn check_vector(life: &Life, machine: &Machine, epoch: Epoch) {
     };
     for (number, (before, after)) in before.chunks(BLOCK_SECTORS).zip(after.chunks(BLOCK_SECTORS)).enumerate()
     {
-        let sure = |((a, busy_a), (b, busy_b)): (&(u64, Option<u64>), &(u64, Option<u64>))| {
-            busy_a.is_none() && busy_b.is_none() && a != b
-        };
         let block = BlockIndex(number as u32);
-        if before.iter().zip(after).any(sure) {
+        if before.iter().zip(after).any(|(before, after)| surely_differ(*before, *after)) {
             let told = vector.changes().iter().any(|change| change.block == block);
-            let differing = before.iter().zip(after).enumerate().find(|(_, pair)| sure(*pair));
+            let differing =
+                before.iter().zip(after).enumerate().find(|(_, pair)| surely_differ(*pair.0, *pair.1));
             assert!(
                 told,
                 "block {block} changed in epoch {epoch}, and its change vector does not say so: sector, before, after: {differing:?}; {vector:?}"

@@ -30,6 +30,10 @@ impl Services for World {
         panic!("nothing fails here: {error}");
     }
 
+    fn fast_tier_failed(&self, operation: &'static str, block: BlockIndex, error: &io::Error) {
+        panic!("nothing fails here: {operation} of block {block}: {error}");
+    }
+
     fn need_room(&self) {}
 }
 

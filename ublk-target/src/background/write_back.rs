@@ -21,8 +21,11 @@ use crate::volume::{LayerBlock, LayerContent, Source};
 
 /// Blocks read from the fast tier side by side.
 const READS_IN_FLIGHT: usize = 16;
-/// After a layer of so many blocks (256 MiB) the memory that it took is given back.
-const LARGE_LAYER_BLOCKS: usize = 4_096;
+/// After so many blocks (256 MiB), whatever their layers, the memory that they took is given back; it takes some
+/// milliseconds.
+const BUSY_BLOCKS: usize = 4_096;
+/// After so many (16 MiB) when nothing is left to be written back.
+const IDLE_BLOCKS: usize = 256;
 /// Blocks that the map is told of before other tasks of the thread get a turn.
 const NOTES_A_TURN: usize = 64;
 /// The first wait after a failure; doubled each time up to [`RETRY_MAX`].
@@ -36,6 +39,7 @@ pub(super) async fn keep_writing_back(tasks: Rc<Tasks<impl World>>) {
     let shared = &tasks.shared;
     let mut retry = RETRY_FIRST;
     let mut upkeep = Instant::now();
+    let mut blocks = 0;
     while !shared.stopping() {
         let live = shared.volume.layers().live();
         let Some((layer, true)) = live.first().map(|oldest| (*oldest, live.len() > 1)) else {
@@ -48,10 +52,16 @@ pub(super) async fn keep_writing_back(tasks: Rc<Tasks<impl World>>) {
             continue;
         };
         match write_back(&tasks, layer).await {
-            Ok(()) => {
+            Ok(written) => {
                 retry = RETRY_FIRST;
                 shared.note_write_back(None);
                 maintain(&tasks).await;
+                blocks += written;
+                let is_last = shared.volume.layers().live().len() <= 1;
+                if blocks >= if is_last { IDLE_BLOCKS } else { BUSY_BLOCKS } {
+                    crate::memory::give_back();
+                    blocks = 0;
+                }
             }
             Err(_) if shared.stopping() => break,
             Err(error) => {
@@ -71,8 +81,8 @@ async fn wait(tasks: &Tasks<impl World>, long: Duration) {
     }
 }
 
-/// Writes one layer back.
-async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow::Result<()> {
+/// Writes one layer back; gives the number of its blocks.
+async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow::Result<usize> {
     let shared = &tasks.shared;
     let volume = &shared.volume;
     let epoch = volume.layers().epoch(layer);
@@ -136,11 +146,7 @@ async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow
     });
     volume.room().wake_all();
     shared.wake_keeper.notify_one();
-    if content.blocks.len() >= LARGE_LAYER_BLOCKS {
-        drop((content, placed));
-        crate::memory::give_back();
-    }
-    Ok(())
+    Ok(content.blocks.len())
 }
 
 /// Whether the volume is being closed: the layer stays sealed on the fast tier then, for the next opening.

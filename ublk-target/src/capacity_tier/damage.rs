@@ -1,0 +1,21 @@
+//! Which errors say that what was written is not there any more, and which that something else is wrong.
+
+use std::io;
+
+use nix::errno::Errno;
+
+use super::error::CapacityError;
+
+/// Whether an error is about the medium: a sector that cannot be read.
+pub(super) fn is_of_the_medium(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EIO | Errno::ENODATA | Errno::EREMOTEIO | Errno::EILSEQ | Errno::EUCLEAN))
+}
+
+/// Whether an error means that an object is missing, unreadable or not as it was written.
+pub(super) fn is_damage(error: &CapacityError) -> bool {
+    match error {
+        CapacityError::Io { source, .. } => is_of_the_medium(source) || error.is_not_found(),
+        other => other.is_corrupt(),
+    }
+}

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod device;
 pub mod engine;
 pub mod fast_tier;
+pub mod offline;
 pub mod priority;
 pub mod request;
 pub mod volume;

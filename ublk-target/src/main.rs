@@ -9,6 +9,7 @@ use ublk_target::device::DeviceInfo;
 
 mod check;
 mod open;
+mod repair;
 
 struct Volumes;
 
@@ -35,7 +36,8 @@ impl Source for Volumes {
 fn offline(command: Offline) -> anyhow::Result<ExitCode> {
     match command {
         Offline::Create { config_file } => open::create(&config_file).map(|()| ExitCode::SUCCESS),
-        Offline::Check(args) => check::check(&args),
+        Offline::Check(args) => check::run(&args),
+        Offline::Repair(args) => repair::run(&args),
     }
 }
 

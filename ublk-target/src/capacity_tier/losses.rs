@@ -59,6 +59,14 @@ pub struct Losses {
     pub notes: Vec<String>,
 }
 
+impl Losses {
+    /// Whether no point of the tier has lost anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.doubtful.is_empty() && self.snapshots.is_empty()
+    }
+}
+
 /// Keeps account while layers are gone through, oldest first.
 #[derive(Default)]
 pub(super) struct Account {

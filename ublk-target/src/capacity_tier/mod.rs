@@ -68,7 +68,7 @@ pub use maintain_policy::Urgency;
 pub use names::{LayerId, ObjectKind, ObjectName, SnapshotName, VolumeUuid};
 pub use options::{Options, Pace};
 pub use place::Place;
-pub use rebuild::{BlockSet, NoSupply, Rebuilt, Supply, rebuild};
+pub use rebuild::{BlockSet, DAMAGED, NoSupply, Rebuilt, Supply, free_name, marked, rebuild};
 pub use space::Space;
 pub use store::{ReplaceError, Store, StoreSpace, Upload};
 pub use table_scan::BlockRange;

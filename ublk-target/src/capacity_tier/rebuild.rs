@@ -33,7 +33,7 @@ use super::table_writer::TableWriter;
 use super::tier::read_head;
 
 /// What a snapshot that lost something is called.
-const DAMAGED: &str = ".damaged";
+pub const DAMAGED: &str = ".damaged";
 
 /// Data that somebody else has of blocks as they were at the newest epoch of the capacity tier.
 pub trait Supply {
@@ -66,6 +66,10 @@ pub struct Rebuilt {
     pub head_lost: Option<String>,
     /// The newest epoch.
     pub written_back: Epoch,
+    /// When it was sealed, in microseconds since 1970.
+    pub sealed_us: u64,
+    /// The snapshots, by their new names.
+    pub snapshots: Vec<(Epoch, SnapshotName)>,
     /// Layers.
     pub layers: u64,
     /// Records that were read and are sound.
@@ -132,15 +136,16 @@ pub async fn rebuild<S: Store, T: Store>(
     };
     let layers = work.find(&head, head_lost.is_some()).await?;
     let total = layers.len() as u64;
-    let (mut infos, mut old_names) = (Vec::new(), Vec::new());
+    let mut infos = Vec::new();
     for (number, layer) in (0..).zip(&layers) {
         progress(number, total);
         infos.push(work.layer(layer).await?);
-        old_names.push(layer.snapshot.clone());
     }
     progress(total, total);
     let snapshots = rename(&mut infos, &work.account, head_lost.is_some());
     let written_back = infos.last().map_or(Epoch(0), |layer| layer.last_epoch);
+    let sealed_us = infos.last().map_or(0, |layer| layer.sealed_us);
+    let named = infos.iter().filter_map(|layer| Some((layer.last_epoch, layer.snapshot.clone()?))).collect();
     let count = infos.len() as u64;
     let new_head = Head { layers: infos, generation: Generation(head.generation.0 + 1), sequence: head.sequence + 1, ..head };
     if let Some(target) = &work.target {
@@ -149,7 +154,7 @@ pub async fn rebuild<S: Store, T: Store>(
     let Rebuild { account, notes, records, supplied, mapped, .. } = work;
     let mut losses = account.finish();
     (losses.snapshots, losses.notes) = (snapshots, notes);
-    Ok(Rebuilt { losses, head_lost, written_back, layers: count, records, supplied, mapped })
+    Ok(Rebuilt { losses, head_lost, written_back, sealed_us, snapshots: named, layers: count, records, supplied, mapped })
 }
 
 struct Rebuild<'a, S: Store, T: Store> {
@@ -447,14 +452,17 @@ fn rename(layers: &mut [LayerInfo], account: &Account, names_lost: bool) -> Vec<
     changed
 }
 
-/// A name with a mark behind it, cut so that it stays a name.
-pub(super) fn marked(name: &str, mark: &str) -> String {
+/// A snapshot's name with a mark behind it, cut so that it stays a name.
+#[must_use]
+pub fn marked(name: &str, mark: &str) -> String {
     let room = forerun::config::NAME_BYTES_MAX - mark.len();
     let end = (0..=room.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
     format!("{}{mark}", name.get(..end).unwrap_or_default())
 }
 
-fn free_name(wanted: &str, taken: &[SnapshotName]) -> Option<SnapshotName> {
+/// The name, or one made from it that nobody has.
+#[must_use]
+pub fn free_name(wanted: &str, taken: &[SnapshotName]) -> Option<SnapshotName> {
     let numbered = (2..1000).map(|number| marked(wanted, &format!("-{number}")));
     std::iter::once(wanted.to_owned())
         .chain(numbered)

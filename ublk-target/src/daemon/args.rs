@@ -78,6 +78,37 @@ pub enum Offline {
     },
     /// Verify every checksum of a volume that is not in use; 0: sound, 5: damaged
     Check(CheckArgs),
+    /// Make new tiers of what is left of a volume's; 0: nothing lost, 6: something is
+    Repair(RepairArgs),
+}
+
+/// What `repair` takes.
+#[derive(ClapArgs, Debug)]
+pub struct RepairArgs {
+    /// The volume's name
+    #[arg(long, value_name = "NAME")]
+    pub volume: String,
+    /// Make a new fast tier here: device or file
+    #[arg(long, value_name = "PATH")]
+    pub to_fast: Option<PathBuf>,
+    /// The size of the file to be made for it, in bytes
+    #[arg(long, value_name = "BYTES", requires = "to_fast")]
+    pub fast_size: Option<u64>,
+    /// Make a new capacity tier here: directory
+    #[arg(long, value_name = "DIR")]
+    pub to_capacity: Option<PathBuf>,
+    /// The fast tier is lost for good
+    #[arg(long)]
+    pub without_fast: bool,
+    /// The capacity tier is lost for good
+    #[arg(long)]
+    pub without_capacity: bool,
+    /// Only tell what would be lost
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `check` takes.

@@ -9,11 +9,11 @@
 //!   back to the end of the newest of them, which is one single moment.
 //! - **nothing**: then the capacity tier alone counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use forerun::geometry::{BlockIndex, Epoch, Geometry, Lsn, SlotId};
+use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, Geometry, Lsn, SUB_BLOCK_BYTES, SlotId, SubBlockMask};
 use uuid::Uuid;
 
 use super::checkpoint::{self, Header};
@@ -22,7 +22,7 @@ use super::device::{FastDevice, TierFile};
 use super::error::FastTierError;
 use super::layout::Layout;
 use super::pack;
-use super::patient::Patient;
+use super::patient::{Patient, is_of_the_medium};
 use super::pending::{self, Found};
 use super::ring::JournalPoint;
 use super::ring_scan::{FoundCommit, RingScan, read_commit, scan};
@@ -67,6 +67,8 @@ pub struct Salvaged {
     pub extent: Extent,
     /// Blocks that are known to have been changed in what is left out.
     pub lost_blocks: BTreeSet<BlockIndex>,
+    /// Snapshots that are known to have been in what is left out.
+    pub lost_snapshots: BTreeMap<Epoch, String>,
     /// The newest epoch that anything on the tier speaks of.
     pub newest_epoch: Epoch,
     /// The newest generation of the superblock that anything on the tier speaks of.
@@ -82,16 +84,34 @@ impl Salvaged {
     pub fn give_up(&mut self, why: String) {
         let holds = self.recovered.holds.iter().map(|holds| holds.block);
         self.lost_blocks.extend(holds.chain(self.recovered.deleted.iter().map(|(block, _)| *block)));
+        let named = self.recovered.sealed.iter().filter_map(|layer| Some((layer.sealed.epoch, layer.snapshot.clone()?)));
+        self.lost_snapshots.extend(named);
         self.recovered = Recovered::default();
         self.extent = Extent::Nothing(why);
     }
 
-    /// Reads a slot's 64 KiB.
+    /// Reads a slot's 64 KiB; tells the sub-blocks that cannot be read, which are zeros then.
     ///
     /// # Errors
-    /// I/O, and the end of a tier that was cut off.
-    pub fn read_slot(&self, slot: SlotId, buffer: &mut AlignedBuffer) -> io::Result<()> {
-        self.file.read_at(self.slots_offset + slot.offset_bytes(), buffer)
+    /// I/O that is not about a bad sector or the end of a tier that was cut off.
+    pub fn read_slot(&self, slot: SlotId, buffer: &mut AlignedBuffer) -> io::Result<SubBlockMask> {
+        debug_assert_eq!(buffer.len() as u64, BLOCK_BYTES);
+        let offset = self.slots_offset + slot.offset_bytes();
+        match self.file.read_at(offset, buffer) {
+            Err(error) if is_of_the_medium(&error) => {}
+            other => return other.map(|()| SubBlockMask::EMPTY),
+        }
+        let mut unreadable = 0;
+        for (number, part) in (0u32..).zip(buffer.chunks_mut(SUB_BLOCK_BYTES as usize)) {
+            match self.file.read_at(offset + u64::from(number) * SUB_BLOCK_BYTES, part) {
+                Err(error) if is_of_the_medium(&error) => {
+                    part.fill(0);
+                    unreadable |= 1 << number;
+                }
+                other => other?,
+            }
+        }
+        Ok(SubBlockMask(unreadable))
     }
 }
 
@@ -114,14 +134,15 @@ pub fn salvage(known: &Known) -> Result<Salvaged, FastTierError> {
         work.notes.extend(device.unreadable().iter().map(|(at, why)| format!("byte {at}: {why}")));
         work.finish()
     };
-    let Outcome { recovered, extent, lost_blocks, newest_epoch, generation, notes, slots_offset } = outcome;
-    Ok(Salvaged { recovered, extent, lost_blocks, newest_epoch, generation, notes, file, slots_offset })
+    let Outcome { recovered, extent, lost_blocks, lost_snapshots, newest_epoch, generation, notes, slots_offset } = outcome;
+    Ok(Salvaged { recovered, extent, lost_blocks, lost_snapshots, newest_epoch, generation, notes, file, slots_offset })
 }
 
 struct Outcome {
     recovered: Recovered,
     extent: Extent,
     lost_blocks: BTreeSet<BlockIndex>,
+    lost_snapshots: BTreeMap<Epoch, String>,
     newest_epoch: Epoch,
     generation: u64,
     notes: Vec<String>,
@@ -134,6 +155,7 @@ struct Work<'a> {
     extent: Extent,
     recovered: Recovered,
     lost_blocks: BTreeSet<BlockIndex>,
+    lost_snapshots: BTreeMap<Epoch, String>,
     newest_epoch: Epoch,
     generation: u64,
     notes: Vec<String>,
@@ -156,6 +178,7 @@ impl<'a> Work<'a> {
             extent: Extent::Whole,
             recovered: Recovered::default(),
             lost_blocks: BTreeSet::new(),
+            lost_snapshots: BTreeMap::new(),
             newest_epoch: Epoch(0),
             generation: 0,
             notes: Vec::new(),
@@ -218,9 +241,16 @@ impl<'a> Work<'a> {
             }
         }
         headers.sort_unstable_by_key(|header| std::cmp::Reverse(header.place.number));
-        if self.generation == 0 {
+        let mut superblock = superblock.clone();
+        if ring.generation > self.generation {
+            if self.generation > 0 {
+                self.notes.push("both superblocks are older than the journal".to_owned());
+            }
             self.generation = ring.generation;
+            // What it says of a clean stop is of another one.
+            superblock.clean = None;
         }
+        let superblock = &superblock;
         let newest_start = headers.first().map_or(Lsn(0), |header| header.start.lsn);
         let mut base = None;
         for header in &headers {
@@ -387,6 +417,12 @@ impl<'a> Work<'a> {
                     Delta::Holds(holds) => (Some(holds.block), holds.epoch),
                     Delta::Deleted { block, epoch } => (Some(block), epoch),
                     Delta::Sealed(sealed) => (None, sealed.epoch),
+                    Delta::Named { epoch, name } => {
+                        if epoch > written_back {
+                            self.lost_snapshots.insert(epoch, name);
+                        }
+                        (None, epoch)
+                    }
                     _ => return,
                 };
                 self.newest_epoch = self.newest_epoch.max(epoch);
@@ -416,8 +452,8 @@ impl<'a> Work<'a> {
     fn finish(self) -> Outcome {
         let holds = self.recovered.holds.iter().map(|holds| holds.epoch).max().unwrap_or_default();
         let newest_epoch = self.newest_epoch.max(self.recovered.open_epoch()).max(holds);
-        let Self { extent, recovered, lost_blocks, generation, notes, slots_offset, .. } = self;
-        Outcome { recovered, extent, lost_blocks, newest_epoch, generation, notes, slots_offset }
+        let Self { extent, recovered, lost_blocks, lost_snapshots, generation, notes, slots_offset, .. } = self;
+        Outcome { recovered, extent, lost_blocks, lost_snapshots, newest_epoch, generation, notes, slots_offset }
     }
 }
 

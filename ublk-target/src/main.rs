@@ -8,6 +8,7 @@ use ublk_target::daemon::{self, Offline, Source};
 use ublk_target::device::DeviceInfo;
 
 mod check;
+mod dump;
 mod open;
 mod repair;
 
@@ -37,6 +38,7 @@ fn offline(command: Offline) -> anyhow::Result<ExitCode> {
     match command {
         Offline::Create { config_file } => open::create(&config_file).map(|()| ExitCode::SUCCESS),
         Offline::Check(args) => check::run(&args),
+        Offline::Dump(args) => dump::run(&args),
         Offline::Repair(args) => repair::run(&args),
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn is_of_the_medium(error: &io::Error) -> bool {
 /// Whether an error means that an object is missing, unreadable or not as it was written.
 pub(super) fn is_damage(error: &CapacityError) -> bool {
     match error {
-        CapacityError::Io { source, .. } => is_of_the_medium(source) || error.is_not_found(),
-        other => other.is_corrupt(),
+        CapacityError::Io { source, .. } if is_of_the_medium(source) => true,
+        other => other.is_corrupt() || other.is_not_found(),
     }
 }

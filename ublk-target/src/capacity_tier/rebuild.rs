@@ -64,6 +64,8 @@ pub struct Rebuilt {
     pub losses: Losses,
     /// Why HEAD could not be used, if it could not.
     pub head_lost: Option<String>,
+    /// Whether layers may be missing at the end, which only HEAD could have told.
+    pub end_unknown: bool,
     /// The newest epoch.
     pub written_back: Epoch,
     /// When it was sealed, in microseconds since 1970.
@@ -154,7 +156,8 @@ pub async fn rebuild<S: Store, T: Store>(
     let Rebuild { account, notes, records, supplied, mapped, .. } = work;
     let mut losses = account.finish();
     (losses.snapshots, losses.notes) = (snapshots, notes);
-    Ok(Rebuilt { losses, head_lost, written_back, sealed_us, snapshots: named, layers: count, records, supplied, mapped })
+    let end_unknown = head_lost.is_some() && (!losses.notes.is_empty() || written_back == Epoch(0));
+    Ok(Rebuilt { losses, head_lost, end_unknown, written_back, sealed_us, snapshots: named, layers: count, records, supplied, mapped })
 }
 
 struct Rebuild<'a, S: Store, T: Store> {
@@ -190,6 +193,9 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
     async fn find(&mut self, head: &Head, head_lost: bool) -> Result<Vec<OldLayer>> {
         let Some(source) = &self.source else { return Ok(Vec::new()) };
         self.layer_lens = lengths(source, ObjectKind::Layer).await?;
+        if head_lost && lengths(source, ObjectKind::Segment).await?.is_empty() {
+            self.notes.push("there is no segment at all".to_owned());
+        }
         let mut layers: Vec<OldLayer> = head.layers().iter().map(OldLayer::from).collect();
         if head_lost {
             layers = find_layers(source, &self.layer_lens, &mut self.notes).await?;

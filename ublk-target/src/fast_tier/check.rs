@@ -130,6 +130,10 @@ fn look(
         Ok(recovery) => {
             report.lsn = recovery.ring.next().lsn;
             report.journal_commits = recovery.commits;
+            if ring.misplaced > report.lsn {
+                let what = format!("record {} of the journal lies in another's place", ring.misplaced);
+                report.add(Severity::Fatal, what, "journal".to_owned(), RESTORE);
+            }
             let recovered = recovery.state.finish();
             report.held_slots = recovered.holds.len() as u64;
             report.recovered = Some(recovered);

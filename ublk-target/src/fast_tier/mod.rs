@@ -20,6 +20,7 @@ pub mod delta;
 pub mod device;
 pub mod error;
 mod format;
+pub mod inspect;
 mod journal;
 pub mod layout;
 pub mod log;

@@ -41,6 +41,8 @@ pub(super) struct RingScan {
     pub commits: Vec<FoundCommit>,
     /// Ring pages that are pages of some kind, and damaged or misplaced.
     pub damaged: Vec<u64>,
+    /// The newest LSN of a sound record that lies in another's place.
+    pub misplaced: Lsn,
     /// The highest generation that a sound page carries.
     pub generation: u64,
     pages: u64,
@@ -51,12 +53,15 @@ pub(super) fn scan(device: &dyn FastDevice, layout: &Layout, volume: Uuid) -> io
     let pages = layout.journal_pages();
     let mut reader = PageReader::new(device, layout.journal_offset, pages);
     let mut found: BTreeMap<(u64, u64, u64), FoundCommit> = BTreeMap::new();
-    let (mut damaged, mut generation) = (Vec::new(), 0);
+    let (mut damaged, mut misplaced, mut generation) = (Vec::new(), Lsn(0), 0);
     for index in 0..pages {
-        let label = match page::open(reader.page(index)?, volume, Kind::Record, index) {
+        let page = reader.page(index)?;
+        let label = match page::open(page, volume, Kind::Record, index) {
             Ok((label, _)) if label.part < label.parts && u64::from(label.parts) <= pages => label,
             Ok(_) | Err(NoPage::Damaged) => {
                 damaged.push(index);
+                let elsewhere = page::open_anywhere(page, volume, Kind::Record);
+                misplaced = misplaced.max(Lsn(elsewhere.map_or(0, |label| label.sequence)));
                 continue;
             }
             Err(NoPage::Absent | NoPage::OtherVolume(_)) => continue,
@@ -72,13 +77,13 @@ pub(super) fn scan(device: &dyn FastDevice, layout: &Layout, volume: Uuid) -> io
         };
         found.entry((label.sequence, label.generation, first_page)).or_insert(commit).sound_parts += 1;
     }
-    Ok(RingScan { commits: found.into_values().collect(), damaged, generation, pages })
+    Ok(RingScan { commits: found.into_values().collect(), damaged, misplaced, generation, pages })
 }
 
 impl RingScan {
-    /// The newest LSN that any sound page carries.
+    /// The newest LSN that any sound page carries, in its place or not.
     pub fn newest(&self) -> Lsn {
-        self.commits.last().map_or(Lsn(0), |commit| commit.lsn)
+        self.commits.last().map_or(Lsn(0), |commit| commit.lsn).max(self.misplaced)
     }
 
     /// The whole commit after `at`, if it lies where it has to.

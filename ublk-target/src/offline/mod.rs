@@ -5,4 +5,5 @@
 
 pub mod check;
 mod cross;
+pub mod dump;
 pub mod repair;

@@ -199,9 +199,14 @@ fn doubts(lost: &mut Lost, losses: &Losses, cover: &Cover, snapshots: &Snapshots
     }
     let why = losses.doubtful.first().map_or("", |doubt| doubt.why.as_str());
     for range in losses.doubtful_now.iter().flat_map(|range| without(*range, cover)) {
-        let snapshots = snapshots.live(|_| true);
         let (first, last) = (range.first.0, range.last.0);
-        lost.doubtful.push(RangeDoubt { first, last, in_volume: true, snapshots, why: why.to_owned() });
+        lost.doubtful.push(RangeDoubt { first, last, in_volume: true, snapshots: Vec::new(), why: why.to_owned() });
+    }
+    for (name, cover) in &snapshots.live {
+        for range in losses.doubtful_now.iter().flat_map(|range| without(*range, cover)) {
+            let (first, last, snapshots) = (range.first.0, range.last.0, vec![name.clone()]);
+            lost.doubtful.push(RangeDoubt { first, last, in_volume: false, snapshots, why: why.to_owned() });
+        }
     }
 }
 

@@ -98,7 +98,7 @@ pub fn repair(
     ))
     .with_context(|| format!("capacity tier {}", config.capacity.path.display()))?;
     drop(supply);
-    finish_layers(&mut found, &rebuilt, now_us);
+    finish_layers(&mut found, &rebuilt, options.without_capacity || rebuilt.end_unknown, now_us);
     if options.to_fast.is_some() {
         lead::rename_live(&mut found, &rebuilt);
     }
@@ -234,7 +234,8 @@ fn read_fast(
 }
 
 /// Decides what the fast tier's epochs become, now that it is known what they lie over.
-fn finish_layers(found: &mut Found, rebuilt: &Rebuilt, now_us: u64) {
+/// With `end_unknown` it is not known whether the capacity tier had newer epochs, whose slots may have been given up.
+fn finish_layers(found: &mut Found, rebuilt: &Rebuilt, end_unknown: bool, now_us: u64) {
     found.written_back = rebuilt.written_back;
     let Found { fast, layers, written_back, over_a_gap, fast_words, .. } = found;
     let Some(fast) = fast else { return };
@@ -244,20 +245,20 @@ fn finish_layers(found: &mut Found, rebuilt: &Rebuilt, now_us: u64) {
     let fits = fast.recovered.check(*written_back);
     match (&fast.extent, fits) {
         (Extent::Nothing(why), _) => *fast_words = format!("nothing of it can be used: {why}"),
-        (_, Ok(())) => {
+        (_, Ok(())) if !end_unknown => {
             *layers = as_they_are(&fast.recovered, *written_back, now_us);
             *fast_words = match &fast.extent {
                 Extent::Sealed(why) => format!("used up to the end of its newest sealed epoch: {why}"),
                 _ => "all that it knew is used".to_owned(),
             };
         }
-        (Extent::Whole, Err(Unsound::Gap { .. } | Unsound::UnknownEpoch { .. })) => {
+        (Extent::Whole, Ok(()) | Err(Unsound::Gap { .. } | Unsound::UnknownEpoch { .. })) => {
             *over_a_gap = true;
             *layers = vec![as_one(&fast.recovered, *written_back, &rebuilt.mapped, now_us)];
             *fast_words = "its newest data is used; the epochs between are lost with the capacity tier".to_owned();
         }
-        (_, Err(why)) => {
-            let why = why.to_string();
+        (_, unfit) => {
+            let why = unfit.err().map_or("it is damaged, and so is the capacity tier".to_owned(), |why| why.to_string());
             fast.give_up(format!("what it says cannot be: {why}"));
             *fast_words = format!("nothing of it can be used: {why}");
         }

@@ -177,7 +177,7 @@ impl Lost {
                 0 => String::new(),
                 us => format!(" ({} UTC)", forerun::utc::Utc::from_us(us)),
             };
-            writeln!(out, "LOST: all that was written after the end of epoch {as_of_epoch}{when}: {why}")?;
+            writeln!(out, "LOST: all that was written after the end of epoch {as_of_epoch}{when}, with the snapshots made after it: {why}")?;
             if !known_blocks.is_empty() {
                 let shown: Vec<String> = known_blocks.iter().take(LINES_MAX).map(u32::to_string).collect();
                 let dots = if known_blocks.len() > LINES_MAX { ", ..." } else { "" };

@@ -1,0 +1,245 @@
+//! Damage to the capacity tier: HEAD, tables, segments, records.
+
+use std::path::{Path, PathBuf};
+
+use ublk_target::offline::repair::{RepairOptions, Report};
+
+use crate::cases::Case;
+use crate::template::Template;
+
+const PAGE: usize = 4096;
+const UNIT: usize = 512;
+
+fn objects(case: &Case, folder: &str) -> Vec<PathBuf> {
+    let list = std::fs::read_dir(case.config.capacity.path.join(folder)).expect("a folder");
+    let mut all: Vec<PathBuf> = list.map(|entry| entry.expect("an entry").path()).collect();
+    all.sort();
+    all
+}
+
+fn largest(objects: &[PathBuf]) -> PathBuf {
+    objects.iter().max_by_key(|path| path.metadata().expect("a file").len()).expect("an object").clone()
+}
+
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).expect("an object");
+    change(&mut bytes);
+    std::fs::write(path, bytes).expect("damaged");
+}
+
+fn noise(bytes: &mut [u8]) {
+    let mut word = bytes.len() as u64 | 1;
+    for byte in bytes {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        *byte = (word >> 56) as u8;
+    }
+}
+
+/// Damages a copy, checks, repairs with these options, compares.
+fn case(what: &str, options: fn(&Case) -> RepairOptions, damage: impl FnOnce(&Case)) -> Report {
+    let mut case = Case::of(&Template::get().crashed);
+    damage(&case);
+    let outcome = case.check();
+    assert!(!outcome.is_clean(), "{what}: not found");
+    let refused = case.try_repair(&case.new_fast()).expect_err("the capacity tier would stay damaged");
+    assert!(format!("{refused:#}").contains("--to-capacity"), "{what}: {refused:#}");
+    let dry = case.try_repair(&RepairOptions { dry_run: true, ..options(&case) }).expect("told");
+    let report = case.repaired(&options(&case));
+    assert_eq!(dry.lost, report.lost, "{what}: a dry run tells the same");
+    report
+}
+
+fn both(case: &Case) -> RepairOptions {
+    case.both()
+}
+
+fn new_capacity(case: &Case) -> RepairOptions {
+    case.new_capacity()
+}
+
+#[test]
+fn head() {
+    let head = |case: &Case| case.config.capacity.path.join("HEAD");
+    let lost: [(&str, fn(&mut Vec<u8>)); 4] = [
+        ("random", |bytes| noise(bytes)),
+        ("zeros", |bytes| bytes.fill(0)),
+        ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("empty", Vec::clear),
+    ];
+    for (what, how) in lost {
+        let report = case(what, both, |case| change(&head(case), how));
+        assert!(report.lost.blocks.is_empty() && report.lost.doubtful.is_empty(), "{what}: {report:?}");
+        assert!(report.lost.snapshots.iter().any(|change| change.name.is_none()), "{what}: names are lost");
+    }
+    case("missing", both, |case| std::fs::remove_file(head(case)).expect("removed"));
+    // Of another volume, or a table in its place.
+    case("a table", both, |case| {
+        std::fs::copy(&objects(case, "layers")[0], head(case)).expect("copied");
+    });
+}
+
+/// An older HEAD is whole; only the fast tier knows that there was a newer one.
+#[test]
+fn an_old_head() {
+    let mut case = Case::of(&Template::get().crashed);
+    case.repaired(&case.new_fast());
+    let head = case.config.capacity.path.join("HEAD");
+    std::fs::copy(Template::get().earlier.capacity.join("HEAD"), &head).expect("copied");
+    let outcome = case.check();
+    assert!(outcome.findings.iter().any(|finding| finding.tier == "both"), "{}", outcome.text());
+    let files = case.paths.volume(&case.config.name);
+    let opened = ublk_target::engine::Opened::open(&case.config, &files, ublk_target::engine::Open::Fresh);
+    assert!(opened.is_err(), "what was written back since would be missed without a word");
+    let options = RepairOptions { to_fast: Some(case.root.join("third")), ..case.both() };
+    let report = case.try_repair(&options).expect("repaired");
+    assert!(report.lost.blocks.is_empty(), "{report:?}");
+    assert!(!case.check().is_damaged());
+}
+
+#[test]
+fn pages_of_tables() {
+    let harm = |number: fn(usize) -> usize, how: fn(&mut [u8])| {
+        move |case: &Case| {
+            change(&largest(&objects(case, "layers")), |bytes| {
+                let at = number(bytes.len() / PAGE) * PAGE;
+                how(&mut bytes[at..at + PAGE]);
+            });
+        }
+    };
+    let numbers: [(&str, fn(usize) -> usize); 3] = [("first", |_| 0), ("middle", |n| n / 2), ("last", |n| n - 1)];
+    for (what, number) in numbers {
+        for how in [noise as fn(&mut [u8]), |page| page.fill(0)] {
+            // Nothing of this layer was merged: its records prove what it said.
+            let report = case(what, new_capacity, harm(number, how));
+            assert!(report.lost.is_empty(), "{what}: {report:?}");
+        }
+    }
+    let report = case("swapped pages", new_capacity, |case| {
+        change(&largest(&objects(case, "layers")), |bytes| {
+            let (a, b) = (bytes[PAGE..2 * PAGE].to_vec(), bytes[2 * PAGE..3 * PAGE].to_vec());
+            bytes[PAGE..2 * PAGE].copy_from_slice(&b);
+            bytes[2 * PAGE..3 * PAGE].copy_from_slice(&a);
+        });
+    });
+    assert!(report.lost.is_empty(), "{report:?}");
+    case("cut", new_capacity, |case| {
+        change(&largest(&objects(case, "layers")), |bytes| bytes.truncate(2 * PAGE + 100));
+    });
+}
+
+#[test]
+fn whole_tables() {
+    for number in [0, 1] {
+        case("missing", new_capacity, |case| {
+            let layers = objects(case, "layers");
+            std::fs::remove_file(&layers[number.min(layers.len() - 1)]).expect("removed");
+        });
+    }
+    case("swapped", new_capacity, |case| {
+        let layers = objects(case, "layers");
+        let (a, b) = (std::fs::read(&layers[0]).expect("a"), std::fs::read(&layers[1]).expect("b"));
+        std::fs::write(&layers[0], b).expect("swapped");
+        std::fs::write(&layers[1], a).expect("swapped");
+    });
+    case("a table and HEAD", both, |case| {
+        std::fs::remove_file(&objects(case, "layers")[0]).expect("removed");
+        std::fs::remove_file(case.config.capacity.path.join("HEAD")).expect("removed");
+    });
+}
+
+#[test]
+fn segments_and_records() {
+    let largest_segment = |case: &Case| largest(&objects(case, "segments"));
+    // The header alone: every record tells itself.
+    for how in [noise as fn(&mut [u8]), |unit| unit.fill(0)] {
+        let report = case("header", new_capacity, |case| {
+            change(&largest_segment(case), |bytes| how(&mut bytes[..UNIT]));
+        });
+        assert!(report.lost.is_empty(), "{report:?}");
+    }
+    // Records: blocks that the fast tier has too are saved, others are told.
+    for how in [noise as fn(&mut [u8]), |units| units.fill(0)] {
+        let report = case("records", new_capacity, |case| {
+            change(&largest_segment(case), |bytes| {
+                let middle = bytes.len() / 2 / UNIT * UNIT;
+                how(&mut bytes[middle..middle + 40 * UNIT]);
+                let end = bytes.len();
+                how(&mut bytes[end - 40 * UNIT..]);
+            });
+        });
+        assert!(!report.lost.is_empty() && report.blocks_supplied > 0, "{report:?}");
+        assert!(report.lost.snapshots.iter().all(|change| change.kept_as.is_some()));
+    }
+    case("swapped records", new_capacity, |case| {
+        change(&largest_segment(case), |bytes| {
+            let (a, b) = (bytes[UNIT..2 * UNIT].to_vec(), bytes[2 * UNIT..3 * UNIT].to_vec());
+            bytes[UNIT..2 * UNIT].copy_from_slice(&b);
+            bytes[2 * UNIT..3 * UNIT].copy_from_slice(&a);
+        });
+    });
+    case("cut", new_capacity, |case| {
+        change(&largest_segment(case), |bytes| bytes.truncate(bytes.len() / 3));
+    });
+    case("missing", new_capacity, |case| std::fs::remove_file(largest_segment(case)).expect("removed"));
+    let report = case("swapped", new_capacity, |case| {
+        let segments = objects(case, "segments");
+        let (a, b) = (std::fs::read(&segments[0]).expect("a"), std::fs::read(&segments[1]).expect("b"));
+        std::fs::write(&segments[0], b).expect("swapped");
+        std::fs::write(&segments[1], a).expect("swapped");
+    });
+    assert!(report.lost.is_empty(), "each record tells where it belongs: {report:?}");
+    case("a segment and a table", new_capacity, |case| {
+        std::fs::remove_file(largest_segment(case)).expect("removed");
+        std::fs::remove_file(largest(&objects(case, "layers"))).expect("removed");
+    });
+}
+
+/// A partly valid dirty slot over a damaged record cannot be written back: the volume goes on, but never comes clean.
+#[test]
+fn a_damaged_record_below_a_dirty_slot() {
+    let mut case = Case::of(&Template::get().clean);
+    for segment in objects(&case, "segments") {
+        change(&segment, |bytes| noise(&mut bytes[UNIT..]));
+    }
+    let outcome = case.check();
+    assert!(
+        outcome.findings.iter().any(|finding| finding.tier == "both" && finding.what.contains("cannot be written back")),
+        "{}",
+        outcome.text()
+    );
+    let report = case.repaired(&case.new_capacity());
+    assert!(report.lost.blocks.iter().any(|loss| loss.in_volume && loss.sub_blocks != u16::MAX), "{report:?}");
+}
+
+#[test]
+fn the_capacity_tier_is_gone() {
+    for segments_only in [true, false] {
+        let mut case = Case::of(&Template::get().crashed);
+        let directory = case.config.capacity.path.clone();
+        if segments_only {
+            std::fs::remove_dir_all(directory.join("segments")).expect("removed");
+            assert!(!case.check().is_clean());
+            case.repaired(&case.both());
+            continue;
+        }
+        std::fs::remove_dir_all(&directory).expect("removed");
+        let refused = case.try_repair(&case.both()).expect_err("it may only be unmounted");
+        assert!(format!("{refused:#}").contains("--without-capacity"), "{refused:#}");
+        let report = case.repaired(&RepairOptions { without_capacity: true, ..case.both() });
+        assert!(!report.lost.doubtful.is_empty());
+    }
+}
+
+#[test]
+fn both_tiers_are_damaged() {
+    let mut case = Case::of(&Template::get().crashed);
+    std::fs::remove_file(case.config.capacity.path.join("HEAD")).expect("removed");
+    case.fast(|bytes| {
+        let end = bytes.len();
+        noise(&mut bytes[..PAGE]);
+        noise(&mut bytes[end - PAGE..]);
+    });
+    assert!(case.check().is_damaged());
+    let report = case.repaired(&case.both());
+    assert!(report.lost.writes.is_none() && report.lost.blocks.is_empty(), "{report:?}");
+}

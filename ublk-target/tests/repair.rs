@@ -6,10 +6,10 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
-#[path = "repair/cases.rs"]
-mod cases;
 #[path = "repair/capacity.rs"]
 mod capacity;
+#[path = "repair/cases.rs"]
+mod cases;
 #[path = "repair/fast.rs"]
 mod fast;
 #[path = "repair/places.rs"]

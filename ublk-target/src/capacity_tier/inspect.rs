@@ -70,7 +70,8 @@ impl Inspector {
     /// How many pages a table has, by HEAD or by its length.
     #[must_use]
     pub fn pages(&self, layer: LayerId) -> u32 {
-        let by_head = self.head.as_ref().ok().and_then(|head| head.layers().iter().find(|info| info.id == layer));
+        let by_head =
+            self.head.as_ref().ok().and_then(|head| head.layers().iter().find(|info| info.id == layer));
         let by_len = self.layers.get(&layer.0).map_or(0, |len| (*len / PAGE_BYTES as u64) as u32);
         by_head.map_or(by_len, |info| info.pages)
     }

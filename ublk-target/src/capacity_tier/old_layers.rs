@@ -102,7 +102,8 @@ pub(super) async fn find_layers<S: Store>(
         candidates.push((scan.is_sound(), layer));
     }
     let width = |layer: &OldLayer| layer.last_epoch.0 - layer.first_epoch.0;
-    candidates.sort_by_key(|(sound, layer)| std::cmp::Reverse((*sound, width(layer), layer.id.map(|id| id.0))));
+    candidates
+        .sort_by_key(|(sound, layer)| std::cmp::Reverse((*sound, width(layer), layer.id.map(|id| id.0))));
     let mut chosen: Vec<OldLayer> = Vec::new();
     for (_, layer) in candidates {
         if !chosen.iter().any(|other| other.overlaps(&layer)) {
@@ -127,7 +128,8 @@ pub(super) fn add_lost_layers(layers: &mut Vec<OldLayer>, index: &RecordIndex, n
             notes.push(format!("records of epoch {epoch} are there without a table, and are left out"));
             continue;
         }
-        let between = |a: Epoch, b: Epoch| layers.iter().any(|layer| layer.first_epoch > a && layer.last_epoch < b);
+        let between =
+            |a: Epoch, b: Epoch| layers.iter().any(|layer| layer.first_epoch > a && layer.last_epoch < b);
         match lost.last_mut() {
             Some(layer) if !between(layer.last_epoch, epoch) => layer.last_epoch = epoch,
             _ => lost.push(OldLayer {

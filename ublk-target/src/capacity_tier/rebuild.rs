@@ -149,7 +149,12 @@ pub async fn rebuild<S: Store, T: Store>(
     let sealed_us = infos.last().map_or(0, |layer| layer.sealed_us);
     let named = infos.iter().filter_map(|layer| Some((layer.last_epoch, layer.snapshot.clone()?))).collect();
     let count = infos.len() as u64;
-    let new_head = Head { layers: infos, generation: Generation(head.generation.0 + 1), sequence: head.sequence + 1, ..head };
+    let new_head = Head {
+        layers: infos,
+        generation: Generation(head.generation.0 + 1),
+        sequence: head.sequence + 1,
+        ..head
+    };
     if let Some(target) = &work.target {
         target.finish(new_head).await?;
     }
@@ -157,7 +162,18 @@ pub async fn rebuild<S: Store, T: Store>(
     let mut losses = account.finish();
     (losses.snapshots, losses.notes) = (snapshots, notes);
     let end_unknown = head_lost.is_some() && (!losses.notes.is_empty() || written_back == Epoch(0));
-    Ok(Rebuilt { losses, head_lost, end_unknown, written_back, sealed_us, snapshots: named, layers: count, records, supplied, mapped })
+    Ok(Rebuilt {
+        losses,
+        head_lost,
+        end_unknown,
+        written_back,
+        sealed_us,
+        snapshots: named,
+        layers: count,
+        records,
+        supplied,
+        mapped,
+    })
 }
 
 struct Rebuild<'a, S: Store, T: Store> {
@@ -236,7 +252,9 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
         let Some(source) = &self.source else { return Ok(TableScan::default()) };
         let mut scan = match layer.id {
             Some(_) => layer.scan(source, &self.layer_lens).await?,
-            None => TableScan { lost: vec![BlockRange::whole(self.geometry.blocks())], ..TableScan::default() },
+            None => {
+                TableScan { lost: vec![BlockRange::whole(self.geometry.blocks())], ..TableScan::default() }
+            }
         };
         if scan.lost.is_empty() {
             return Ok(scan);
@@ -264,7 +282,8 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
             sealed_us: layer.sealed_us,
             generation: self.target.as_ref().map_or(Ok(Generation(0)), |target| target.tier.writer())?,
         };
-        let mut segments = self.target.as_ref().map(|target| SegmentWriter::new(&target.tier, layer.last_epoch));
+        let mut segments =
+            self.target.as_ref().map(|target| SegmentWriter::new(&target.tier, layer.last_epoch));
         let (mut entries, mut counts) = (Vec::with_capacity(scan.entries.len()), EntryCounts::default());
         for mut entry in scan.entries {
             self.account.written(entry.block, layer.last_epoch);
@@ -312,7 +331,8 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
         if let Some(id) = layer.id
             && !scan.faults.is_empty()
         {
-            let (count, first) = (scan.faults.len(), scan.faults.first().map_or("", |(_, fault)| fault.as_str()));
+            let (count, first) =
+                (scan.faults.len(), scan.faults.first().map_or("", |(_, fault)| fault.as_str()));
             self.notes.push(format!("layers/{:016x}: {count} of {} pages: {first}", id.0, scan.pages));
         }
         if scan.lost.is_empty() {
@@ -378,7 +398,9 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
             Err(error) if super::damage::is_damage(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Ok(header) = read_record(&record, self.volume, place, entry.block, block) else { return Ok(None) };
+        let Ok(header) = read_record(&record, self.volume, place, entry.block, block) else {
+            return Ok(None);
+        };
         if header.epoch != entry.epoch {
             return Ok(None);
         }
@@ -448,7 +470,9 @@ fn rename(layers: &mut [LayerInfo], account: &Account, names_lost: bool) -> Vec<
         let Some(kept_as) = free_name(&wanted, &taken) else { continue };
         taken.push(kept_as.clone());
         let why = match (&layer.snapshot, damaged) {
-            (None, false) => "HEAD is lost, and the names of snapshots with it; this point is kept in case it was one",
+            (None, false) => {
+                "HEAD is lost, and the names of snapshots with it; this point is kept in case it was one"
+            }
             _ => "blocks of it are lost or doubtful",
         };
         let name = layer.snapshot.replace(kept_as.clone());

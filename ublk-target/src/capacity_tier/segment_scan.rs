@@ -44,7 +44,11 @@ pub struct SegmentScan {
 }
 
 /// Reads a segment's object; unreadable sectors count as zeros.
-pub(super) async fn scan_segment<S: Store>(tier: &Inner<S>, object: SegmentId, len: u64) -> Result<SegmentScan> {
+pub(super) async fn scan_segment<S: Store>(
+    tier: &Inner<S>,
+    object: SegmentId,
+    len: u64,
+) -> Result<SegmentScan> {
     let bytes = read_patiently(tier, object, len.min(MAX_SEGMENT_BYTES)).await?;
     let header = SegmentHeader::decode(&bytes, tier.volume, object).map_err(|fault| fault.to_string());
     let mut scan = SegmentScan { header, records: Vec::new(), gaps: Vec::new(), bytes: len };

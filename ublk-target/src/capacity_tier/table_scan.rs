@@ -145,7 +145,8 @@ impl Assembly {
                 scan.closing = Some(closing);
                 return;
             }
-            Read::Page(Page::Entries(entries)) if number > 0 && number <= closes => match self.fits(&entries) {
+            Read::Page(Page::Entries(entries)) if number > 0 && number <= closes => match self.fits(&entries)
+            {
                 Ok((first, last)) => {
                     if let Some(hole) = self.hole.take()
                         && hole < first
@@ -200,7 +201,10 @@ impl Assembly {
             && closing.counts.entries() != scan.entries.len() as u64
         {
             let (have, says) = (scan.entries.len(), closing.counts.entries());
-            scan.faults.push((scan.pages.saturating_sub(1), format!("the table has {have} entries and says {says}")));
+            scan.faults.push((
+                scan.pages.saturating_sub(1),
+                format!("the table has {have} entries and says {says}"),
+            ));
         }
     }
 }

@@ -18,8 +18,8 @@ use super::delta::Delta;
 use super::device::{FastDevice, TierFile};
 use super::error::FastTierError;
 use super::page::NoPage;
-use super::recovery::recover;
 use super::patient::Patient;
+use super::recovery::recover;
 use super::ring_scan::scan;
 use super::superblock::{Copies, Superblock};
 use crate::volume::Recovered;
@@ -69,7 +69,8 @@ pub struct Report {
 
 const REOPEN: &str = "opening the volume writes it anew; if it comes back, replace the device";
 const RESTORE: &str = "`forerun repair --to-fast PATH` makes a new fast tier of what can still be read";
-const UNREADABLE: &str = "the device fails: copy what is on it to another, or run `forerun repair --to-fast PATH`";
+const UNREADABLE: &str =
+    "the device fails: copy what is on it to another, or run `forerun repair --to-fast PATH`";
 
 /// Checks the tier at `path`, which nobody may be using. With `volume`, it has to be that volume's.
 ///

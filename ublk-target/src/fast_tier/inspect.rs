@@ -172,7 +172,8 @@ fn checkpoints(
         for index in 0..header.pages {
             let (offset, number) = (reader.offset_of(index), (area as u64) << 32 | index);
             let (mut facts, mut sound) = (Vec::new(), false);
-            if let Ok((label, payload)) = page::open(reader.page(index)?, volume, Kind::CheckpointPage, number)
+            if let Ok((label, payload)) =
+                page::open(reader.page(index)?, volume, Kind::CheckpointPage, number)
                 && label.sequence == header.place.number
             {
                 sound = pack::unpack(payload, &mut |fact| facts.push(fact));

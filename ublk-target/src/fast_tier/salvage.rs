@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, Geometry, Lsn, SUB_BLOCK_BYTES, SlotId, SubBlockMask};
+use forerun::geometry::{
+    BLOCK_BYTES, BlockIndex, Epoch, Geometry, Lsn, SUB_BLOCK_BYTES, SlotId, SubBlockMask,
+};
 use uuid::Uuid;
 
 use super::checkpoint::{self, Header};
@@ -84,7 +86,11 @@ impl Salvaged {
     pub fn give_up(&mut self, why: String) {
         let holds = self.recovered.holds.iter().map(|holds| holds.block);
         self.lost_blocks.extend(holds.chain(self.recovered.deleted.iter().map(|(block, _)| *block)));
-        let named = self.recovered.sealed.iter().filter_map(|layer| Some((layer.sealed.epoch, layer.snapshot.clone()?)));
+        let named = self
+            .recovered
+            .sealed
+            .iter()
+            .filter_map(|layer| Some((layer.sealed.epoch, layer.snapshot.clone()?)));
         self.lost_snapshots.extend(named);
         self.recovered = Recovered::default();
         self.extent = Extent::Nothing(why);
@@ -134,8 +140,27 @@ pub fn salvage(known: &Known) -> Result<Salvaged, FastTierError> {
         work.notes.extend(device.unreadable().iter().map(|(at, why)| format!("byte {at}: {why}")));
         work.finish()
     };
-    let Outcome { recovered, extent, lost_blocks, lost_snapshots, newest_epoch, generation, notes, slots_offset } = outcome;
-    Ok(Salvaged { recovered, extent, lost_blocks, lost_snapshots, newest_epoch, generation, notes, file, slots_offset })
+    let Outcome {
+        recovered,
+        extent,
+        lost_blocks,
+        lost_snapshots,
+        newest_epoch,
+        generation,
+        notes,
+        slots_offset,
+    } = outcome;
+    Ok(Salvaged {
+        recovered,
+        extent,
+        lost_blocks,
+        lost_snapshots,
+        newest_epoch,
+        generation,
+        notes,
+        file,
+        slots_offset,
+    })
 }
 
 struct Outcome {
@@ -263,7 +288,8 @@ impl<'a> Work<'a> {
             base = self.from_journal(superblock, &ring)?;
         }
         let Some(Base { mut state, end, from }) = base else {
-            let why = "no checkpoint is whole, and the journal does not reach back to what the capacity tier holds";
+            let why =
+                "no checkpoint is whole, and the journal does not reach back to what the capacity tier holds";
             self.note_lost(superblock, &ring, Lsn(0))?;
             self.extent = Extent::Nothing(why.to_owned());
             return Ok(());
@@ -394,7 +420,9 @@ impl<'a> Work<'a> {
             )));
         }
         let mut deltas = 0u64;
-        for (expected, batch) in (end.lsn.0 + 1..).zip(found.batches.iter().filter(|batch| batch.lsn > end.lsn)) {
+        for (expected, batch) in
+            (end.lsn.0 + 1..).zip(found.batches.iter().filter(|batch| batch.lsn > end.lsn))
+        {
             if batch.lsn.0 != expected || pack::payloads(&batch.deltas).is_none() {
                 return Ok(Some(format!("the log of pending changes does not follow record {}", end.lsn)));
             }
@@ -426,7 +454,8 @@ impl<'a> Work<'a> {
                     _ => return,
                 };
                 self.newest_epoch = self.newest_epoch.max(epoch);
-                if let Some(block) = block.filter(|block| epoch > written_back && block.0 < geometry.blocks()) {
+                if let Some(block) = block.filter(|block| epoch > written_back && block.0 < geometry.blocks())
+                {
                     self.lost_blocks.insert(block);
                 }
             };
@@ -452,8 +481,18 @@ impl<'a> Work<'a> {
     fn finish(self) -> Outcome {
         let holds = self.recovered.holds.iter().map(|holds| holds.epoch).max().unwrap_or_default();
         let newest_epoch = self.newest_epoch.max(self.recovered.open_epoch()).max(holds);
-        let Self { extent, recovered, lost_blocks, lost_snapshots, generation, notes, slots_offset, .. } = self;
-        Outcome { recovered, extent, lost_blocks, lost_snapshots, newest_epoch, generation, notes, slots_offset }
+        let Self { extent, recovered, lost_blocks, lost_snapshots, generation, notes, slots_offset, .. } =
+            self;
+        Outcome {
+            recovered,
+            extent,
+            lost_blocks,
+            lost_snapshots,
+            newest_epoch,
+            generation,
+            notes,
+            slots_offset,
+        }
     }
 }
 

@@ -157,7 +157,8 @@ impl Outcome {
 /// Only what keeps it from looking: a tier that is missing, in use, of another volume, or that cannot be read at all.
 pub fn check(places: &Places, progress: &mut dyn Progress) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
-    let fast = places.fast.as_deref().map(|path| check_fast(path, places.volume, &mut outcome)).transpose()?;
+    let fast =
+        places.fast.as_deref().map(|path| check_fast(path, places.volume, &mut outcome)).transpose()?;
     let capacity = match &places.capacity {
         Some(directory) => Some(check_capacity(directory, places.volume, &mut outcome, progress)?),
         None => None,
@@ -168,7 +169,11 @@ pub fn check(places: &Places, progress: &mut dyn Progress) -> anyhow::Result<Out
     Ok(outcome)
 }
 
-fn check_fast(path: &Path, volume: Option<Uuid>, outcome: &mut Outcome) -> anyhow::Result<fast_check::Report> {
+fn check_fast(
+    path: &Path,
+    volume: Option<Uuid>,
+    outcome: &mut Outcome,
+) -> anyhow::Result<fast_check::Report> {
     // Another volume's tier is not damaged: it is the wrong one.
     let mut report = fast_tier::check::check(path, None)?;
     if let (Some(expected), Some(found)) = (volume, report.volume)
@@ -185,7 +190,8 @@ fn check_fast(path: &Path, volume: Option<Uuid>, outcome: &mut Outcome) -> anyho
         let place = format!("{} {place}", path.display());
         outcome.findings.push(Finding { tier: "fast", severity, what, place, advice: advice.to_owned() });
     }
-    let counts = json!({"slots in use": report.held_slots, "commits since the checkpoint": report.journal_commits});
+    let counts =
+        json!({"slots in use": report.held_slots, "commits since the checkpoint": report.journal_commits});
     outcome.checked.insert("fast".to_owned(), counts);
     Ok(report)
 }
@@ -197,7 +203,8 @@ fn check_capacity(
     progress: &mut dyn Progress,
 ) -> anyhow::Result<CheckReport> {
     let volume = volume.map(|volume| VolumeUuid(*volume.as_bytes()));
-    let mut told = |now: capacity_tier::CheckProgress| progress.step("layers checked", now.layers, now.layers_total);
+    let mut told =
+        |now: capacity_tier::CheckProgress| progress.step("layers checked", now.layers, now.layers_total);
     let mut report = tokio_uring::start(CapacityTier::check(directory, volume, &mut told))
         .with_context(|| format!("capacity tier {}", directory.display()))?;
     let listed = std::mem::take(&mut report.findings);

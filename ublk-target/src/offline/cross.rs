@@ -34,14 +34,23 @@ pub(super) fn check(
     }
     if let Some(geometry) = fast.geometry.filter(|geometry| *geometry != head.geometry) {
         let (a, b) = (geometry.size_bytes(), head.geometry.size_bytes());
-        add(format!("the fast tier is of a volume of {a} bytes, the capacity tier of {b}"), "size".to_owned(), REPAIR);
+        add(
+            format!("the fast tier is of a volume of {a} bytes, the capacity tier of {b}"),
+            "size".to_owned(),
+            REPAIR,
+        );
         return Ok(());
     }
     let (open, written_back) = (recovered.open_epoch(), head.written_back_epoch());
     let place = format!("epoch {open} over epoch {written_back}");
     if open <= written_back {
-        let what = format!("the fast tier is at epoch {open}, older than epoch {written_back} on the capacity tier");
-        add(what, place, "it is an old copy: put the right one back, or have a new one made by `forerun repair`");
+        let what =
+            format!("the fast tier is at epoch {open}, older than epoch {written_back} on the capacity tier");
+        add(
+            what,
+            place,
+            "it is an old copy: put the right one back, or have a new one made by `forerun repair`",
+        );
         return Ok(());
     }
     if let Err(unsound) = recovered.check(written_back) {
@@ -52,7 +61,9 @@ pub(super) fn check(
         let taken = head.snapshots().find(|(name, _)| Some(name.as_str()) == layer.snapshot.as_deref());
         if let Some((name, there)) = taken {
             let (epoch, other) = (layer.sealed.epoch, there.last_epoch);
-            let what = format!("snapshot {name} of epoch {epoch} waits to be written back, and epoch {other} has that name");
+            let what = format!(
+                "snapshot {name} of epoch {epoch} waits to be written back, and epoch {other} has that name"
+            );
             add(what, format!("epoch {epoch}"), "delete the older snapshot of this name");
         }
     }

@@ -41,6 +41,7 @@ fn case(what: &str, options: fn(&Case) -> RepairOptions, damage: impl FnOnce(&Ca
     damage(&case);
     let outcome = case.check();
     assert!(!outcome.is_clean(), "{what}: not found");
+    assert!(case.dump() > 0, "{what}: a dump marks it");
     let refused = case.try_repair(&case.new_fast()).expect_err("the capacity tier would stay damaged");
     assert!(format!("{refused:#}").contains("--to-capacity"), "{what}: {refused:#}");
     let dry = case.try_repair(&RepairOptions { dry_run: true, ..options(&case) }).expect("told");
@@ -106,7 +107,8 @@ fn pages_of_tables() {
             });
         }
     };
-    let numbers: [(&str, fn(usize) -> usize); 3] = [("first", |_| 0), ("middle", |n| n / 2), ("last", |n| n - 1)];
+    let numbers: [(&str, fn(usize) -> usize); 3] =
+        [("first", |_| 0), ("middle", |n| n / 2), ("last", |n| n - 1)];
     for (what, number) in numbers {
         for how in [noise as fn(&mut [u8]), |page| page.fill(0)] {
             // Nothing of this layer was merged: its records prove what it said.
@@ -203,12 +205,18 @@ fn a_damaged_record_below_a_dirty_slot() {
     }
     let outcome = case.check();
     assert!(
-        outcome.findings.iter().any(|finding| finding.tier == "both" && finding.what.contains("cannot be written back")),
+        outcome
+            .findings
+            .iter()
+            .any(|finding| finding.tier == "both" && finding.what.contains("cannot be written back")),
         "{}",
         outcome.text()
     );
     let report = case.repaired(&case.new_capacity());
-    assert!(report.lost.blocks.iter().any(|loss| loss.in_volume && loss.sub_blocks != u16::MAX), "{report:?}");
+    assert!(
+        report.lost.blocks.iter().any(|loss| loss.in_volume && loss.sub_blocks != u16::MAX),
+        "{report:?}"
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ use ublk_target::capacity_tier::SnapshotName;
 use ublk_target::control::ControlPlane;
 use ublk_target::engine::{Open, Opened, SnapshotBackend, VolumeControl};
 use ublk_target::offline::check::{Outcome, Places, Quiet, check};
+use ublk_target::offline::dump::{DumpOptions, dump};
 use ublk_target::offline::repair::{RepairOptions, Report, repair};
 use ublk_target::request::Backend;
 
@@ -42,6 +43,36 @@ impl Case {
 
     pub fn check(&self) -> Outcome {
         check(&Places::of(&self.config), &mut Quiet).expect("it can be checked")
+    }
+
+    /// Dumps everything, twice: as text and as JSON. It goes on over any damage; gives how much it could not read.
+    pub fn dump(&self) -> u64 {
+        let (places, shape) = (Places::of(&self.config), Some((self.config.uuid, self.config.geometry)));
+        let broken = [false, true].map(|json| {
+            let options = DumpOptions {
+                superblocks: true,
+                journal: true,
+                checkpoint: true,
+                map: true,
+                layers: Some(Some(1)),
+                segments: Some(None),
+                blocks: None,
+                json,
+            };
+            let mut out = Vec::new();
+            let broken = dump(&places, shape, &options, &mut out).expect("a dump goes on");
+            let text = String::from_utf8(out).expect("text");
+            if json {
+                let told =
+                    text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+                assert_eq!(told.filter(|line| line["kind"] == "broken").count() as u64, broken);
+            } else {
+                assert_eq!(text.matches("BROKEN").count() as u64, broken);
+            }
+            broken
+        });
+        assert_eq!(broken[0], broken[1]);
+        broken[0]
     }
 
     /// Changes the bytes of the fast tier.
@@ -128,7 +159,10 @@ impl Case {
                 continue;
             }
             // The newest point of a tier without HEAD has no name any more: it is the volume itself.
-            if !there.contains(&shown) && report.capacity.used.contains("without HEAD") && *epoch == self.template.written_back {
+            if !there.contains(&shown)
+                && report.capacity.used.contains("without HEAD")
+                && *epoch == self.template.written_back
+            {
                 continue;
             }
             assert!(there.contains(&shown), "{shown} is not among {there:?}: {report:?}");
@@ -165,7 +199,10 @@ fn compare<B: Backend>(backend: &B, truth: &Truth, report: &Report, snapshot: Op
             if have == truth.sub_block(block * 16 + sub) || doubtful(block) {
                 continue;
             }
-            assert!(told, "block {block}, sub-block {sub} of {snapshot:?} differs without a word: {report:?}");
+            assert!(
+                told,
+                "block {block}, sub-block {sub} of {snapshot:?} differs without a word: {report:?}"
+            );
             assert!(all_are(have, 0), "what is lost reads as zeros: block {block}, sub-block {sub}");
         }
     }

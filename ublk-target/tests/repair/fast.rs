@@ -77,10 +77,14 @@ fn case(image: &Image, what: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         return true;
     }
     assert!(!outcome.is_clean(), "{what}: not found");
+    case.dump();
     let report = case.repaired(&case.new_fast());
     if let Some(writes) = &report.lost.writes {
         let newest = case.template.snapshots.iter().map(|(_, epoch, _)| epoch.0).max();
-        assert!(Some(writes.as_of_epoch) == newest || writes.as_of_epoch == case.template.written_back.0, "{what}");
+        assert!(
+            Some(writes.as_of_epoch) == newest || writes.as_of_epoch == case.template.written_back.0,
+            "{what}"
+        );
     }
     report.lost.is_empty()
 }
@@ -127,11 +131,15 @@ fn checkpoints() {
             for (at, other) in [(first, second), (second, first)] {
                 let unchanged = how == Harm::Stale && old[at..at + PAGE] == bytes[at..at + PAGE];
                 if !unchanged {
-                    case(image, &format!("header at {at}, {how:?}"), |bytes| harm(bytes, at, other, &old, how));
+                    case(image, &format!("header at {at}, {how:?}"), |bytes| {
+                        harm(bytes, at, other, &old, how)
+                    });
                 }
-                let content = pages(&bytes, KINDS[1], at as u64 + PAGE as u64, layout.checkpoint_bytes - PAGE as u64);
+                let content =
+                    pages(&bytes, KINDS[1], at as u64 + PAGE as u64, layout.checkpoint_bytes - PAGE as u64);
                 let number = field(&bytes[at..at + PAGE], 48);
-                let mine: Vec<usize> = content.iter().filter(|(_, of)| *of == number).map(|(at, _)| *at).collect();
+                let mine: Vec<usize> =
+                    content.iter().filter(|(_, of)| *of == number).map(|(at, _)| *at).collect();
                 if let [page, .., last] = mine[..] {
                     let stale = how == Harm::Stale && old[page..page + PAGE] == bytes[page..page + PAGE];
                     if !stale {
@@ -156,7 +164,8 @@ fn checkpoints() {
 fn journal_records() {
     let (layout, old, image) = (layout(), earlier(), &Template::get().crashed);
     let bytes = std::fs::read(&image.fast).expect("the fast tier");
-    let start = [0, 1].map(|area| field(&bytes[layout.checkpoint_offsets[area] as usize..], 72)).into_iter().max();
+    let start =
+        [0, 1].map(|area| field(&bytes[layout.checkpoint_offsets[area] as usize..], 72)).into_iter().max();
     let mut records = pages(&bytes, KINDS[0], layout.journal_offset, layout.journal_bytes);
     records.retain(|(_, lsn)| Some(*lsn) > start);
     records.sort_by_key(|(_, lsn)| *lsn);

@@ -104,7 +104,8 @@ impl Template {
         let image = |name: &str, now: &Truth| {
             let folder = rig.root.join(name);
             std::fs::create_dir(&folder).expect("a folder");
-            let image = Image { fast: folder.join("fast"), capacity: folder.join("capacity"), now: now.clone() };
+            let image =
+                Image { fast: folder.join("fast"), capacity: folder.join("capacity"), now: now.clone() };
             copy(&rig.config.fast.path, &image.fast);
             copy(&rig.config.capacity.path, &image.capacity);
             image

@@ -29,21 +29,34 @@ pub(super) async fn layers(
         Ok(head) => {
             let text = format!(
                 "HEAD: volume {}, {} bytes, generation {}, sequence {}, objects numbered below {}, {} layers up to epoch {}",
-                head.volume, head.geometry.size_bytes(), head.generation, head.sequence, head.numbers_taken_to,
-                head.layers().len(), head.written_back_epoch()
+                head.volume,
+                head.geometry.size_bytes(),
+                head.generation,
+                head.sequence,
+                head.numbers_taken_to,
+                head.layers().len(),
+                head.written_back_epoch()
             );
             let fields = json!({"volume": head.volume.to_string(), "size_bytes": head.geometry.size_bytes(),
                 "generation": head.generation.0, "sequence": head.sequence, "numbers_taken_to": head.numbers_taken_to,
                 "layers": head.layers().len(), "epoch": head.written_back_epoch().0});
             out.item("head", &text, fields)?;
             for layer in head.layers() {
-                let name = layer.snapshot.as_ref().map_or_else(String::new, |name| format!(", snapshot {name}"));
+                let name =
+                    layer.snapshot.as_ref().map_or_else(String::new, |name| format!(", snapshot {name}"));
                 let counts = layer.counts;
                 let text = format!(
                     "layer layers/{:016x}: epochs {} to {}, {} pages: {} added, {} modified, {} deleted, {} passed; \
                      the volume holds {} blocks{name}",
-                    layer.id.0, layer.first_epoch, layer.last_epoch, layer.pages, counts.added, counts.modified,
-                    counts.deleted, counts.passed, layer.mapped_blocks
+                    layer.id.0,
+                    layer.first_epoch,
+                    layer.last_epoch,
+                    layer.pages,
+                    counts.added,
+                    counts.modified,
+                    counts.deleted,
+                    counts.passed,
+                    layer.mapped_blocks
                 );
                 let fields = json!({"object": layer.id.0, "first_epoch": layer.first_epoch.0,
                     "last_epoch": layer.last_epoch.0, "opened_us": layer.opened_us, "sealed_us": layer.sealed_us,
@@ -87,7 +100,8 @@ async fn entries(
                 if epoch.is_some_and(|epoch| !(first..=last).contains(&epoch)) {
                     return Ok(());
                 }
-                let text = format!("table {object}: epochs {first} to {last}, generation {}", opening.generation);
+                let text =
+                    format!("table {object}: epochs {first} to {last}, generation {}", opening.generation);
                 let fields = json!({"object": layer.0, "first_epoch": first.0, "last_epoch": last.0,
                                     "generation": opening.generation.0});
                 out.item("table", &text, fields)?;
@@ -100,7 +114,11 @@ async fn entries(
             }
             Ok(Page::Closing(closing)) => {
                 let count = closing.counts.entries();
-                out.item("table end", &format!("  {count} entries"), json!({"object": layer.0, "entries": count}))?;
+                out.item(
+                    "table end",
+                    &format!("  {count} entries"),
+                    json!({"object": layer.0, "entries": count}),
+                )?;
             }
             Err(why) => out.broken(&format!("{object} page {number}"), &why)?,
         }
@@ -149,7 +167,10 @@ pub(super) async fn segments(
             let (bytes, stored) = (header.record_bytes(), header.stored_bytes);
             let codec = format!("{:?}", header.codec).to_lowercase();
             if !record.sound {
-                out.broken(&format!("{object} at {at}"), &format!("the data of block {} does not match", header.block))?;
+                out.broken(
+                    &format!("{object} at {at}"),
+                    &format!("the data of block {} does not match", header.block),
+                )?;
             }
             let text = format!(
                 "  at {at}, {bytes} bytes: block {} of epoch {}, {stored} bytes {codec}",

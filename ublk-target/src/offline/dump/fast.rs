@@ -23,9 +23,17 @@ pub(super) fn print(out: &mut Printer<'_>, range: &RangeInclusive<BlockIndex>, s
             let text = format!(
                 "superblock {name} at byte {offset}: generation {}, volume {}, {clean}\n  volume of {} bytes in logical \
                  blocks of {}; tier of {} bytes: journal {} bytes at {}, checkpoints of {} bytes at {:?}, {} slots at {}",
-                content.generation, content.volume, content.geometry.size_bytes(),
-                content.geometry.logical_block_bytes(), layout.tier_bytes, layout.journal_bytes, layout.journal_offset,
-                layout.checkpoint_bytes, layout.checkpoint_offsets, layout.slots, layout.slots_offset
+                content.generation,
+                content.volume,
+                content.geometry.size_bytes(),
+                content.geometry.logical_block_bytes(),
+                layout.tier_bytes,
+                layout.journal_bytes,
+                layout.journal_offset,
+                layout.checkpoint_bytes,
+                layout.checkpoint_offsets,
+                layout.slots,
+                layout.slots_offset
             );
             let fields = json!({
                 "copy": name, "offset": offset, "generation": content.generation, "volume": content.volume.to_string(),
@@ -58,7 +66,8 @@ pub(super) fn print(out: &mut Printer<'_>, range: &RangeInclusive<BlockIndex>, s
                 (true, true) => String::new(),
                 (true, false) => ", in a checkpoint".to_owned(),
             };
-            let text = format!("record {lsn} at ring page {page}: {parts} pages, generation {generation}{state}");
+            let text =
+                format!("record {lsn} at ring page {page}: {parts} pages, generation {generation}{state}");
             let fields = json!({"lsn": lsn.0, "ring_page": page, "pages": parts, "sound_pages": sound,
                                 "generation": generation, "in_checkpoint": !needed});
             out.item("record", &text, fields)
@@ -97,9 +106,12 @@ fn delta(delta: &Delta) -> (String, Value) {
     match delta {
         Delta::Holds(Holds { slot, block, epoch, valid, dirty, added }) => {
             let added_too = if *added { ", added" } else { "" };
-            let (v, d) = (sub_blocks(valid.0), if dirty.is_empty() { "none".to_owned() } else { sub_blocks(dirty.0) });
+            let (v, d) =
+                (sub_blocks(valid.0), if dirty.is_empty() { "none".to_owned() } else { sub_blocks(dirty.0) });
             (
-                format!("slot {slot} holds block {block} of epoch {epoch}: valid {v}, written {d}{added_too}"),
+                format!(
+                    "slot {slot} holds block {block} of epoch {epoch}: valid {v}, written {d}{added_too}"
+                ),
                 json!({"delta": "holds", "slot": slot.0, "block": block.0, "epoch": epoch.0, "valid": valid.0,
                        "dirty": dirty.0, "added": added}),
             )
@@ -110,7 +122,9 @@ fn delta(delta: &Delta) -> (String, Value) {
             json!({"delta": "deleted", "block": block.0, "epoch": epoch.0}),
         ),
         Delta::Sealed(Sealed { epoch, opened_us, sealed_us, mapped_blocks }) => (
-            format!("epoch {epoch} was sealed with {mapped_blocks} blocks, opened {opened_us} us, sealed {sealed_us} us"),
+            format!(
+                "epoch {epoch} was sealed with {mapped_blocks} blocks, opened {opened_us} us, sealed {sealed_us} us"
+            ),
             json!({"delta": "sealed", "epoch": epoch.0, "opened_us": opened_us, "sealed_us": sealed_us,
                    "mapped_blocks": mapped_blocks}),
         ),
@@ -118,9 +132,8 @@ fn delta(delta: &Delta) -> (String, Value) {
             format!("epoch {epoch} is kept as snapshot {name}"),
             json!({"delta": "named", "epoch": epoch.0, "name": name}),
         ),
-        Delta::Unnamed { epoch } => (
-            format!("epoch {epoch} is not kept any more"),
-            json!({"delta": "unnamed", "epoch": epoch.0}),
-        ),
+        Delta::Unnamed { epoch } => {
+            (format!("epoch {epoch} is not kept any more"), json!({"delta": "unnamed", "epoch": epoch.0}))
+        }
     }
 }

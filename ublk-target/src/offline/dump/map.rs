@@ -55,7 +55,8 @@ pub(super) async fn print(
     while from < end {
         let to = (from + WINDOW).min(end);
         let mut broken = Vec::new();
-        let window = newest.below(BlockIndex(to), &mut |layer, page, why| broken.push((layer, page, why))).await?;
+        let window =
+            newest.below(BlockIndex(to), &mut |layer, page, why| broken.push((layer, page, why))).await?;
         for (layer, page, why) in broken {
             out.broken(&format!("layers/{:016x} page {page}", layer.0), &why)?;
         }

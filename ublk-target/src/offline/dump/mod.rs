@@ -93,7 +93,8 @@ pub fn dump(
     options.all();
     let mut printer = Printer { out, json: options.json, broken: 0 };
     let mut shape = shape;
-    let parts = Parts { superblocks: options.superblocks, checkpoint: options.checkpoint, journal: options.journal };
+    let parts =
+        Parts { superblocks: options.superblocks, checkpoint: options.checkpoint, journal: options.journal };
     if let Some(path) = &places.fast
         && (parts != Parts::default() || shape.is_none())
     {

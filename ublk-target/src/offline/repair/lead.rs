@@ -10,7 +10,7 @@ use super::report::{BlockLoss, Lost, RangeDoubt, Report, SnapshotChange, TierRep
 use super::{Found, RepairOptions, cover, numbers};
 use crate::aligned::AlignedBuffer;
 use crate::capacity_tier::{
-    BlockRange, DAMAGED, LostBlock, Losses, Rebuilt, SnapshotName, Supply, free_name, marked,
+    BlockRange, DAMAGED, Losses, LostBlock, Rebuilt, SnapshotName, Supply, free_name, marked,
 };
 use crate::fast_tier::delta::Holds;
 use crate::fast_tier::salvage::{Extent, Salvaged};
@@ -41,7 +41,11 @@ impl<'f> FastSupply<'f> {
                 }
             }
         }
-        newest.into_iter().filter(|(_, (_, alone))| *alone).map(|(block, (holds, _))| (block, holds)).collect()
+        newest
+            .into_iter()
+            .filter(|(_, (_, alone))| *alone)
+            .map(|(block, (holds, _))| (block, holds))
+            .collect()
     }
 }
 
@@ -65,7 +69,8 @@ impl Supply for FastSupply<'_> {
         let Ok(unreadable) = fast.read_slot(slot, &mut data) else { return SubBlockMask::EMPTY };
         let have = valid.minus(unreadable);
         for (first, count) in have.runs() {
-            let range = first as usize * SUB_BLOCK_BYTES as usize..(first + count) as usize * SUB_BLOCK_BYTES as usize;
+            let range = first as usize * SUB_BLOCK_BYTES as usize
+                ..(first + count) as usize * SUB_BLOCK_BYTES as usize;
             if let (Some(to), Some(from)) = (out.get_mut(range.clone()), data.get(range)) {
                 to.copy_from_slice(from);
             }
@@ -87,7 +92,11 @@ pub(super) fn account(
     for block in &rebuilt.losses.blocks {
         let touched = |epoch: Epoch| block.since <= epoch && block.until.is_none_or(|until| epoch < until);
         let mut names = snapshots.written_back(touched);
-        let now = if block.until.is_none() { block.sub_blocks.minus(cover.of(block.block)) } else { SubBlockMask::EMPTY };
+        let now = if block.until.is_none() {
+            block.sub_blocks.minus(cover.of(block.block))
+        } else {
+            SubBlockMask::EMPTY
+        };
         if block.until.is_none() {
             names.extend(snapshots.live(|cover| !block.sub_blocks.minus(cover.of(block.block)).is_empty()));
         }
@@ -194,13 +203,25 @@ fn doubts(lost: &mut Lost, losses: &Losses, cover: &Cover, snapshots: &Snapshots
         let names = snapshots.written_back(|epoch| doubt.since <= epoch);
         let (first, last) = (doubt.range.first.0, doubt.range.last.0);
         if !names.is_empty() {
-            lost.doubtful.push(RangeDoubt { first, last, in_volume: false, snapshots: names, why: doubt.why.clone() });
+            lost.doubtful.push(RangeDoubt {
+                first,
+                last,
+                in_volume: false,
+                snapshots: names,
+                why: doubt.why.clone(),
+            });
         }
     }
     let why = losses.doubtful.first().map_or("", |doubt| doubt.why.as_str());
     for range in losses.doubtful_now.iter().flat_map(|range| without(*range, cover)) {
         let (first, last) = (range.first.0, range.last.0);
-        lost.doubtful.push(RangeDoubt { first, last, in_volume: true, snapshots: Vec::new(), why: why.to_owned() });
+        lost.doubtful.push(RangeDoubt {
+            first,
+            last,
+            in_volume: true,
+            snapshots: Vec::new(),
+            why: why.to_owned(),
+        });
     }
     for (name, cover) in &snapshots.live {
         for range in losses.doubtful_now.iter().flat_map(|range| without(*range, cover)) {
@@ -237,7 +258,13 @@ fn over_a_gap(lost: &mut Lost, config: &VolumeConfig, found: &Found, rebuilt: &R
     );
     for range in without(BlockRange::whole(config.geometry.blocks()), cover) {
         let (first, last) = (range.first.0, range.last.0);
-        lost.doubtful.push(RangeDoubt { first, last, in_volume: true, snapshots: Vec::new(), why: why.clone() });
+        lost.doubtful.push(RangeDoubt {
+            first,
+            last,
+            in_volume: true,
+            snapshots: Vec::new(),
+            why: why.clone(),
+        });
     }
     let Some(fast) = &found.fast else { return };
     for layer in fast.recovered.sealed.iter().filter(|layer| layer.sealed.epoch > written_back) {

@@ -45,11 +45,16 @@ pub(super) fn as_they_are(recovered: &Recovered, written_back: Epoch, now_us: u6
         let Sealed { epoch, opened_us: opened, sealed_us, .. } = layer.sealed;
         let snapshot = layer.snapshot.clone();
         opened_us = sealed_us;
-        layers.insert(epoch, NewLayer { old_epoch: epoch, opened_us: opened, sealed_us, snapshot, ..NewLayer::default() });
+        layers.insert(
+            epoch,
+            NewLayer { old_epoch: epoch, opened_us: opened, sealed_us, snapshot, ..NewLayer::default() },
+        );
     }
     let open = recovered.open_epoch();
-    let open_layer = || NewLayer { old_epoch: open, opened_us, sealed_us: now_us.max(opened_us), ..NewLayer::default() };
-    for holds in recovered.holds.iter().filter(|holds| holds.epoch > written_back && !holds.dirty.is_empty()) {
+    let open_layer =
+        || NewLayer { old_epoch: open, opened_us, sealed_us: now_us.max(opened_us), ..NewLayer::default() };
+    for holds in recovered.holds.iter().filter(|holds| holds.epoch > written_back && !holds.dirty.is_empty())
+    {
         let Holds { slot, block, epoch, valid, dirty, added } = *holds;
         let slot = NewSlot { block, pieces: vec![(slot, valid)], valid, dirty, added };
         layers.entry(epoch).or_insert_with(open_layer).slots.push(slot);
@@ -181,7 +186,12 @@ mod tests {
             added: false,
         };
         let recovered = Recovered {
-            holds: vec![holds(0, 1, 3, 0b0111), holds(1, 1, 5, 0b0100), holds(2, 2, 3, 0xFFFF), holds(3, 2, 5, 1)],
+            holds: vec![
+                holds(0, 1, 3, 0b0111),
+                holds(1, 1, 5, 0b0100),
+                holds(2, 2, 3, 0xFFFF),
+                holds(3, 2, 5, 1),
+            ],
             deleted: vec![(BlockIndex(2), Epoch(5)), (BlockIndex(9), Epoch(4))],
             sealed: Vec::new(),
         };

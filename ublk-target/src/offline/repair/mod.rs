@@ -32,8 +32,8 @@ use crate::volume::Unsound;
 
 use lead::{FastSupply, account};
 use live::{Cover, NewLayer, as_one, as_they_are, facts, first_epoch};
-pub use report::{BlockLoss, Lost, RangeDoubt, Report, SnapshotChange, TierReport, WritesLost};
 pub(crate) use report::sub_blocks;
+pub use report::{BlockLoss, Lost, RangeDoubt, Report, SnapshotChange, TierReport, WritesLost};
 
 /// What is to be made, and what is lost for good.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -164,13 +164,17 @@ fn look(config: &VolumeConfig, paths: &VolumePaths, options: &RepairOptions) -> 
         let HeadFit { old_copy, head_is_old } = fit(fast, written_back);
         if old_copy {
             let open = fast.recovered.open_epoch();
-            fast.give_up(format!("it is an old copy, at epoch {open}, and the capacity tier is at {}", found.written_back));
+            fast.give_up(format!(
+                "it is an old copy, at epoch {open}, and the capacity tier is at {}",
+                found.written_back
+            ));
         }
         found.head_is_old = head_is_old;
     }
     if options.to_fast.is_none() {
         let sound = check::check(&config.fast.path, Some(*config.uuid.as_bytes()));
-        let usable = sound.is_ok_and(|report| !report.findings.iter().any(|f| f.severity == check::Severity::Fatal));
+        let usable =
+            sound.is_ok_and(|report| !report.findings.iter().any(|f| f.severity == check::Severity::Fatal));
         if !usable || !matches!(found.fast.as_ref().map(|fast| &fast.extent), Some(Extent::Whole)) {
             bail!(
                 "the fast tier {} is lost or damaged, so it has to be made anew as well: give --to-fast PATH; \
@@ -194,7 +198,8 @@ fn fit(fast: &Salvaged, written_back: Option<Epoch>) -> HeadFit {
         return HeadFit { old_copy: false, head_is_old: false };
     };
     let knows = !matches!(fast.extent, Extent::Nothing(_));
-    let gap = matches!(fast.recovered.check(written_back), Err(Unsound::Gap { .. } | Unsound::UnknownEpoch { .. }));
+    let gap =
+        matches!(fast.recovered.check(written_back), Err(Unsound::Gap { .. } | Unsound::UnknownEpoch { .. }));
     HeadFit {
         old_copy: knows && fast.recovered.open_epoch() <= written_back,
         head_is_old: whole && fast.recovered.open_epoch() > written_back && gap,
@@ -207,7 +212,11 @@ fn head_epoch(config: &VolumeConfig) -> anyhow::Result<Option<Epoch>> {
     let read = tokio_uring::start(crate::capacity_tier::CapacityTier::open_reader(directory, Some(volume)));
     match read {
         Ok(tier) => Ok(Some(tier.head().written_back_epoch())),
-        Err(error) if error.is_corrupt() || error.is_not_found() || error.raw_os_error() == nix::libc::EIO => Ok(None),
+        Err(error)
+            if error.is_corrupt() || error.is_not_found() || error.raw_os_error() == nix::libc::EIO =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error).with_context(|| format!("capacity tier {}", directory.display())),
     }
 }
@@ -255,10 +264,13 @@ fn finish_layers(found: &mut Found, rebuilt: &Rebuilt, end_unknown: bool, now_us
         (Extent::Whole, Ok(()) | Err(Unsound::Gap { .. } | Unsound::UnknownEpoch { .. })) => {
             *over_a_gap = true;
             *layers = vec![as_one(&fast.recovered, *written_back, &rebuilt.mapped, now_us)];
-            *fast_words = "its newest data is used; the epochs between are lost with the capacity tier".to_owned();
+            *fast_words =
+                "its newest data is used; the epochs between are lost with the capacity tier".to_owned();
         }
         (_, unfit) => {
-            let why = unfit.err().map_or("it is damaged, and so is the capacity tier".to_owned(), |why| why.to_string());
+            let why = unfit
+                .err()
+                .map_or("it is damaged, and so is the capacity tier".to_owned(), |why| why.to_string());
             fast.give_up(format!("what it says cannot be: {why}"));
             *fast_words = format!("nothing of it can be used: {why}");
         }
@@ -281,7 +293,8 @@ fn write_fast(
     let tier = NewTier::begin(path, file_bytes, config.uuid, config.geometry)?;
     let empty = [NewLayer { opened_us: now_us, sealed_us: now_us, ..NewLayer::default() }];
     let layers = if found.layers.is_empty() { &empty[..] } else { &found.layers };
-    let (slots, room) = (layers.iter().map(|layer| layer.slots.len() as u64).sum::<u64>(), u64::from(tier.slots()));
+    let (slots, room) =
+        (layers.iter().map(|layer| layer.slots.len() as u64).sum::<u64>(), u64::from(tier.slots()));
     let deletions: u64 = layers.iter().map(|layer| layer.deleted.len() as u64).sum();
     // One slot has to be free for writes to go on until the first is written back.
     if slots >= room || deletions > tier.deletions_max() {

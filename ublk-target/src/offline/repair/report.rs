@@ -177,18 +177,30 @@ impl Lost {
                 0 => String::new(),
                 us => format!(" ({} UTC)", forerun::utc::Utc::from_us(us)),
             };
-            writeln!(out, "LOST: all that was written after the end of epoch {as_of_epoch}{when}, with the snapshots made after it: {why}")?;
+            writeln!(
+                out,
+                "LOST: all that was written after the end of epoch {as_of_epoch}{when}, with the snapshots made after it: {why}"
+            )?;
             if !known_blocks.is_empty() {
                 let shown: Vec<String> = known_blocks.iter().take(LINES_MAX).map(u32::to_string).collect();
                 let dots = if known_blocks.len() > LINES_MAX { ", ..." } else { "" };
                 let count = known_blocks.len();
-                writeln!(out, "  {count} blocks are known to have changed since: {}{dots}", shown.join(", "))?;
+                writeln!(
+                    out,
+                    "  {count} blocks are known to have changed since: {}{dots}",
+                    shown.join(", ")
+                )?;
             }
         }
         for loss in self.blocks.iter().take(LINES_MAX) {
             let parts = sub_blocks(loss.sub_blocks);
             let places = places(loss.in_volume, &loss.snapshots);
-            writeln!(out, "LOST: block {} (byte {}), {parts}: reads as zeros in {places}", loss.block, u64::from(loss.block) << 16)?;
+            writeln!(
+                out,
+                "LOST: block {} (byte {}), {parts}: reads as zeros in {places}",
+                loss.block,
+                u64::from(loss.block) << 16
+            )?;
         }
         more(out, self.blocks.len(), "blocks")?;
         for doubt in self.doubtful.iter().take(LINES_MAX) {
@@ -198,7 +210,8 @@ impl Lost {
         more(out, self.doubtful.len(), "ranges")?;
         for change in &self.snapshots {
             let name = change.name.as_deref().unwrap_or("(name lost)");
-            let kept = change.kept_as.as_deref().map_or("dropped".to_owned(), |kept| format!("kept as {kept}"));
+            let kept =
+                change.kept_as.as_deref().map_or("dropped".to_owned(), |kept| format!("kept as {kept}"));
             writeln!(out, "SNAPSHOT: {name} of epoch {}: {kept}: {}", change.epoch, change.why)?;
         }
         Ok(())

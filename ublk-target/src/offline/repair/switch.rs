@@ -40,7 +40,10 @@ pub(super) fn check_places(config: &VolumeConfig, options: &RepairOptions) -> an
     if let Some(new) = to_fast
         && is_same(new, &config.fast.path)?
     {
-        bail!("{} is the volume's fast tier: a repair never writes over the only copy; give another", new.display());
+        bail!(
+            "{} is the volume's fast tier: a repair never writes over the only copy; give another",
+            new.display()
+        );
     }
     if let Some(new) = to_capacity {
         let (new, old) = (resolved(new), resolved(&config.capacity.path));

@@ -67,6 +67,12 @@ impl Inspector {
         self.segments.keys().map(|number| SegmentId(*number)).collect()
     }
 
+    /// Whether a segment's object is there.
+    #[must_use]
+    pub fn has_segment(&self, segment: SegmentId) -> bool {
+        self.segments.contains_key(&segment.0)
+    }
+
     /// How many pages a table has, by HEAD or by its length.
     #[must_use]
     pub fn pages(&self, layer: LayerId) -> u32 {

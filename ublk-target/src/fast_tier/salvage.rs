@@ -279,13 +279,13 @@ impl<'a> Work<'a> {
         let newest_start = headers.first().map_or(Lsn(0), |header| header.start.lsn);
         let mut base = None;
         for header in &headers {
-            base = self.from_checkpoint(superblock, header, &ring)?;
+            base = self.read_checkpoint(superblock, header, &ring)?;
             if base.is_some() {
                 break;
             }
         }
         if base.is_none() {
-            base = self.from_journal(superblock, &ring)?;
+            base = self.read_journal_alone(superblock, &ring)?;
         }
         let Some(Base { mut state, end, from }) = base else {
             let why =
@@ -313,7 +313,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn from_checkpoint(
+    fn read_checkpoint(
         &mut self,
         superblock: &Superblock,
         header: &Header,
@@ -334,7 +334,7 @@ impl<'a> Work<'a> {
 
     /// A state from the journal alone: complete as to what is not on the capacity tier, if the journal has the end of
     /// the newest epoch there, for nothing of a later epoch is told before that.
-    fn from_journal(&mut self, superblock: &Superblock, ring: &RingScan) -> io::Result<Option<Base>> {
+    fn read_journal_alone(&mut self, superblock: &Superblock, ring: &RingScan) -> io::Result<Option<Base>> {
         let Superblock { layout, volume, geometry, .. } = superblock;
         let Some(written_back) = self.known.written_back else { return Ok(None) };
         let mut rest: &[FoundCommit] = &ring.commits;

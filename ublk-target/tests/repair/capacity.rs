@@ -10,6 +10,10 @@ use crate::template::Template;
 const PAGE: usize = 4096;
 const UNIT: usize = 512;
 
+type Harm = fn(&mut [u8]);
+/// Destroyed, and zeroed.
+const HARMS: [Harm; 2] = [noise, |bytes| bytes.fill(0)];
+
 fn objects(case: &Case, folder: &str) -> Vec<PathBuf> {
     let list = std::fs::read_dir(case.config.capacity.path.join(folder)).expect("a folder");
     let mut all: Vec<PathBuf> = list.map(|entry| entry.expect("an entry").path()).collect();
@@ -41,7 +45,7 @@ fn case(what: &str, options: fn(&Case) -> RepairOptions, damage: impl FnOnce(&Ca
     damage(&case);
     let outcome = case.check();
     assert!(!outcome.is_clean(), "{what}: not found");
-    assert!(case.dump() > 0, "{what}: a dump marks it");
+    assert!(case.dump(true) > 0, "{what}: a dump marks it");
     let refused = case.try_repair(&case.new_fast()).expect_err("the capacity tier would stay damaged");
     assert!(format!("{refused:#}").contains("--to-capacity"), "{what}: {refused:#}");
     let dry = case.try_repair(&RepairOptions { dry_run: true, ..options(&case) }).expect("told");
@@ -99,7 +103,7 @@ fn an_old_head() {
 
 #[test]
 fn pages_of_tables() {
-    let harm = |number: fn(usize) -> usize, how: fn(&mut [u8])| {
+    let harm = |number: fn(usize) -> usize, how: Harm| {
         move |case: &Case| {
             change(&largest(&objects(case, "layers")), |bytes| {
                 let at = number(bytes.len() / PAGE) * PAGE;
@@ -110,7 +114,7 @@ fn pages_of_tables() {
     let numbers: [(&str, fn(usize) -> usize); 3] =
         [("first", |_| 0), ("middle", |n| n / 2), ("last", |n| n - 1)];
     for (what, number) in numbers {
-        for how in [noise as fn(&mut [u8]), |page| page.fill(0)] {
+        for how in HARMS {
             // Nothing of this layer was merged: its records prove what it said.
             let report = case(what, new_capacity, harm(number, how));
             assert!(report.lost.is_empty(), "{what}: {report:?}");
@@ -153,14 +157,14 @@ fn whole_tables() {
 fn segments_and_records() {
     let largest_segment = |case: &Case| largest(&objects(case, "segments"));
     // The header alone: every record tells itself.
-    for how in [noise as fn(&mut [u8]), |unit| unit.fill(0)] {
+    for how in HARMS {
         let report = case("header", new_capacity, |case| {
             change(&largest_segment(case), |bytes| how(&mut bytes[..UNIT]));
         });
         assert!(report.lost.is_empty(), "{report:?}");
     }
     // Records: blocks that the fast tier has too are saved, others are told.
-    for how in [noise as fn(&mut [u8]), |units| units.fill(0)] {
+    for how in HARMS {
         let report = case("records", new_capacity, |case| {
             change(&largest_segment(case), |bytes| {
                 let middle = bytes.len() / 2 / UNIT * UNIT;

@@ -77,7 +77,7 @@ fn case(image: &Image, what: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         return true;
     }
     assert!(!outcome.is_clean(), "{what}: not found");
-    case.dump();
+    case.dump(true);
     let report = case.repaired(&case.new_fast());
     if let Some(writes) = &report.lost.writes {
         let newest = case.template.snapshots.iter().map(|(_, epoch, _)| epoch.0).max();

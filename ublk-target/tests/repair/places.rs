@@ -47,6 +47,7 @@ fn a_sound_volume_moves() {
     for crashed in [false, true] {
         let image = if crashed { &Template::get().crashed } else { &Template::get().clean };
         let mut case = Case::of(image);
+        assert_eq!((case.dump(false), case.dump(true)), (0, 0), "nothing is broken");
         let old = case.config.clone();
         let before = std::fs::read(&old.fast.path).expect("the fast tier");
         let report = case.repaired(&case.both());

@@ -68,6 +68,10 @@ pub(super) async fn print(
                 continue;
             }
             line(out, block, of_block, gone, entry, written_back)?;
+            let place = entry.and_then(|(_, entry)| entry.place);
+            if let Some(place) = place.filter(|place| !inspector.has_segment(place.segment())) {
+                out.broken(&format!("block {block}"), &format!("{place}: the segment is not there"))?;
+            }
         }
         from = to;
     }

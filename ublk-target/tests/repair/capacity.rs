@@ -10,6 +10,9 @@ use crate::template::Template;
 const PAGE: usize = 4096;
 const UNIT: usize = 512;
 
+type Change = fn(&mut Vec<u8>);
+/// Which of so many pages.
+type Which = fn(usize) -> usize;
 type Harm = fn(&mut [u8]);
 /// Destroyed, and zeroed.
 const HARMS: [Harm; 2] = [noise, |bytes| bytes.fill(0)];
@@ -65,7 +68,7 @@ fn new_capacity(case: &Case) -> RepairOptions {
 #[test]
 fn head() {
     let head = |case: &Case| case.config.capacity.path.join("HEAD");
-    let lost: [(&str, fn(&mut Vec<u8>)); 4] = [
+    let lost: [(&str, Change); 4] = [
         ("random", |bytes| noise(bytes)),
         ("zeros", |bytes| bytes.fill(0)),
         ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
@@ -103,7 +106,7 @@ fn an_old_head() {
 
 #[test]
 fn pages_of_tables() {
-    let harm = |number: fn(usize) -> usize, how: Harm| {
+    let harm = |number: Which, how: Harm| {
         move |case: &Case| {
             change(&largest(&objects(case, "layers")), |bytes| {
                 let at = number(bytes.len() / PAGE) * PAGE;
@@ -111,8 +114,7 @@ fn pages_of_tables() {
             });
         }
     };
-    let numbers: [(&str, fn(usize) -> usize); 3] =
-        [("first", |_| 0), ("middle", |n| n / 2), ("last", |n| n - 1)];
+    let numbers: [(&str, Which); 3] = [("first", |_| 0), ("middle", |n| n / 2), ("last", |n| n - 1)];
     for (what, number) in numbers {
         for how in HARMS {
             // Nothing of this layer was merged: its records prove what it said.

@@ -162,6 +162,13 @@ pub(super) async fn segments(
             }
             Err(why) => out.broken(&object, why)?,
         }
+        if let Ok(header) = &scan.header
+            && u64::from(header.units) * 512 != scan.bytes
+        {
+            let what =
+                format!("it has {} bytes and was written with {}", scan.bytes, u64::from(header.units) * 512);
+            out.broken(&object, &what)?;
+        }
         for record in scan.records.iter().filter(|record| range.contains(&record.header.block)) {
             let (header, at) = (record.header, u64::from(record.at_units) * 512);
             let (bytes, stored) = (header.record_bytes(), header.stored_bytes);

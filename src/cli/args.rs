@@ -450,9 +450,10 @@ pub struct HistoryOptions {
 /// Options of `check`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-Reads superblocks, journal, checkpoints, map, layers and segments, verifies every checksum, and sees whether
-the two tiers fit each other. Changes nothing. The volume must be stopped. The data in the fast tier's slots
-has no checksum and is not looked at. Progress is shown on a terminal only.
+Reads superblocks, journal, checkpoints, map, layers and segments, verifies every checksum, and
+sees whether the two tiers fit each other. Changes nothing. The volume must be stopped. The
+data in the fast tier's slots has no checksum and is not looked at. Progress is shown on a
+terminal only.
 
 Exit codes:
   0  clean
@@ -490,9 +491,9 @@ pub struct WhichTiers {
 /// Options of `dump`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-What cannot be read is marked BROKEN, and the dump goes on. Without a choice: superblocks, checkpoints, journal and
-layers. Memory follows the fast tier and the number of layers, not the volume. Changes nothing; the volume must be
-stopped.
+What cannot be read is marked BROKEN, and the dump goes on. Without a choice: superblocks,
+checkpoints, journal and layers. Memory follows the fast tier and the number of layers, not the
+volume. Changes nothing; the volume must be stopped.
 
 Exit codes:
   0  all that was asked for could be read
@@ -539,15 +540,16 @@ pub struct DumpOptions {
 /// Options of `repair`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-Makes new tiers, at new places, of what can be read of both old ones, checks them, and then, as the last step, puts the
-new places into the volume's configuration. The old tiers are only read, and stay as they are; so do the old
-configuration and the report, beside the new one. A crash at any moment leaves the old volume or the repaired one; just
-run it again. It says exactly what is lost: blocks (they read as zeros), writes after some moment, snapshots. A snapshot
-that lost blocks is kept as NAME.damaged. Begin with --dry-run. Once the repaired volume has run, the old fast tier
-is refused. The volume must be stopped.
+Makes new tiers, at new places, of what can be read of both old ones, checks them, and then, as
+the last step, puts the new places into the volume's configuration. The old tiers are only
+read, and stay as they are; so do the old configuration and the report, beside the new one. A
+crash at any moment leaves the old volume or the repaired one; just run it again. It says
+exactly what is lost: blocks (they read as zeros), writes after some moment, snapshots. A
+snapshot that lost blocks is kept as NAME.damaged. Begin with --dry-run. Once the repaired
+volume has run, the old fast tier is refused. The volume must be stopped.
 
-Which to give: --to-fast when the fast tier is lost or damaged; --to-capacity when the capacity tier is damaged;
-both when HEAD or both are.
+Which to give: --to-fast when the fast tier is lost or damaged; --to-capacity when the capacity
+tier is damaged; both when HEAD or both are.
 
 Exit codes:
   0  done, and nothing is lost
@@ -559,9 +561,10 @@ Exit codes:
 Examples:
   forerun repair data --to-fast /dev/nvme1n1p1 --dry-run
   forerun repair data --to-fast /dev/nvme1n1p1
-  forerun repair data --to-fast /fast/new.img --fast-size 64G --without-fast   # the old one is gone for good
+  # The old fast tier is gone for good
+  forerun repair data --to-fast /fast/new.img --fast-size 64G --without-fast
   forerun repair data --to-capacity /srv/forerun/data-2
-  forerun repair data --to-fast /dev/nvme1n1p1 --to-capacity /srv/forerun/data-2 --json > report.json")]
+  forerun repair data --to-fast /dev/nvme1n1p1 --to-capacity /srv/forerun/data-2 --json")]
 pub struct RepairOptions {
     /// The volume
     pub volume: VolumeName,

@@ -511,6 +511,15 @@ fn run_ending_at<'c>(commits: &'c [FoundCommit], last: usize, ring: &RingScan) -
     commits.get(first..=last)
 }
 
+/// The newest generation that a log of pending changes of this boot speaks of; 0 where there is none.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn pending_generation(path: &Path, volume: Uuid) -> io::Result<u64> {
+    let found = read_pending(path, volume)?;
+    Ok(found.map_or(0, |found| found.generation.max(found.adopting)))
+}
+
 fn read_pending(path: &Path, volume: Uuid) -> io::Result<Option<Found>> {
     let boot = pending::boot_id()?;
     Ok(pending::read(path, volume, boot)?.ok())

@@ -1,8 +1,11 @@
 //! Where a repair writes, and where it never does; what an attempt that did not come to its end leaves.
 
+use ublk_target::engine::{Open, Opened};
+use ublk_target::fast_tier::PendingState;
 use ublk_target::offline::repair::RepairOptions;
 
 use crate::cases::Case;
+use crate::support::write;
 use crate::template::Template;
 
 fn refused(case: &mut Case, options: &RepairOptions, words: &str) {
@@ -82,4 +85,47 @@ fn an_attempt_that_was_cut_off_is_begun_anew() {
     std::fs::write(case.root.join("new-fast"), vec![0; 64 << 20]).expect("half a tier");
     let third = case.repaired(&case.both());
     assert!(third.lost.is_empty());
+}
+
+/// A log of pending changes of before, whose generation the new tier would have had by chance, is not believed.
+#[test]
+fn an_old_pending_log_is_not_taken_for_the_new_tiers() {
+    let mut case = Case::of(&Template::get().clean);
+    let files = case.paths.volume(&case.config.name);
+    let open = |case: &Case| Opened::open(&case.config, &files, Open::Fresh).expect("it opens");
+    // A new tier of a lost one would get generation 16.
+    loop {
+        let opened = open(&case);
+        write(&*opened.backend, 0, 7, 4096);
+        let bytes = std::fs::read(files.pending()).expect("a pending log");
+        let generation = u64::from_le_bytes(bytes[64..72].try_into().expect("eight bytes"));
+        opened.close().expect("a clean stop");
+        assert!(generation <= 16, "it goes past 16");
+        if generation == 16 {
+            std::fs::write(files.pending(), bytes).expect("as a killed target leaves it");
+            break;
+        }
+    }
+    std::fs::remove_file(&case.config.fast.path).expect("removed");
+    let options = RepairOptions { without_fast: true, ..case.new_fast() };
+    case.try_repair(&options).expect("repaired");
+    let opened = open(&case);
+    assert_eq!(opened.info.pending, PendingState::Foreign);
+    opened.close().expect("a clean stop");
+}
+
+/// What a repair keeps is never written over by the next one, however soon that comes.
+#[test]
+fn every_repair_keeps_its_own_report() {
+    let mut case = Case::of(&Template::get().clean);
+    let mut kept = Vec::new();
+    for name in ["second", "third", "fourth"] {
+        let options = RepairOptions { to_fast: Some(case.root.join(name)), ..case.new_fast() };
+        kept.extend(case.try_repair(&options).expect("repaired").kept);
+    }
+    let count = kept.len();
+    kept.sort();
+    kept.dedup();
+    assert_eq!((kept.len(), count), (6, 6));
+    assert!(kept.iter().all(|path| path.exists()));
 }

@@ -25,7 +25,7 @@ use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, SUB_BLOCK_BYTES, SlotId,
 use crate::aligned::AlignedBuffer;
 use crate::capacity_tier::{DirectoryStore, Rebuilt, VolumeUuid, rebuild};
 use crate::fast_tier::rebuild::NewTier;
-use crate::fast_tier::salvage::{Extent, Known, Salvaged, salvage};
+use crate::fast_tier::salvage::{Extent, Known, Salvaged, pending_generation, salvage};
 use crate::fast_tier::{FastTierError, check};
 use crate::offline::check::{Places, Progress};
 use crate::volume::Unsound;
@@ -122,7 +122,7 @@ pub fn repair(
         return Ok(report);
     }
     if let Some(to_fast) = &options.to_fast {
-        write_fast(config, options, to_fast, &found, &rebuilt, &mut report, now_us, progress)
+        write_fast(config, paths, options, to_fast, &found, &rebuilt, &mut report, now_us, progress)
             .with_context(|| format!("fast tier {}", to_fast.display()))?;
     }
     let repaired = switch::repaired(config, options);
@@ -281,6 +281,7 @@ fn finish_layers(found: &mut Found, rebuilt: &Rebuilt, end_unknown: bool, now_us
 #[allow(clippy::too_many_arguments, reason = "one step of one procedure")]
 fn write_fast(
     config: &VolumeConfig,
+    paths: &VolumePaths,
     options: &RepairOptions,
     path: &Path,
     found: &Found,
@@ -313,7 +314,9 @@ fn write_fast(
         progress.step("blocks copied", slot.into(), slots);
     }
     let seen = found.fast.as_ref().map_or(Epoch(0), |fast| fast.newest_epoch).max(found.written_back);
-    let old_generation = found.fast.as_ref().map_or(0, |fast| fast.generation);
+    let of_pending =
+        pending_generation(&paths.pending(), config.uuid).context("the log of pending changes")?;
+    let old_generation = found.fast.as_ref().map_or(0, |fast| fast.generation).max(of_pending);
     let facts = facts(layers, first_epoch(seen), &rebuilt.mapped);
     // Beyond the old one, so that no log of pending changes of before can be taken for one of this tier.
     tier.finish(old_generation + 16, now_us, &facts)?;

@@ -154,7 +154,8 @@ impl Report {
             (true, _) => writeln!(out, "nothing was changed (--dry-run)"),
             (_, true) => {
                 for tier in [fast, capacity].into_iter().filter(|tier| tier.to.is_some()) {
-                    writeln!(out, "kept as it was: {}", tier.from.display())?;
+                    let kept = if tier.from.exists() { "kept as it was" } else { "not there" };
+                    writeln!(out, "{kept}: {}", tier.from.display())?;
                 }
                 for path in &self.kept {
                     writeln!(out, "kept: {}", path.display())?;

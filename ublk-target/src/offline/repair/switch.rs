@@ -151,6 +151,20 @@ pub(super) fn repaired(config: &VolumeConfig, options: &RepairOptions) -> Volume
     repaired
 }
 
+/// Where the old configuration and the report are kept: names that no earlier repair has.
+fn kept(directory: &Path, now: &str) -> (PathBuf, PathBuf) {
+    let mut number = 1;
+    loop {
+        let mark = if number == 1 { now.to_owned() } else { format!("{now}-{number}") };
+        let config = directory.join(format!("volume.toml.before-repair-{mark}"));
+        let report = directory.join(format!("repair-{mark}.json"));
+        if !config.exists() && !report.exists() {
+            return (config, report);
+        }
+        number += 1;
+    }
+}
+
 /// Keeps the old configuration and the report, then puts the new configuration in the old one's place.
 pub(super) fn switch(
     old: &VolumeConfig,
@@ -160,8 +174,7 @@ pub(super) fn switch(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let (directory, now) = (paths.state_dir(), Utc::from_us(crate::background::now_us()).compact());
-    let kept_config = directory.join(format!("volume.toml.before-repair-{now}"));
-    let kept_report = directory.join(format!("repair-{now}.json"));
+    let (kept_config, kept_report) = kept(directory, &now);
     old.store_at(&kept_config)?;
     report.kept = vec![kept_config, kept_report.clone()];
     report.switched = true;

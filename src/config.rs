@@ -12,7 +12,9 @@ mod atomic_file;
 mod device_record;
 mod name;
 mod paths;
+mod private_dir;
 mod size;
+mod small_file;
 mod volume;
 
 pub use atomic_file::replace_file;
@@ -21,7 +23,9 @@ pub use name::{NAME_BYTES_MAX, NameError, SnapshotName, VolumeName};
 pub use paths::{
     DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, Paths, RUN_DIR_VARIABLE, STATE_DIR_VARIABLE, VolumePaths,
 };
+pub use private_dir::make_private_dir;
 pub use size::{SizeError, format_size, parse_size};
+pub use small_file::read_small_file;
 pub use volume::{
     CapacityTierConfig, ConfigError, FORMAT_VERSION, FastTierConfig, SyncInterval, ValueError, VolumeConfig,
 };

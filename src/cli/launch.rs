@@ -5,16 +5,17 @@
 //! on failure. It ends without an answer when it fails early. What it prints is in its log; the part
 //! printed since the start is shown when the start fails.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use forerun::config::make_private_dir;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -44,10 +45,7 @@ impl Log {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let context = || format!("cannot open the log {}", path.display());
         if let Some(directory) = path.parent() {
-            if let Some(parent) = directory.parent() {
-                fs::create_dir_all(parent).with_context(context)?;
-            }
-            DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(context)?;
+            make_private_dir(directory).with_context(context)?;
         }
         let file =
             OpenOptions::new().create(true).append(true).mode(0o600).open(path).with_context(context)?;

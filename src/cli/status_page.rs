@@ -124,10 +124,28 @@ fn requests(page: &mut Page, volume: &GetVolumeStatusResponse) {
         "  other",
         &format!("{discards} discards, {flushes} flushes, {} failed", count(volume.failed_requests)),
     );
+    let degraded = degraded(volume);
+    page.line_if_any("  degraded", &degraded);
     page.line(
         "  moved",
         &format!("{} promoted, {} evicted", count(volume.promotions), count(volume.evictions)),
     );
+}
+
+/// How often each degraded mode was met; empty where none was.
+fn degraded(volume: &GetVolumeStatusResponse) -> String {
+    let counts = [
+        (volume.waits_for_room, "waits for a slot"),
+        (volume.fast_tier_errors, "failures of the fast tier"),
+        (volume.journal_failures, "of its journal"),
+        (volume.write_back_failures, "of write-back"),
+        (volume.capacity_read_errors, "of reads from the capacity tier"),
+    ];
+    if counts.iter().all(|(number, _)| *number == 0) {
+        return String::new();
+    }
+    let words: Vec<_> = counts.iter().map(|(number, what)| format!("{} {what}", count(*number))).collect();
+    words.join(", ")
 }
 
 fn prediction(page: &mut Page, prefetch: &GetPrefetchStatusResponse) {

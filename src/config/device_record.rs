@@ -9,7 +9,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::replace_file;
+use super::{read_small_file, replace_file};
+
+/// The largest record that is read at all, in bytes.
+const FILE_BYTES_MAX: u64 = 4096;
 
 /// One device, as stored in `device.json` or `device@SNAP.json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -51,7 +54,7 @@ impl DeviceRecord {
     /// # Errors
     /// The file cannot be read or holds no record.
     pub fn load(path: &Path) -> io::Result<Option<Self>> {
-        let text = match fs::read(path) {
+        let text = match read_small_file(path, FILE_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };

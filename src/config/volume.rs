@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{NameError, VolumeName, VolumePaths, replace_file};
+use super::{NameError, VolumeName, VolumePaths, read_small_file, replace_file};
 use crate::geometry::{Geometry, GeometryError};
 use crate::prediction::{Horizon, RangeError, Threshold};
 
@@ -236,12 +236,9 @@ impl VolumeConfig {
     pub fn load_file(path: &Path) -> Result<Self, ConfigError> {
         let read_error = |source| ConfigError::Io { action: "read", path: path.into(), source };
         let content = |problem: String| ConfigError::Content { path: path.into(), problem };
-        let length = fs::metadata(path).map_err(read_error)?.len();
-        if length > FILE_BYTES_MAX {
-            return Err(content(format!("{length} bytes are too many for a configuration")));
-        }
-        let text = fs::read_to_string(path).map_err(read_error)?;
-        Self::from_toml(&text).map_err(content)
+        let bytes = read_small_file(path, FILE_BYTES_MAX).map_err(read_error)?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| content(format!("it is no text: {error}")))?;
+        Self::from_toml(text).map_err(content)
     }
 
     /// Reads a configuration from TOML.

@@ -90,6 +90,13 @@ fn what_does_not_belong_is_refused_by_name() {
     }
     let mut reader = TableReader::new(at.path.parent().expect("a folder"));
     assert!(matches!(reader.read(VOLUME, BLOCKS), Err(TableError::NotAFile(_))));
+    // Neither waited for nor followed.
+    let folder = at.path.parent().expect("a folder");
+    let (fifo, link) = (folder.join("fifo"), folder.join("link"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    std::os::unix::fs::symlink(&at.path, &link).expect("made");
+    assert!(matches!(TableReader::new(&fifo).read(VOLUME, BLOCKS), Err(TableError::NotAFile(_))));
+    assert!(matches!(TableReader::new(&link).read(VOLUME, BLOCKS), Err(TableError::Io { .. })));
 }
 
 #[test]

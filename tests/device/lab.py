@@ -114,6 +114,11 @@ class Lab:
         self.volumes = []
         self.notes = []
         self.devices = []
+        self.undo = []
+
+    def later(self, undo):
+        """Has something done after the test, when its volumes are stopped and checked; the last one first."""
+        self.undo.append(undo)
 
     def device(self, path, **options):
         """A device that is closed at the test's end, so that it can be removed."""
@@ -125,9 +130,9 @@ class Lab:
         """Something measured, shown below the test's line."""
         self.notes.append(text)
 
-    def volume(self, name, size="1G", fast_size="256M", *options, fast=None):
+    def volume(self, name, size="1G", fast_size="256M", *options, fast=None, capacity=None):
         """Creates a volume; its tiers are new files, or a disk for the fast tier."""
-        capacity = self.place / f"{name}.capacity"
+        capacity = capacity or self.place / f"{name}.capacity"
         if fast is None:
             fast, sized = self.place / f"{name}.fast", ["--fast-size", fast_size]
         else:
@@ -182,6 +187,8 @@ class Lab:
             if volume.fast.is_file():
                 volume.fast.unlink()
             shutil.rmtree(self.forerun.state_dir / volume.name, ignore_errors=True)
+        while self.undo:
+            self.undo.pop()()
         self.mounts, self.jobs, self.volumes, self.devices = [], [], [], []
         return problems
 

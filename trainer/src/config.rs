@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use forerun::config::read_small_file;
 use serde::Deserialize;
 use thiserror::Error;
+
+/// The largest file that is read at all, in bytes.
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The trainer's settings.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -109,7 +113,8 @@ impl Config {
     /// # Errors
     /// A file that cannot be read, that is not such a configuration, or a value out of range.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = read_small_file(path, FILE_BYTES_MAX)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
             .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
         let config: Self = toml::from_str(&text)
             .map_err(|error| ConfigError::Parse { path: path.to_path_buf(), message: error.to_string() })?;

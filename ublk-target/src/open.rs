@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use forerun::config::{DeviceRecord, Paths, SnapshotName, VolumeConfig, VolumeName};
+use forerun::config::{DeviceRecord, Paths, SnapshotName, VolumeConfig, VolumeName, make_private_dir};
 use forerun::geometry::Geometry;
 use ublk_target::capacity_tier;
 use ublk_target::control::{ControlServer, Limits};
@@ -62,8 +62,7 @@ pub fn open(shown: &str, take_over: bool) -> anyhow::Result<Served> {
     let paths = Paths::from_env();
     let files = paths.volume(&volume);
     let config = VolumeConfig::load(&volume, &files)?;
-    std::fs::create_dir_all(files.run_dir())
-        .with_context(|| format!("making {}", files.run_dir().display()))?;
+    make_private_dir(files.run_dir()).with_context(|| format!("making {}", files.run_dir().display()))?;
     if let Some(snapshot) = snapshot {
         let name = capacity_tier::SnapshotName::new(snapshot.as_str())?;
         let backend = SnapshotBackend::open(&config.capacity.path, *config.uuid.as_bytes(), &name)

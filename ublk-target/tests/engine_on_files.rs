@@ -150,6 +150,47 @@ fn a_capacity_tier_that_fails_holds_up_nothing_but_write_back() {
     opened.close().expect("a clean stop");
 }
 
+/// A fast tier that is full of what the capacity tier does not take: no snapshot that would make overwrites wait.
+#[test]
+fn a_snapshot_is_refused_before_overwrites_would_wait() {
+    let rig = Rig::new(4096);
+    let (opened, control) = rig.open(Open::Fresh);
+    let volume = opened.backend.clone();
+    let segments = rig.root.join("capacity/segments");
+    std::fs::rename(&segments, rig.root.join("away")).expect("moved away");
+    write(&*volume, 0, 1, 65536);
+    control.create_snapshot(&name("one"), None).expect("a snapshot while there is room");
+    // While write-back seems to get on, epochs end early as room gets short.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while control.write_back().borrow().error.is_empty() {
+        assert!(Instant::now() < deadline, "no failure is seen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let slots = control.volume_status().expect("a status").fast_tier.total_bytes >> 16;
+    for block in 1..slots - 8 {
+        write(&*volume, block << 16, 2, 65536);
+    }
+    let refused = control.create_snapshot(&name("two"), None).expect_err("no room for overwrites");
+    let words = refused.to_string();
+    assert!(words.contains("full of data that waits to be written back"), "{words}");
+    for block in 1..slots - 8 {
+        write(&*volume, block << 16, 3, 4096);
+    }
+    let status = control.volume_status().expect("a status");
+    assert_eq!((status.waits_for_room, status.epochs_not_written_back), (0, 1), "{status:?}");
+    assert!(status.write_back_failures > 0 && status.health.starts_with("degraded: write-back"));
+    std::fs::rename(rig.root.join("away"), &segments).expect("moved back");
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while control.create_snapshot(&name("two"), None).is_err() {
+        assert!(Instant::now() < deadline, "still refused");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    written_back(&control, "two");
+    assert!(all_are(&read(&*volume, 65536, 4096), 3) && all_are(&read(&*volume, 65536 + 4096, 61440), 2));
+    drop(volume);
+    opened.close().expect("a clean stop");
+}
+
 #[test]
 fn a_second_target_is_refused() {
     let rig = Rig::new(4096);

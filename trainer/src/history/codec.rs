@@ -15,6 +15,8 @@
 //! The body: three roaring bitmaps in the portable format (added, modified, deleted), then for each block
 //! in order half a byte, its sub-blocks less one.
 
+use std::io::{self, Read};
+
 use crc_fast::CrcAlgorithm;
 use forerun::change_vector::{Change, ChangeKind, ChangeVector};
 use forerun::geometry::{BlockIndex, Epoch};
@@ -28,6 +30,8 @@ const HEADER_BYTES: usize = 36;
 const ZSTD_LEVEL: i32 = 3;
 /// The longest plain body taken, in bytes: 2^30 blocks as bitmaps and half-bytes, with room.
 const MAX_BODY_BYTES: usize = 768 << 20;
+/// The largest window taken, as a power of two (4 MiB): zstd's own at this level is half of it.
+const WINDOW_LOG_MAX: u32 = 22;
 const KINDS: [ChangeKind; 3] = [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted];
 
 /// Bytes that are no change vector.
@@ -97,12 +101,20 @@ pub fn decode(bytes: &[u8]) -> Result<ChangeVector, CodecError> {
     if plain_bytes > MAX_BODY_BYTES {
         return Err(CodecError("is too long"));
     }
-    let body = zstd::bulk::decompress(packed, plain_bytes).map_err(|_| CodecError("does not unpack"))?;
+    let body = unpack(packed, plain_bytes).map_err(|_| CodecError("does not unpack"))?;
+    // Each change has half a byte at the end: so many, and no more, are given memory.
+    if count.div_ceil(2) > body.len() {
+        return Err(CodecError("has another length than it says"));
+    }
     let mut rest = body.as_slice();
     let mut changes = Vec::new();
     for kind in KINDS {
         let bitmap =
             RoaringBitmap::deserialize_from(&mut rest).map_err(|_| CodecError("has a bad bitmap"))?;
+        // A run of any number of blocks is a few bytes.
+        if changes.len() as u64 + bitmap.len() > count as u64 {
+            return Err(CodecError("holds more blocks than it says"));
+        }
         changes.extend(bitmap.iter().map(|block| Change { block: BlockIndex(block), kind, sub_blocks: 1 }));
     }
     if changes.len() != count || rest.len() != count.div_ceil(2) {
@@ -115,6 +127,15 @@ pub fn decode(bytes: &[u8]) -> Result<ChangeVector, CodecError> {
         }
     }
     ChangeVector::new(epoch, opened_us, sealed_us, changes).map_err(|_| CodecError("has a block twice"))
+}
+
+/// Unpacks to exactly `plain_bytes` bytes; memory is taken as they come, not because the header says so.
+fn unpack(packed: &[u8], plain_bytes: usize) -> io::Result<Vec<u8>> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
+    decoder.window_log_max(WINDOW_LOG_MAX)?;
+    let mut body = Vec::new();
+    decoder.take(plain_bytes as u64 + 1).read_to_end(&mut body)?;
+    if body.len() == plain_bytes { Ok(body) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 fn number(header: &[u8], at: usize) -> Result<u32, CodecError> {
@@ -141,6 +162,48 @@ mod tests {
             });
             ChangeVector::new(Epoch(epoch), opened, sealed, changes.collect()).expect("sorted")
         })
+    }
+
+    /// A vector that says `count` changes and `plain_bytes` of body, sealed.
+    fn sealed(count: u32, plain_bytes: u32, packed: &[u8]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        for number in [VERSION, 5, count, 0, 0, 0, 0, plain_bytes] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(packed);
+        bytes.extend(crc32c(&bytes).to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn no_length_is_believed_that_the_bytes_do_not_bear_out() {
+        // 2^32 blocks in a megabyte of runs: 50 GB as changes.
+        let mut body = Vec::new();
+        for bitmap in [RoaringBitmap::full(), RoaringBitmap::new(), RoaringBitmap::new()] {
+            bitmap.serialize_into(&mut body).expect("serialized");
+        }
+        body.extend([0; 2]);
+        let packed = zstd::bulk::compress(&body, ZSTD_LEVEL).expect("packed");
+        let bytes = sealed(3, body.len() as u32, &packed);
+        assert_eq!(decode(&bytes), Err(CodecError("holds more blocks than it says")));
+        let bytes = sealed(u32::MAX, body.len() as u32, &packed);
+        assert_eq!(decode(&bytes), Err(CodecError("has another length than it says")));
+        for wrong in [body.len() - 1, body.len() + 1] {
+            assert_eq!(decode(&sealed(3, wrong as u32, &packed)), Err(CodecError("does not unpack")));
+        }
+    }
+
+    #[test]
+    fn large_vectors_come_back() {
+        // More than a window of body, so that zstd's frame is of its general kind.
+        let change = |block: u32| Change {
+            block: BlockIndex(block * 3),
+            kind: ChangeKind::Added,
+            sub_blocks: (block % 16) as u8 + 1,
+        };
+        let vector =
+            ChangeVector::new(Epoch(1), 0, 0, (0..6_000_000).map(change).collect()).expect("in order");
+        assert_eq!(decode(&encode(&vector).expect("encoded")), Ok(vector));
     }
 
     proptest! {

@@ -3,10 +3,10 @@
 //! They cannot be made again from the history: the network has learned from those epochs since, so that
 //! its scores on them would flatter it. They are kept only if they are of the last epoch in the history.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use forerun::config::read_small_file;
 use forerun::geometry::Epoch;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -17,6 +17,8 @@ use crate::predictors::PREDICTORS;
 use crate::select::Scoreboard;
 
 const VERSION: u32 = 1;
+/// No scores of ours are nearly as long, in bytes.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,7 +76,7 @@ impl Learner {
     /// The file cannot be used, or is of another epoch than the last one taken; nothing changes then.
     pub fn load_scores(&mut self, path: &Path) -> Result<bool, SavedError> {
         let unusable = |problem: String| SavedError::Unusable { path: path.to_path_buf(), problem };
-        let bytes = match fs::read(path) {
+        let bytes = match read_small_file(path, MAX_FILE_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(SavedError::Io { action: "read", path: path.to_path_buf(), source }),

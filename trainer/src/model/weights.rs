@@ -5,11 +5,11 @@
 //! are not finite is refused, and the caller starts afresh.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use forerun::config::read_small_file;
 use thiserror::Error;
 
 use super::network::Network;
@@ -74,15 +74,11 @@ impl Network {
     pub fn load(path: &Path) -> Result<Option<Self>, WeightsError> {
         let io = |source| WeightsError::Io { action: "read", path: path.to_path_buf(), source };
         let unusable = |problem: String| WeightsError::Unusable { path: path.to_path_buf(), problem };
-        let len = match File::open(path).and_then(|file| file.metadata()) {
-            Ok(metadata) => metadata.len(),
+        let bytes = match read_small_file(path, MAX_FILE_BYTES) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),
         };
-        if len > MAX_FILE_BYTES {
-            return Err(unusable(format!("{len} bytes are more than any weights have")));
-        }
-        let bytes = fs::read(path).map_err(io)?;
         let tensors: HashMap<String, Tensor> = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| unusable(error.to_string()))?;
         let found: Option<Vec<u32>> = tensors.get(LAYOUT).and_then(|tensor| tensor.to_vec1().ok());
@@ -107,6 +103,8 @@ impl Network {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::rng::Rng;
 

@@ -50,7 +50,7 @@ impl Foreground {
 }
 
 /// The budget; used by the background thread only.
-pub(super) struct Budget {
+pub(crate) struct Budget {
     rate: Cell<f64>,
     best_ns: Cell<f64>,
     set_at: Cell<Instant>,

@@ -10,8 +10,8 @@ use forerun::config::SnapshotName;
 use forerun::geometry::{BlockIndex, Epoch};
 use tokio::sync::oneshot;
 
-use super::Tasks;
 use super::kept::note_kept;
+use super::{Tasks, World};
 use crate::aligned::AlignedBuffer;
 pub use crate::capacity_tier::CapacityError;
 use crate::capacity_tier::{MAX_DIFF_PAGE, Relocation, Urgency};
@@ -72,7 +72,7 @@ pub enum Ask {
 }
 
 /// Answers everything but fetches.
-pub(super) async fn answer(tasks: &Tasks, ask: Ask) {
+pub(super) async fn answer(tasks: &Tasks<impl World>, ask: Ask) {
     // Whoever asked may have gone away: then nobody wants the answer.
     match ask {
         Ask::Delete { name, reply } => {
@@ -96,7 +96,7 @@ pub(super) async fn answer(tasks: &Tasks, ask: Ask) {
 
 /// The tier's pages are smaller than the API's.
 async fn diff(
-    tasks: &Tasks,
+    tasks: &Tasks<impl World>,
     from: Option<Epoch>,
     to: Epoch,
     mut after: Option<BlockIndex>,
@@ -117,7 +117,7 @@ async fn diff(
 }
 
 async fn vector(
-    tasks: &Tasks,
+    tasks: &Tasks<impl World>,
     from: Epoch,
 ) -> Result<Option<(ChangeVector, Option<SnapshotName>)>, CapacityError> {
     let before = Epoch(from.0.saturating_sub(1));
@@ -137,7 +137,7 @@ async fn vector(
 ///
 /// One call at a time: others are answered at once, since the one under way does what there is. It gives way to
 /// write-back that somebody waits for, unless it is space that is wanted.
-pub(super) async fn maintain(tasks: &Tasks) {
+pub(super) async fn maintain(tasks: &Tasks<impl World>) {
     let shared = &tasks.shared;
     let Ok(_one) = tasks.maintaining.try_lock() else { return };
     for _ in 0..MAINTENANCE_STEPS {
@@ -164,7 +164,7 @@ pub(super) async fn maintain(tasks: &Tasks) {
 }
 
 /// Looks at the fill of the capacity tier, for the status.
-pub(super) async fn look_at_space(tasks: &Tasks) {
+pub(super) async fn look_at_space(tasks: &Tasks<impl World>) {
     match tasks.capacity.space().await {
         Ok(space) => {
             let mut progress = lock(&tasks.shared.progress);

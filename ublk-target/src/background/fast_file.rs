@@ -4,6 +4,7 @@ use std::io;
 
 use forerun::geometry::SlotId;
 
+use super::world::Slots;
 use crate::aligned::AlignedBuffer;
 
 /// The fast tier's file. The file description is the one that holds the tier's lock.
@@ -20,16 +21,16 @@ impl FastFile {
     const fn at(&self, slot: SlotId, start: u32) -> u64 {
         self.slots_offset + slot.offset_bytes() + start as u64
     }
+}
 
-    /// Reads `len` bytes at `start` of a slot.
-    pub async fn read(&self, slot: SlotId, start: u32, len: u32) -> io::Result<AlignedBuffer> {
+impl Slots for FastFile {
+    async fn read(&self, slot: SlotId, start: u32, len: u32) -> io::Result<AlignedBuffer> {
         let buffer = AlignedBuffer::zeroed(len as usize);
         let (read, buffer) = self.file.read_exact_at(buffer, self.at(slot, start)).await;
         read.map(|()| buffer)
     }
 
-    /// Writes a buffer at `start` of a slot.
-    pub async fn write(&self, slot: SlotId, start: u32, buffer: AlignedBuffer) -> io::Result<()> {
+    async fn write(&self, slot: SlotId, start: u32, buffer: AlignedBuffer) -> io::Result<()> {
         self.file.write_all_at(buffer, self.at(slot, start)).await.0
     }
 }

@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SUB_BLOCK_BYTES, SlotId};
 
-use super::Tasks;
 use super::capacity::Reply;
+use super::world::Slots as _;
+use super::{Tasks, World};
 use crate::aligned::AlignedBuffer;
 use crate::capacity_tier::Place;
 use crate::volume::FillTicket;
@@ -25,7 +26,7 @@ pub(super) struct Fetches {
 
 /// Begins to fetch a block for a request, or joins a fetch that is under way.
 pub(super) fn start(
-    tasks: &Rc<Tasks>,
+    tasks: &Rc<Tasks<impl World>>,
     block: BlockIndex,
     place: NonZeroU64,
     reply: Reply<Arc<AlignedBuffer>>,
@@ -54,20 +55,20 @@ pub(super) fn start(
 }
 
 /// Whether any fetch is under way.
-async fn idle(tasks: &Tasks) -> bool {
+async fn idle(tasks: &Tasks<impl World>) -> bool {
     tokio::task::yield_now().await;
     tasks.fetches.running.borrow().is_empty()
 }
 
 /// Waits until no fetch is under way.
-pub(super) async fn settle(tasks: &Tasks) {
+pub(super) async fn settle(tasks: &Tasks<impl World>) {
     while !idle(tasks).await {
         tokio::time::sleep(super::TICK).await;
     }
 }
 
 /// Fetches a block that is expected to be wanted; returns the bytes fetched.
-pub(super) async fn prefetch(tasks: &Tasks, block: BlockIndex) -> u64 {
+pub(super) async fn prefetch(tasks: &Tasks<impl World>, block: BlockIndex) -> u64 {
     let Some(place) = tasks.shared.volume.place(block) else { return 0 };
     match read(tasks, block, place).await {
         Ok(data) => bring_up(tasks, block, place, &data, true).await,
@@ -78,7 +79,11 @@ pub(super) async fn prefetch(tasks: &Tasks, block: BlockIndex) -> u64 {
     }
 }
 
-async fn read(tasks: &Tasks, block: BlockIndex, place: NonZeroU64) -> io::Result<Arc<AlignedBuffer>> {
+async fn read(
+    tasks: &Tasks<impl World>,
+    block: BlockIndex,
+    place: NonZeroU64,
+) -> io::Result<Arc<AlignedBuffer>> {
     let mut data = AlignedBuffer::zeroed(BLOCK_BYTES as usize);
     let place = Place::from_word(place.get())
         .ok_or_else(|| io::Error::other(format!("block {block} has an impossible place {place}")))?;
@@ -87,6 +92,7 @@ async fn read(tasks: &Tasks, block: BlockIndex, place: NonZeroU64) -> io::Result
         Err(error) => {
             tracing::error!(%block, %error, "a block cannot be read from the capacity tier");
             let failed = (Instant::now(), error.to_string());
+            tasks.shared.volume.stats().capacity_read_errors.add(1);
             tasks.shared.note_progress(|progress| progress.read_error = Some(failed));
             Err(io::Error::from_raw_os_error(nix::libc::EIO))
         }
@@ -95,7 +101,7 @@ async fn read(tasks: &Tasks, block: BlockIndex, place: NonZeroU64) -> io::Result
 
 /// Copies a fetched block to the fast tier, as far as it is missing there; returns the bytes copied.
 async fn bring_up(
-    tasks: &Tasks,
+    tasks: &Tasks<impl World>,
     block: BlockIndex,
     place: NonZeroU64,
     data: &AlignedBuffer,
@@ -126,7 +132,12 @@ async fn bring_up(
 }
 
 /// Completes a slot of a sealed layer with the block as write-back has just put it together, where that pays.
-pub(super) async fn complete_sealed(tasks: &Tasks, block: BlockIndex, slot: SlotId, whole: &AlignedBuffer) {
+pub(super) async fn complete_sealed(
+    tasks: &Tasks<impl World>,
+    block: BlockIndex,
+    slot: SlotId,
+    whole: &AlignedBuffer,
+) {
     if let Some(ticket) = tasks.shared.volume.begin_fill_sealed(block, slot) {
         tasks.budget(u64::from(ticket.missing().count()) * SUB_BLOCK_BYTES).await;
         fill(tasks, block, ticket, whole).await;
@@ -134,7 +145,12 @@ pub(super) async fn complete_sealed(tasks: &Tasks, block: BlockIndex, slot: Slot
 }
 
 /// Copies what is missing in a slot to it; returns the bytes copied.
-async fn fill(tasks: &Tasks, block: BlockIndex, ticket: FillTicket<'_>, data: &AlignedBuffer) -> u64 {
+async fn fill(
+    tasks: &Tasks<impl World>,
+    block: BlockIndex,
+    ticket: FillTicket<'_>,
+    data: &AlignedBuffer,
+) -> u64 {
     for (first, count) in ticket.missing().runs() {
         let (first, len) = (first * SUB_BLOCK_BYTES as u32, count * SUB_BLOCK_BYTES as u32);
         let Some(bytes) = data.get(first as usize..(first + len) as usize) else { return 0 };

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use forerun::config::SnapshotName;
 use forerun::geometry::Epoch;
 
-use super::Tasks;
+use super::{Tasks, World};
 use crate::capacity_tier::{EntryCounts, LayerId, LayerInfo};
 use crate::volume::lock;
 
@@ -39,7 +39,7 @@ pub struct KeptLayer {
 pub(super) type Counted = RefCell<HashMap<Vec<LayerId>, EntryCounts>>;
 
 /// Tells the other threads which snapshots HEAD has.
-pub(super) async fn note_kept(tasks: &Tasks) {
+pub(super) async fn note_kept(tasks: &Tasks<impl World>) {
     let head = tasks.capacity.head();
     let (mut kept, mut counted) = (Vec::new(), HashMap::new());
     for run in head.layers().split_inclusive(|layer| layer.snapshot.is_some()) {
@@ -63,7 +63,7 @@ pub(super) async fn note_kept(tasks: &Tasks) {
     *lock(&tasks.shared.kept) = kept;
 }
 
-async fn count(tasks: &Tasks, run: &[LayerInfo]) -> (Vec<LayerId>, EntryCounts) {
+async fn count(tasks: &Tasks<impl World>, run: &[LayerInfo]) -> (Vec<LayerId>, EntryCounts) {
     let ids: Vec<LayerId> = run.iter().map(|layer| layer.id).collect();
     let known = tasks.counted.borrow().get(&ids).copied();
     if let Some(counts) = known {

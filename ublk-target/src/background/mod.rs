@@ -16,10 +16,12 @@ mod evict;
 mod fast_file;
 mod fetch;
 mod kept;
+mod pace;
 mod predict;
 mod publish;
 mod seal;
 mod shared;
+mod world;
 mod write_back;
 
 use std::io;
@@ -34,21 +36,25 @@ pub use budget::Foreground;
 pub use capacity::{Ask, CapacityError, CapacityReply, Reply};
 pub use kept::KeptLayer;
 pub use predict::{Acted, PredictionState};
-pub use seal::{Sealer, now_us};
+pub use seal::{Sealer, WallClock, now_us};
 pub use shared::{Progress, Settings, Shared};
+#[cfg(test)]
+pub(crate) use world::Slots;
 
 use crate::capacity_tier::{CapacityTier, Pace};
-use budget::Budget;
+pub(crate) use budget::Budget;
 use fast_file::FastFile;
+use world::Real;
+pub(crate) use world::World;
 
 /// How often the background looks for work that nobody asked for.
 const TICK: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// What every task of the background thread uses.
-struct Tasks {
+struct Tasks<W: World> {
     shared: Arc<Shared>,
-    capacity: CapacityTier,
-    fast: FastFile,
+    capacity: CapacityTier<W::Store>,
+    fast: W::Slots,
     budget: Rc<Budget>,
     fetches: fetch::Fetches,
     /// Changes between snapshots, as counted before.
@@ -57,7 +63,7 @@ struct Tasks {
     maintaining: tokio::sync::Mutex<()>,
 }
 
-impl Tasks {
+impl<W: World> Tasks<W> {
     /// Waits for room in the budget for `bytes`.
     async fn budget(&self, bytes: u64) {
         self.budget.take(bytes, &self.shared.foreground, &self.shared.urgent).await;
@@ -90,7 +96,7 @@ impl Background {
         let body = move || {
             crate::priority::work_beside();
             let failed = opened.clone();
-            let run = async move {
+            let work = async move {
                 let budget = Rc::new(Budget::new());
                 let capacity = match open(pace(budget.clone(), shared.clone())).await {
                     Ok(capacity) => capacity,
@@ -100,14 +106,10 @@ impl Background {
                     }
                 };
                 let _ = opened.send(Ok(()));
-                let fast = FastFile::new(fast, slots_offset);
-                let fetches = fetch::Fetches::default();
-                let (counted, maintaining) = (kept::Counted::default(), tokio::sync::Mutex::default());
-                let tasks = Tasks { shared, capacity, fast, budget, fetches, counted, maintaining };
-                serve(Rc::new(tasks), asks).await;
+                run::<Real>(shared, asks, capacity, FastFile::new(fast, slots_offset), budget).await;
             };
             // tokio-uring panics where it gets no ring; the caller is told of an error instead.
-            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio_uring::start(run)));
+            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio_uring::start(work)));
             if ran.is_err() {
                 let _ = failed.send(Err(io::Error::other("the background thread ended by a panic")));
                 tracing::error!("the background thread ended by a panic: ending, to be recovered");
@@ -135,7 +137,7 @@ impl Background {
 
 /// The pace of the capacity tier's upkeep: within the budget, and never urgent. A volume that is being closed waits
 /// for the end of a step, so that one is not held back.
-fn pace(budget: Rc<Budget>, shared: Arc<Shared>) -> Pace {
+pub(crate) fn pace(budget: Rc<Budget>, shared: Arc<Shared>) -> Pace {
     Rc::new(move |bytes| {
         let (budget, shared) = (budget.clone(), shared.clone());
         Box::pin(async move {
@@ -146,8 +148,22 @@ fn pace(budget: Rc<Budget>, shared: Arc<Shared>) -> Pace {
     })
 }
 
+/// All that the background does, until [`Ask::Stop`] is done.
+pub(crate) async fn run<W: World>(
+    shared: Arc<Shared>,
+    asks: mpsc::UnboundedReceiver<Ask>,
+    capacity: CapacityTier<W::Store>,
+    fast: W::Slots,
+    budget: Rc<Budget>,
+) {
+    let fetches = fetch::Fetches::default();
+    let (counted, maintaining) = (kept::Counted::default(), tokio::sync::Mutex::default());
+    let tasks: Tasks<W> = Tasks { shared, capacity, fast, budget, fetches, counted, maintaining };
+    serve(Rc::new(tasks), asks).await;
+}
+
 /// Serves asks and looks for work until told to stop.
-async fn serve(tasks: Rc<Tasks>, mut asks: mpsc::UnboundedReceiver<Ask>) {
+async fn serve(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedReceiver<Ask>) {
     kept::note_kept(&tasks).await;
     capacity::look_at_space(&tasks).await;
     let mut keepers = tokio::task::JoinSet::new();
@@ -158,6 +174,7 @@ async fn serve(tasks: Rc<Tasks>, mut asks: mpsc::UnboundedReceiver<Ask>) {
     keepers.spawn_local(predict::keep_acting(tasks.clone()));
     loop {
         let ask = tokio::select! {
+            biased;
             ask = asks.recv() => ask,
             ended = keepers.join_next() => {
                 // None ends before it is told to, unless by a panic: without it the volume would fill up and hang.

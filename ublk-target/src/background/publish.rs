@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forerun::config::SnapshotName;
 
-use super::{TICK, Tasks};
+use super::{TICK, Tasks, World};
 use crate::volume::layers::LayerNumber;
 
 /// How often a layer that still has writes in flight is looked at.
@@ -16,7 +16,7 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(1);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Publishes each sealed epoch, in order, for ever.
-pub(super) async fn keep_publishing(tasks: Rc<Tasks>) {
+pub(super) async fn keep_publishing(tasks: Rc<Tasks<impl World>>) {
     let shared = &tasks.shared;
     while !shared.stopping() {
         let published = *shared.sealed().borrow();
@@ -36,7 +36,7 @@ pub(super) async fn keep_publishing(tasks: Rc<Tasks>) {
     }
 }
 
-async fn publish(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()> {
+async fn publish(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow::Result<()> {
     let shared = &tasks.shared;
     let volume = &shared.volume;
     while !volume.layers().drained(layer) {

@@ -1,26 +1,30 @@
 //! What the background thread shares with queue threads and with the API.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use forerun::change_vector::ChangeVector;
 use forerun::config::SnapshotName;
-use forerun::geometry::Epoch;
+use forerun::geometry::{BlockIndex, Epoch};
 use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::{Notify, watch};
 
 use super::budget::Foreground;
 use super::kept::KeptLayer;
 use super::predict::PredictionState;
-use super::seal::Sealer;
+use super::seal::{Sealer, WallClock};
 use crate::control::WriteBack;
-use crate::fast_tier::Committer;
+use crate::fast_tier::delta::Delta;
+use crate::fast_tier::{Committer, Facts};
 use crate::volume::{Volume, lock};
 
 /// Change vectors kept in memory for the trainer; older ones are read from the capacity tier.
 const VECTORS_KEPT: usize = 256;
+/// Failed I/O on the fast tier is written to the log this often, at most.
+const FAST_ERROR_TOLD: Duration = Duration::from_secs(10);
 
 /// What can be set while the volume is in use.
 pub struct Settings {
@@ -65,6 +69,17 @@ impl Settings {
     }
 }
 
+/// I/O on the fast tier that failed for a request.
+#[derive(Clone, Debug)]
+pub struct FastError {
+    /// When.
+    pub at: Instant,
+    /// When such an error was last written to the log.
+    told: Instant,
+    /// What failed.
+    pub words: String,
+}
+
 /// How write-back does, for the status.
 #[derive(Clone, Default, Debug)]
 pub struct Progress {
@@ -76,6 +91,8 @@ pub struct Progress {
     pub bytes_per_second: f64,
     /// What last could not be read from the capacity tier, and when.
     pub read_error: Option<(Instant, String)>,
+    /// What last failed on the fast tier for a request.
+    pub fast_error: Option<FastError>,
     /// The capacity tier's fill: used by this volume, free, in bytes.
     pub used_bytes: u64,
     /// What is free on its file system, in bytes.
@@ -117,6 +134,12 @@ pub struct Shared {
     stopping: AtomicBool,
 }
 
+impl Facts for Shared {
+    fn facts(&self) -> Box<dyn Iterator<Item = Delta> + Send + '_> {
+        Box::new(self.volume.facts())
+    }
+}
+
 impl Shared {
     /// Shares a volume whose newest sealed epoch is `sealed`.
     pub fn new(
@@ -125,12 +148,13 @@ impl Shared {
         settings: Settings,
         prediction: PredictionState,
         sealed: Epoch,
+        clock: WallClock,
     ) -> Self {
         let write_back = watch::Sender::new(WriteBack { epoch: volume.written_back(), error: String::new() });
         Self {
             volume,
             committer,
-            sealer: Sealer::default(),
+            sealer: Sealer::new(clock),
             settings,
             foreground: Foreground::default(),
             urgent: AtomicBool::new(false),
@@ -172,6 +196,9 @@ impl Shared {
 
     /// Takes note of how write-back went: of its failure, or that it gets on.
     pub fn note_write_back(&self, error: Option<String>) {
+        if error.is_some() {
+            self.volume.stats().write_back_failures.add(1);
+        }
         let error = error.unwrap_or_default();
         let epoch = self.volume.written_back();
         self.write_back.send_replace(WriteBack { epoch, error });
@@ -200,6 +227,21 @@ impl Shared {
             return None;
         }
         vectors.iter().find(|(vector, _)| vector.epoch >= from).cloned()
+    }
+
+    /// Takes note of I/O on the fast tier that failed for a request.
+    pub fn fast_tier_failed(&self, operation: &str, block: BlockIndex, error: &io::Error) {
+        let words = format!("cannot {operation} the slot of block {block}: {error}");
+        self.volume.stats().fast_tier_errors.add(1);
+        let mut progress = lock(&self.progress);
+        let now = Instant::now();
+        let told = progress.fast_error.as_ref().map(|error| error.told);
+        // A device that is gone fails every request: told once in a while.
+        let told = told.filter(|at| at.elapsed() < FAST_ERROR_TOLD).unwrap_or_else(|| {
+            tracing::error!("the fast tier failed a request: {words}");
+            now
+        });
+        progress.fast_error = Some(FastError { at: now, told, words });
     }
 
     /// Updates how write-back does.

@@ -5,11 +5,15 @@
 //! where it was: it is tried again, for ever, and nothing dirty is dropped.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use anyhow::anyhow;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SlotId};
+use tokio::time::Instant;
 
-use super::{Shared, TICK, Tasks};
+use super::pace::Pace;
+use super::world::Slots as _;
+use super::{Shared, TICK, Tasks, World};
 use crate::aligned::AlignedBuffer;
 use crate::capacity_tier::{CapacityError, Place};
 use crate::volume::layers::LayerNumber;
@@ -17,6 +21,8 @@ use crate::volume::{LayerBlock, LayerContent, Source};
 
 /// Blocks read from the fast tier side by side.
 const READS_IN_FLIGHT: usize = 16;
+/// After a layer of so many blocks the memory that it took is given back (1 GiB of blocks, some MiB of memory).
+const LARGE_LAYER_BLOCKS: usize = 16_384;
 /// Blocks that the map is told of before other tasks of the thread get a turn.
 const NOTES_A_TURN: usize = 64;
 /// The first wait after a failure; doubled each time up to [`RETRY_MAX`].
@@ -26,7 +32,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const IDLE_UPKEEP: Duration = Duration::from_secs(10);
 
 /// Writes back whatever is sealed, for ever.
-pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
+pub(super) async fn keep_writing_back(tasks: Rc<Tasks<impl World>>) {
     let shared = &tasks.shared;
     let mut retry = RETRY_FIRST;
     let mut upkeep = Instant::now();
@@ -58,7 +64,7 @@ pub(super) async fn keep_writing_back(tasks: Rc<Tasks>) {
     }
 }
 
-async fn wait(tasks: &Tasks, long: Duration) {
+async fn wait(tasks: &Tasks<impl World>, long: Duration) {
     let until = Instant::now() + long;
     while Instant::now() < until && !tasks.shared.stopping() {
         tokio::time::sleep(TICK.min(long)).await;
@@ -66,7 +72,7 @@ async fn wait(tasks: &Tasks, long: Duration) {
 }
 
 /// Writes one layer back.
-async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()> {
+async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow::Result<()> {
     let shared = &tasks.shared;
     let volume = &shared.volume;
     let epoch = volume.layers().epoch(layer);
@@ -85,6 +91,8 @@ async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()>
         progress.layer_blocks_done = 0;
     });
     let begun = Instant::now();
+    let pace = Pace::begin(shared, content.blocks.len() as u64);
+    let mut done = 0;
     let mut writer = tasks.capacity.begin_layer(epoch, opened_us, sealed_us)?;
     for chunk in content.blocks.chunks(READS_IN_FLIGHT) {
         tasks.budget(chunk.len() as u64 * BLOCK_BYTES).await;
@@ -95,16 +103,26 @@ async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()>
                 None => writer.delete(change.block)?,
             }
         }
-        shared.note_progress(|progress| progress.layer_blocks_done += chunk.len() as u64);
+        done += chunk.len() as u64;
+        pace.done(done);
+        shared.note_progress(|progress| progress.layer_blocks_done = done);
         closing(shared)?;
     }
+    // What was read counts only if the device has not lost it meanwhile: sub-blocks that were filled in a moment ago are not
+    // durable, and a device that has lost them shows what the slot held before.
+    shared.committer.commit().await?;
     // From here on the name cannot be taken off the layer: HEAD is about to have it.
     let snapshot = volume.begin_leaving(layer);
     let placed = match snapshot.map(crate::capacity_tier::SnapshotName::new).transpose() {
         Ok(snapshot) => writer.commit(snapshot.as_ref(), mapped).await,
         Err(error) => Err(CapacityError::Misuse(error.to_string())),
     };
-    let placed = placed.inspect_err(|_| volume.stay(layer))?;
+    let placed = placed.inspect_err(|_| {
+        // A HEAD that may have the layer may have its name, and a crash would bring it back.
+        if !tasks.capacity.is_head_in_doubt() {
+            volume.stay(layer);
+        }
+    })?;
     // Before the layer ceases to be live: a snapshot is always in one of the two lists.
     super::kept::note_kept(tasks).await;
     take_note(shared, layer, &content, &placed).await?;
@@ -118,6 +136,10 @@ async fn write_back(tasks: &Rc<Tasks>, layer: LayerNumber) -> anyhow::Result<()>
     });
     volume.room().wake_all();
     shared.wake_keeper.notify_one();
+    if content.blocks.len() >= LARGE_LAYER_BLOCKS {
+        drop((content, placed));
+        crate::memory::give_back();
+    }
     Ok(())
 }
 
@@ -157,7 +179,10 @@ async fn take_note(
 type Data = std::io::Result<Option<AlignedBuffer>>;
 
 /// Reads blocks side by side, in order.
-async fn read_all(tasks: &Rc<Tasks>, chunk: &[LayerBlock]) -> Vec<anyhow::Result<Option<AlignedBuffer>>> {
+async fn read_all(
+    tasks: &Rc<Tasks<impl World>>,
+    chunk: &[LayerBlock],
+) -> Vec<anyhow::Result<Option<AlignedBuffer>>> {
     let reads: Vec<_> = chunk
         .iter()
         .map(|entry| {
@@ -171,9 +196,10 @@ async fn read_all(tasks: &Rc<Tasks>, chunk: &[LayerBlock]) -> Vec<anyhow::Result
         })
         .collect();
     let mut all = Vec::with_capacity(reads.len());
-    for read in reads {
+    for (read, entry) in reads.into_iter().zip(chunk) {
+        let block = entry.change.block;
         all.push(match read.await {
-            Ok(data) => data.map_err(anyhow::Error::from),
+            Ok(data) => data.map_err(|error| anyhow!("cannot read block {block} to write it back: {error}")),
             Err(error) => Err(anyhow::Error::from(error)),
         });
     }
@@ -181,13 +207,21 @@ async fn read_all(tasks: &Rc<Tasks>, chunk: &[LayerBlock]) -> Vec<anyhow::Result
 }
 
 /// The whole of a block as its layer's epoch left it; completes its slot where that pays.
-async fn compose(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::Result<AlignedBuffer> {
+async fn compose(
+    tasks: &Tasks<impl World>,
+    block: BlockIndex,
+    slot: SlotId,
+) -> std::io::Result<AlignedBuffer> {
     let whole = read_whole(tasks, block, slot).await?;
     super::fetch::complete_sealed(tasks, block, slot, &whole).await;
     Ok(whole)
 }
 
-async fn read_whole(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::Result<AlignedBuffer> {
+async fn read_whole(
+    tasks: &Tasks<impl World>,
+    block: BlockIndex,
+    slot: SlotId,
+) -> std::io::Result<AlignedBuffer> {
     let plan = tasks.shared.volume.plan_layer_block(block, slot);
     if let [only] = plan.pieces.as_slice()
         && let Source::Fast(slot) = only.source
@@ -215,7 +249,7 @@ async fn read_whole(tasks: &Tasks, block: BlockIndex, slot: SlotId) -> std::io::
 }
 
 /// One step of the capacity tier's own upkeep, and a look at its space.
-async fn maintain(tasks: &Tasks) {
+async fn maintain(tasks: &Tasks<impl World>) {
     super::capacity::maintain(tasks).await;
     super::capacity::look_at_space(tasks).await;
 }

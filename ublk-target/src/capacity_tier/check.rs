@@ -155,9 +155,7 @@ fn is_lost_head<S: Store>(error: &CapacityError, store: &S) -> bool {
             let place = std::path::PathBuf::from(store.place());
             [ObjectKind::Segment, ObjectKind::Layer].iter().any(|kind| place.join(kind.folder()).is_dir())
         }
-        CapacityError::Io { source, .. } => {
-            is_of_the_medium(source) || source.kind() == std::io::ErrorKind::InvalidData
-        }
+        CapacityError::Io { source, .. } => is_of_the_medium(source),
         error => error.is_corrupt(),
     }
 }
@@ -255,7 +253,7 @@ impl<S: Store> Check<S> {
                 );
                 Ok(())
             }
-            // Unreadable sectors are damage like any other.
+            // Unreadable sectors are damage like any other, and so is what is no file.
             CapacityError::Io { source, .. } if is_of_the_medium(&source) => {
                 self.report.add(Severity::Damage, source.to_string(), name.to_string(), advice);
                 Ok(())

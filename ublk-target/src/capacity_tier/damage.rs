@@ -5,11 +5,17 @@ use std::io;
 use nix::errno::Errno;
 
 use super::error::CapacityError;
+use super::plain_file::OTHER_KIND;
 
-/// Whether an error is about the medium: a sector that cannot be read.
+/// Whether an error is about the medium: a sector that cannot be read, or something that is no object at all (a link, a
+/// FIFO, a HEAD longer than any).
 pub(super) fn is_of_the_medium(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::EIO | Errno::ENODATA | Errno::EREMOTEIO | Errno::EILSEQ | Errno::EUCLEAN))
+    error.kind() == OTHER_KIND
+        || matches!(
+            errno,
+            Some(Errno::EIO | Errno::ENODATA | Errno::EREMOTEIO | Errno::EILSEQ | Errno::EUCLEAN)
+        )
 }
 
 /// Whether an error means that an object is missing, unreadable or not as it was written.

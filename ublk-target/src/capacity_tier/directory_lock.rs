@@ -4,7 +4,7 @@
 //! of LOCK only tells who holds it. A lease file nobody holds is left behind by a crash and removed by
 //! whoever asks for the leased epochs.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use forerun::geometry::Epoch;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+
+use super::plain_file::{OTHER_KIND, open_now};
 
 /// A lock that is held as long as the value lives.
 pub struct FileLock {
@@ -23,7 +25,7 @@ const MAX_HOLDER_BYTES: u64 = 200;
 
 /// Takes the writer's lock, or tells who holds it.
 pub fn take_writer_lock(path: &Path) -> io::Result<Result<FileLock, String>> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut file = open_now(path, true)?;
     let mut held = match try_lock(file.try_clone()?, FlockArg::LockExclusiveNonblock)? {
         Some(held) => held,
         None => {
@@ -82,7 +84,7 @@ fn remove_if_same(path: &Path, held: &File) -> io::Result<()> {
 pub fn take_lease(folder: &Path, epoch: Epoch) -> io::Result<Lease> {
     let path = folder.join(format!("{:08x}", epoch.0));
     loop {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file = open_now(&path, true)?;
         let inode = file.metadata()?.ino();
         let held = Flock::lock(file, FlockArg::LockShared).map_err(|(_, errno)| io::Error::from(errno))?;
         // Between open and lock the file may have been removed as one that nobody holds.
@@ -112,9 +114,10 @@ pub fn leased_epochs(folder: &Path) -> io::Result<Vec<Epoch>> {
 /// Whether somebody holds a lease; one that nobody holds is removed.
 fn is_held(path: &Path) -> io::Result<bool> {
     loop {
-        let file = match File::open(path) {
+        let file = match open_now(path, false) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            // What is no lease file holds nothing.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | OTHER_KIND) => return Ok(false),
             Err(error) => return Err(error),
         };
         match try_lock(file, FlockArg::LockExclusiveNonblock)? {

@@ -32,6 +32,7 @@ use tokio_uring::fs::{File, OpenOptions};
 use super::directory_lock::{FileLock, Lease, leased_epochs, take_lease, take_writer_lock};
 use super::names::{ObjectKind, ObjectName};
 use super::open_files::OpenFiles;
+use super::plain_file;
 use super::reserve;
 use super::store::{ReplaceError, Store, StoreSpace, Upload};
 
@@ -66,13 +67,18 @@ impl DirectoryStore {
         if let Some(file) = self.open.get(name) {
             return Ok(file);
         }
-        let file = Rc::new(File::open(self.file(name)).await?);
+        let file = Rc::new(plain_file::open(&self.file(name)).await?);
         self.open.put(name, Rc::clone(&file));
         Ok(file)
     }
 
     async fn write_head(&self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).await?;
+        // What lies there is a left-over, or somebody's trap: nothing is written through a name that is there.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(path).await?;
         file.write_all_at(bytes, 0).await.0?;
         file.sync_all().await?;
         file.close().await
@@ -182,7 +188,7 @@ impl Store for DirectoryStore {
     }
 
     async fn read_head(&self, limit: usize) -> io::Result<Option<Vec<u8>>> {
-        let file = match File::open(self.path.join(HEAD)).await {
+        let file = match plain_file::open(&self.path.join(HEAD)).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.path.is_dir() => return Ok(None),
             Err(error) => return Err(error),

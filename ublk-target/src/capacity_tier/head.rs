@@ -287,6 +287,10 @@ impl Head {
             if layer.first_epoch <= before || layer.last_epoch < layer.first_epoch {
                 return range("order of layers: epoch", layer.first_epoch.0.into());
             }
+            // There is always a next epoch.
+            if layer.last_epoch.0 == u32::MAX {
+                return range("a layer's last epoch", layer.last_epoch.0.into());
+            }
             before = layer.last_epoch;
             if layer.id.0 == 0 || layer.id.0 >= taken || !ids.insert(layer.id) {
                 return range("a layer's object", layer.id.0);
@@ -447,6 +451,18 @@ mod tests {
         let sum = sum(&newer);
         newer[12..16].copy_from_slice(&sum.to_le_bytes());
         assert!(matches!(Head::verify(&newer), Err(Fault::NewerFormat { found: 2, .. })));
+    }
+
+    #[test]
+    fn there_is_always_a_next_epoch() {
+        let mut head = sample();
+        let Some(last) = head.layers.last_mut() else { panic!("it has layers") };
+        last.last_epoch = Epoch(u32::MAX - 1);
+        assert!(Head::verify(&head.encode()).is_ok());
+        if let Some(last) = head.layers.last_mut() {
+            last.last_epoch = Epoch(u32::MAX);
+        }
+        assert!(matches!(Head::verify(&head.encode()), Err(Fault::Range { .. })));
     }
 
     proptest! {

@@ -23,6 +23,8 @@ mod directory_store;
 mod entry;
 mod error;
 mod fault;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod inspect;
 mod layer_cursor;
@@ -38,6 +40,7 @@ mod open_files;
 mod options;
 mod paced;
 mod place;
+mod plain_file;
 mod rebuild;
 mod record;
 mod reserve;
@@ -79,5 +82,7 @@ pub use store::{ReplaceError, Store, StoreSpace, Upload};
 pub use table_scan::BlockRange;
 pub use tier::CapacityTier;
 
+#[cfg(test)]
+pub(crate) mod memory_store;
 #[cfg(test)]
 mod tests;

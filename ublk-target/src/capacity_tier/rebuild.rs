@@ -103,10 +103,6 @@ pub async fn rebuild<S: Store, T: Store>(
             Ok((found, _)) if found.geometry == geometry => head = found,
             Ok(_) => head_lost = Some("HEAD tells another shape of the volume".to_owned()),
             Err(error) if super::damage::is_damage(&error) => head_lost = Some(error.to_string()),
-            // Longer than any HEAD is.
-            Err(CapacityError::Io { source, .. }) if source.kind() == std::io::ErrorKind::InvalidData => {
-                head_lost = Some(source.to_string());
-            }
             Err(error) => return Err(error),
         }
     }

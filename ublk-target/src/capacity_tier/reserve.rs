@@ -5,11 +5,13 @@
 //! is a file of allocated blocks that is given up when HEAD does not find room, and made anew once there is
 //! plenty.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 use nix::fcntl::{FallocateFlags, fallocate};
+
+use super::plain_file::open_now;
 
 /// Bytes that are kept: the largest HEAD, and as much again for a table.
 pub const RESERVE_BYTES: u64 = 4 << 20;
@@ -24,14 +26,14 @@ pub(super) const RESERVE: &str = "RESERVE";
 /// A file system that cannot be examined, or that has no room after all.
 pub fn keep(directory: &Path) -> io::Result<()> {
     let path = directory.join(RESERVE);
-    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == RESERVE_BYTES) {
+    if fs::symlink_metadata(&path).is_ok_and(|there| there.is_file() && there.len() == RESERVE_BYTES) {
         return Ok(());
     }
     let stat = nix::sys::statvfs::statvfs(directory)?;
     if stat.blocks_available().saturating_mul(stat.fragment_size()) < PLENTY * RESERVE_BYTES {
         return Ok(());
     }
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+    let file = open_now(&path, true)?;
     let allocated = allocate(&file);
     if allocated.is_err() {
         // A part of it is of no use.

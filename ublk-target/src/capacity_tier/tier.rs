@@ -168,6 +168,12 @@ impl<S: Store> CapacityTier<S> {
         self.inner.head()
     }
 
+    /// Whether HEAD may be another one than [`Self::head`]: a replacement ended without telling whether it happened.
+    #[must_use]
+    pub fn is_head_in_doubt(&self) -> bool {
+        self.inner.in_doubt()
+    }
+
     /// Whether a lease protects what this reader reads.
     #[must_use]
     pub const fn is_leased(&self) -> bool {

@@ -91,6 +91,11 @@ pub(super) fn volume_status(
         read_misses: status.read_misses,
         promotions: status.promotions,
         evictions: status.evictions,
+        waits_for_room: status.waits_for_room,
+        fast_tier_errors: status.fast_tier_errors,
+        journal_failures: status.journal_failures,
+        write_back_failures: status.write_back_failures,
+        capacity_read_errors: status.capacity_read_errors,
     }
 }
 

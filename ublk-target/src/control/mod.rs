@@ -12,6 +12,8 @@
 mod check;
 mod convert;
 mod follow;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod peers;
 pub mod plane;
 mod report;

@@ -28,6 +28,10 @@ pub struct Limits {
     pub blocking_threads: usize,
     /// Clients that follow the change vectors at the same time.
     pub followers: usize,
+    /// Connections at the same time; the next one waits until one of them ends.
+    pub connections: usize,
+    /// How long a client may take to begin, and then to answer when it is asked whether it is still there.
+    pub client_patience: Duration,
     /// Requests under way on one connection.
     pub requests_per_connection: usize,
     /// Bytes of one request.
@@ -41,6 +45,8 @@ impl Default for Limits {
         Self {
             blocking_threads: 16,
             followers: 8,
+            connections: 64,
+            client_patience: Duration::from_secs(60),
             requests_per_connection: 32,
             request_bytes: 4 << 20,
             follower_patience: Duration::from_secs(60),
@@ -146,8 +152,11 @@ fn serve(
         let grace = stopped.clone();
         let serving = Server::builder()
             .concurrency_limit_per_connection(limits.requests_per_connection)
+            .max_concurrent_streams(u32::try_from(limits.requests_per_connection).ok())
+            .http2_keepalive_interval(Some(limits.client_patience))
+            .http2_keepalive_timeout(Some(limits.client_patience))
             .add_service(service)
-            .serve_with_incoming_shutdown(peers::accept(listener), until_stopped(stopped));
+            .serve_with_incoming_shutdown(peers::accept(listener, limits), until_stopped(stopped));
         tokio::select! {
             served = serving => served.map_err(io::Error::other),
             // A client that keeps its connection open must not keep the daemon from ending.

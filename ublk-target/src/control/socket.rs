@@ -1,11 +1,13 @@
 //! The socket's file: a directory that only its owner enters (0700), a socket that only its owner
 //! opens (0600), and a left-over of a killed target replaced.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+
+use forerun::config::make_private_dir;
 
 use super::server::StartError;
 
@@ -23,7 +25,7 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, StartError> {
         return Err(StartError::PathTooLong { path: path.into(), limit: SOCKET_PATH_BYTES_MAX });
     }
     if let Some(directory) = path.parent() {
-        make_private(directory).map_err(|source| failed("make the directory of", source))?;
+        make_private_dir(directory).map_err(|source| failed("make the directory of", source))?;
     }
     remove_stale(path)?;
     // Nobody else can enter the directory, so nobody connects before the mode is set.
@@ -32,18 +34,6 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, StartError> {
         .map_err(|source| failed("set the mode of", source))?;
     listener.set_nonblocking(true).map_err(|source| failed("set up", source))?;
     Ok(listener)
-}
-
-fn make_private(directory: &Path) -> io::Result<()> {
-    if let Some(parent) = directory.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::set_permissions(directory, Permissions::from_mode(0o700))
-        }
-        other => other,
-    }
 }
 
 fn remove_stale(path: &Path) -> Result<(), StartError> {

@@ -43,6 +43,11 @@ pub struct VolumeStatus {
     pub read_misses: u64,
     pub promotions: u64,
     pub evictions: u64,
+    pub waits_for_room: u64,
+    pub fast_tier_errors: u64,
+    pub journal_failures: u64,
+    pub write_back_failures: u64,
+    pub capacity_read_errors: u64,
 }
 
 /// One tier's fill.

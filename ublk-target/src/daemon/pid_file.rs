@@ -18,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use forerun::config::read_small_file;
 use serde_json::{Value, json};
 
 use crate::device::DeviceInfo;
@@ -30,6 +31,8 @@ pub const TARGET_NAME: &str = "forerun";
 const JSON_OFFSET: usize = 32;
 /// The stock tool prints stale text from this length of `target` on.
 const TARGET_LIMIT_BYTES: usize = 512;
+/// The largest file that is read at all, in bytes; a device of 4,096 queues has less.
+const FILE_BYTES_MAX: u64 = 8 << 20;
 
 /// What a pid file says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,7 +138,7 @@ impl PidFile {
     /// There is none, or it cannot be read as one of ours.
     pub fn read(run_dir: &Path, id: u32) -> anyhow::Result<Self> {
         let path = Self::path(run_dir, id);
-        let bytes = fs::read(&path)
+        let bytes = read_small_file(&path, FILE_BYTES_MAX)
             .with_context(|| format!("there is no {}: which volume is device {id}?", path.display()))?;
         Self::parse(&bytes).with_context(|| format!("{} is not of forerun", path.display()))
     }
@@ -164,8 +167,8 @@ impl PidFile {
     /// Removes a device's file if it is of process `pid`: the number may have become another's device.
     pub fn remove(run_dir: &Path, id: u32, pid: i32) {
         let path = Self::path(run_dir, id);
-        let is_of_pid =
-            fs::read(&path).is_ok_and(|bytes| Self::parse(&bytes).is_ok_and(|file| file.pid == pid));
+        let is_of_pid = read_small_file(&path, FILE_BYTES_MAX)
+            .is_ok_and(|bytes| Self::parse(&bytes).is_ok_and(|file| file.pid == pid));
         if is_of_pid && let Err(error) = fs::remove_file(&path) {
             tracing::warn!(%error, path = %path.display(), "the pid file stays");
         }
@@ -179,7 +182,9 @@ impl PidFile {
             let is_pid_file = path.extension().is_some_and(|extension| extension == "pid");
             let id = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             let Some(id) = id.filter(|_| is_pid_file) else { continue };
-            let Some(file) = fs::read(&path).ok().and_then(|bytes| Self::parse(&bytes).ok()) else {
+            let Some(file) =
+                read_small_file(&path, FILE_BYTES_MAX).ok().and_then(|bytes| Self::parse(&bytes).ok())
+            else {
                 continue;
             };
             // Looked at after the file was read: a device that came since has a file of another process.

@@ -20,7 +20,7 @@ use crate::volume::handle::{Handler, Services};
 const TIMED_ONE_IN: u32 = 16;
 
 /// The other threads, as requests see them.
-pub(super) struct Threads {
+pub(crate) struct Threads {
     pub shared: Arc<Shared>,
     pub asks: mpsc::UnboundedSender<Ask>,
 }
@@ -39,6 +39,10 @@ impl Services for Threads {
 
     fn flush_failed(&self, error: &io::Error) {
         self.shared.committer.sync_failed(error);
+    }
+
+    fn fast_tier_failed(&self, operation: &'static str, block: BlockIndex, error: &io::Error) {
+        self.shared.fast_tier_failed(operation, block, error);
     }
 
     fn need_room(&self) {

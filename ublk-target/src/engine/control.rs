@@ -200,7 +200,7 @@ impl ControlPlane for VolumeControl {
         }
         let predictions_above_threshold = above();
         let epoch = shared.sealer.seal(shared, Some(name.as_str())).map_err(|error| {
-            let SealError::TooManyLayers(_) = error;
+            let (SealError::TooManyLayers(_) | SealError::NoRoom { .. }) = error;
             ControlError::new(ErrorKind::Exhausted, format!("volume {}: no snapshot: {error}", self.name))
         })?;
         // From here on the snapshot is there; it is durable with the journal.
@@ -304,7 +304,7 @@ impl ControlPlane for VolumeControl {
             transfer_mode: device.transfer_mode,
             not_granted: device.not_granted,
             started_us: self.started_us,
-            health: super::health::health(shared, &write_back.error, progress.read_error.as_ref()),
+            health: super::health::health(shared, &write_back.error, &progress),
             open_epoch: layers.epoch(open).0,
             open_epoch_since_us: layers.with_info(open, |info| info.opened_us),
             sync_interval_seconds: config.sync_interval.seconds(),
@@ -340,6 +340,11 @@ impl ControlPlane for VolumeControl {
             read_misses: stats.read_misses.get(),
             promotions: stats.promotions.get(),
             evictions: stats.evictions.get(),
+            waits_for_room: stats.waits_for_room.get(),
+            fast_tier_errors: stats.fast_tier_errors.get(),
+            journal_failures: stats.journal_failures.get(),
+            write_back_failures: stats.write_back_failures.get(),
+            capacity_read_errors: stats.capacity_read_errors.get(),
         })
     }
 

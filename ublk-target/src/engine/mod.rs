@@ -7,7 +7,8 @@
 //!
 //! A crash in between leaves what the journal and HEAD say; the next opening begins there.
 
-mod backend;
+pub(crate) mod assemble;
+pub(crate) mod backend;
 mod control;
 mod create;
 mod health;

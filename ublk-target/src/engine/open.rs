@@ -9,12 +9,12 @@ use forerun::geometry::Epoch;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use super::assemble::{NoMap, build_map, connect};
 use super::backend::{Threads, VolumeBackend};
-use crate::background::{Ask, Background, PredictionState, Settings, Shared};
-use crate::capacity_tier::{CapacityError, CapacityTier, DirectoryStore, Options, Place, VolumeUuid};
-use crate::fast_tier::delta::Delta;
+use crate::background::{Ask, Background, PredictionState, Settings, Shared, now_us};
+use crate::capacity_tier::{CapacityError, CapacityTier, DirectoryStore, Options, VolumeUuid};
 use crate::fast_tier::{FastTier, OpenInfo, OpenOptions};
-use crate::volume::{Recovered, Recovery, Unsound, Volume};
+use crate::volume::{Recovered, Unsound, Volume};
 
 /// Why a volume cannot be opened.
 #[derive(Debug, Error)]
@@ -116,7 +116,7 @@ impl Opened {
 
         let capacity_error = |source| OpenError::Capacity { volume: volume(), source };
         let (directory, geometry) = (config.capacity.path.clone(), config.geometry);
-        let map = build_map(&directory, uuid, config, &fast, &recovered, &capacity_error)?;
+        let map = read_map(config, &fast, &recovered)?;
         let written_back = map.written_back();
         let settings = Settings::new(
             config.threshold,
@@ -125,15 +125,9 @@ impl Opened {
             config.prediction,
         );
         let prediction = PredictionState::new(paths.predictions(), uuid);
-        let shared = Arc::new(Shared::new(map, fast.committer(), settings, prediction, written_back));
+        let shared = Arc::new(Shared::new(map, fast.committer(), settings, prediction, written_back, now_us));
         let (asks, asked) = mpsc::unbounded_channel();
-        let after = shared.clone();
-        fast.committer().after_commit(move || {
-            after.volume.reclaim();
-            after.volume.room().wake_all();
-        });
-        let state = shared.clone();
-        fast.committer().checkpoints(Box::new(move |sink: &mut dyn FnMut(&Delta)| state.volume.facts(sink)));
+        connect(&fast.committer(), &shared);
         let slots_offset = fast.slots_offset();
         let open = move |pace| async move {
             let (store, options) = (DirectoryStore::new(&directory), Options { pace, ..Options::default() });
@@ -149,6 +143,9 @@ impl Opened {
         let background = Background::start(shared.clone(), asked, background_file, slots_offset, open)
             .map_err(capacity_error)?;
         let backend = Arc::new(VolumeBackend::new(Threads { shared, asks }, file, slots_offset));
+        drop(recovered);
+        // What was read to build the map is not needed any more.
+        crate::memory::give_back();
         Ok(Self { backend, info, background, fast, name: config.name.to_string() })
     }
 
@@ -167,8 +164,7 @@ impl Opened {
         let _ = self.backend.threads.asks.send(Ask::Stop);
         self.background.join();
         let shared = self.backend.threads.shared.clone();
-        self.fast
-            .close_clean(&move |sink: &mut dyn FnMut(&Delta)| shared.volume.facts(sink))
+        smol::block_on(self.fast.close_clean(&*shared))
             .map_err(|source| OpenError::Fast { volume: self.name.clone(), source })
     }
 }
@@ -191,33 +187,18 @@ fn look_at_capacity(directory: &Path, uuid: [u8; 16]) -> io::Result<Epoch> {
 }
 
 /// Builds the map from both tiers. The capacity tier is only read; it is opened for writing afterwards.
-fn build_map(
-    directory: &Path,
-    uuid: [u8; 16],
-    config: &VolumeConfig,
-    fast: &FastTier,
-    recovered: &Recovered,
-    capacity_error: &dyn Fn(io::Error) -> OpenError,
-) -> Result<Volume, OpenError> {
-    tokio_uring::start(async {
-        let tier = CapacityTier::open_reader(directory, Some(VolumeUuid(uuid)))
-            .await
-            .map_err(|error| capacity_error(io::Error::other(error)))?;
-        let written_back = tier.head().written_back_epoch();
-        let open = recovered.open_epoch();
-        if open <= written_back {
-            let volume = config.name.to_string();
-            return Err(OpenError::FastTierIsOld { volume, fast: open, capacity: written_back });
-        }
-        let (geometry, slots, log) = (config.geometry, fast.slot_count(), fast.committer());
-        let mut recovery =
-            Recovery::begin(geometry, slots, log, recovered, written_back, crate::background::now_us())
-                .map_err(|source| OpenError::Unsound { volume: config.name.to_string(), source })?;
-        tier.load_places(None, &mut |block, epoch, place| {
-            recovery.place(block, epoch, place.map(Place::word))
-        })
-        .await
-        .map_err(|error| capacity_error(io::Error::other(error)))?;
-        Ok(recovery.finish())
+fn read_map(config: &VolumeConfig, fast: &FastTier, recovered: &Recovered) -> Result<Volume, OpenError> {
+    let uuid = VolumeUuid(*config.uuid.as_bytes());
+    let (slots, log) = (fast.slot_count(), fast.committer());
+    let map = tokio_uring::start(async {
+        let tier =
+            CapacityTier::open_reader(&config.capacity.path, Some(uuid)).await.map_err(NoMap::Capacity)?;
+        build_map(&tier, config.geometry, slots, log, recovered, now_us()).await
+    });
+    let volume = config.name.to_string();
+    map.map_err(|error| match error {
+        NoMap::Capacity(error) => OpenError::Capacity { volume, source: io::Error::other(error) },
+        NoMap::FastTierIsOld { fast, capacity } => OpenError::FastTierIsOld { volume, fast, capacity },
+        NoMap::Unsound(source) => OpenError::Unsound { volume, source },
     })
 }

@@ -82,7 +82,7 @@ pub fn check(path: &Path, volume: Option<[u8; 16]>) -> Result<Report, FastTierEr
 }
 
 /// Checks a tier on a device that is called `name` in messages.
-pub(super) fn check_device(
+pub(crate) fn check_device(
     device: &dyn FastDevice,
     name: &str,
     volume: Option<Uuid>,

@@ -32,7 +32,7 @@ use super::delta::{DELTA_BYTES_MAX, Delta};
 use super::device::FastDevice;
 use super::layout::Layout;
 use super::pack;
-use super::page::{self, Kind, Label, NoPage, PAGE_BYTES, PAYLOAD_BYTES};
+use super::page::{self, COUNT_MAX, Kind, Label, NoPage, PAGE_BYTES, PAYLOAD_BYTES};
 use super::page_io::{PageReader, PageWriter};
 use super::ring::JournalPoint;
 use crate::aligned::AlignedBuffer;
@@ -117,7 +117,9 @@ fn parse_header(bytes: &[u8], layout: &Layout, volume: Uuid, area: usize) -> Res
         pages: payload.pages.get(),
         deltas: payload.deltas.get(),
     };
-    let fits = header.pages <= layout.checkpoint_pages() && header.start.page < layout.journal_pages();
+    let fits = header.pages <= layout.checkpoint_pages()
+        && header.start.page < layout.journal_pages()
+        && header.start.lsn.0 <= COUNT_MAX;
     if fits { Ok(header) } else { Err(NoPage::Damaged) }
 }
 
@@ -283,5 +285,30 @@ impl<'a> CheckpointWriter<'a> {
         let mut buffer = AlignedBuffer::zeroed(PAGE_BYTES);
         page::seal(&mut buffer, self.volume, label, payload.as_bytes());
         (area_offset(self.layout, self.place.area), buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_leads_nowhere_is_none() {
+        let layout = Layout::for_tier(64 << 20).expect("large enough");
+        let volume = Uuid::from_u128(1);
+        let label =
+            Label { kind: Kind::CheckpointHeader, number: 0, generation: 1, sequence: 1, part: 0, parts: 1 };
+        let mut bytes = AlignedBuffer::zeroed(PAGE_BYTES);
+        for (lsn, page, pages, good) in [
+            (7, 0, 1, true),
+            (u64::MAX, 0, 1, false),
+            (7, layout.journal_pages(), 1, false),
+            (7, 0, layout.checkpoint_pages() + 1, false),
+        ] {
+            let [start_lsn, start_page, pages, deltas] = [lsn, page, pages, 0].map(U64::new);
+            let payload = Payload { start_lsn, start_page, pages, deltas };
+            page::seal(&mut bytes, volume, label, payload.as_bytes());
+            assert_eq!(parse_header(&bytes, &layout, volume, 0).is_ok(), good, "{lsn} {page}");
+        }
     }
 }

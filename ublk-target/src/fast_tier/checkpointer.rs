@@ -4,46 +4,56 @@
 //! before the checkpoint's start are given free only when its header is durable.
 
 use std::io;
-use std::sync::atomic::Ordering;
 
 use tracing::warn;
 
 use super::checkpoint::{CheckpointWriter, Place};
 use super::commit::outcome;
-use super::committer::{Health, Shared, StateWalk};
-use crate::volume::lock;
+use super::committer::{Facts, Health, Shared};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 
-/// The checkpoint thread: takes one whenever it is wanted.
-pub(super) fn run(shared: &Shared) {
-    loop {
-        let state = {
-            let mut inner = shared.lock();
-            loop {
-                if inner.stop {
-                    return;
-                }
-                if let Some(source) = inner.checkpoint.source.clone().filter(|_| inner.checkpoint.wanted) {
-                    break source;
-                }
-                inner = shared.wait_changed(inner);
-            }
-        };
-        let result = take(shared, &*state);
-        if let Err(error) = &result {
+/// Facts written before others get their turn.
+const FACTS_A_TURN: usize = 16;
+
+/// The checkpoint task: takes one whenever it is wanted.
+pub(super) async fn run(shared: Arc<Shared>) {
+    while let Some(state) = wanted(&shared).await {
+        if let Err(error) = take(&shared, &*state).await {
             warn!(%error, "a checkpoint of the fast tier failed; it will be tried again");
         }
     }
 }
 
+/// Waits until a checkpoint is wanted; `None` at the end.
+async fn wanted(shared: &Shared) -> Option<Arc<dyn Facts>> {
+    loop {
+        let seen = shared.changed.now();
+        {
+            let inner = shared.lock();
+            if inner.stop {
+                return None;
+            }
+            if let Some(source) = inner.checkpoint.source.clone().filter(|_| inner.checkpoint.wanted) {
+                return Some(source);
+            }
+        }
+        shared.changed.after(seen).await;
+    }
+}
+
 /// Takes a checkpoint of `state` and gives the journal before it free.
-pub(super) fn take(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
-    let _turn = lock(&shared.checkpoint_turn);
+pub(super) async fn take(shared: &Shared, state: &dyn Facts) -> io::Result<()> {
+    let _turn = shared.checkpoint_turn.lock().await;
     {
         let mut inner = shared.lock();
         inner.checkpoint.wanted = false;
         inner.checkpoint.running = true;
     }
-    let result = shared.check_health().and_then(|()| write(shared, state));
+    let result = match shared.check_health() {
+        Ok(()) => write(shared, state).await,
+        failed => failed,
+    };
     let mut inner = shared.lock();
     inner.draining = None;
     let checkpoint = &mut inner.checkpoint;
@@ -57,11 +67,12 @@ pub(super) fn take(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
             }
         }
     }
-    shared.changed.notify_all();
+    drop(inner);
+    shared.tell();
     result
 }
 
-fn write(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
+async fn write(shared: &Shared, state: &dyn Facts) -> io::Result<()> {
     let (start, place) = {
         let mut inner = shared.lock();
         inner.checkpoint.attempted += 1;
@@ -71,7 +82,12 @@ fn write(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
     };
     let device = &*shared.device;
     let mut writer = CheckpointWriter::new(device, &shared.layout, shared.volume, shared.generation, place);
-    state(&mut |delta| writer.push(delta));
+    for (number, fact) in state.facts().enumerate() {
+        writer.push(&fact);
+        if number % FACTS_A_TURN == 0 {
+            device.turn().await;
+        }
+    }
     // Which epoch is open follows from the newest sealed one, so that one is always there.
     let newest_sealed = shared.lock().newest_sealed.clone();
     if let Some(sealed) = newest_sealed {
@@ -82,12 +98,13 @@ fn write(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
     // The walk may have seen what is not durable yet.
     let seen = shared.appended.load(Ordering::SeqCst);
     if shared.durable.load(Ordering::SeqCst) < seen {
-        wait_durable(shared, seen)?;
+        wait_durable(shared, seen).await?;
     }
-    shared.sync()?;
+    shared.sync().await?;
     let (offset, header) = writer.header(start);
+    device.turn().await;
     device.write_at(offset, &header)?;
-    shared.sync()?;
+    shared.sync().await?;
 
     let mut inner = shared.lock();
     inner.ring.free_to(start);
@@ -98,16 +115,18 @@ fn write(shared: &Shared, state: &StateWalk<'_>) -> io::Result<()> {
 
 /// Waits until the log is durable up to `seen`. Not for the round that was asked for: that one may bring
 /// newer deltas along, for which the ring has room only after this checkpoint.
-fn wait_durable(shared: &Shared, seen: u64) -> io::Result<()> {
+async fn wait_durable(shared: &Shared, seen: u64) -> io::Result<()> {
     shared.lock().draining = Some(seen);
-    shared.changed.notify_all();
+    shared.tell();
     let commit = shared.commit();
-    let mut inner = shared.lock();
-    while shared.durable.load(Ordering::SeqCst) < seen {
+    loop {
+        let changes = shared.changed.now();
+        if shared.durable.load(Ordering::SeqCst) >= seen {
+            return Ok(());
+        }
         if let Some(outcome) = commit.outcome() {
             return outcome;
         }
-        inner = shared.wait_changed(inner);
+        shared.changed.after(changes).await;
     }
-    Ok(())
 }

@@ -6,9 +6,9 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::volume::lock;
 
 /// How a round went, for all who wait for it: `io::Error` cannot be cloned.

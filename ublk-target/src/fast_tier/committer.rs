@@ -1,7 +1,8 @@
 //! The committer: takes deltas from the engine, and makes them durable with all data written before them.
 //!
-//! Deltas go into the active half of the pending log; a thread of its own turns halves into commits of the
-//! journal ([`super::rounds`]), another one takes checkpoints ([`super::checkpointer`]).
+//! Deltas go into the active half of the pending log; a task turns halves into commits of the
+//! journal ([`super::rounds`]), another one takes checkpoints ([`super::checkpointer`]). Each has a thread of its own; a
+//! simulation runs them beside everything else in one thread.
 //!
 //! Always true: deltas become durable in the order in which they were appended; a delta whose append
 //! returned outlives the process; a commit that resolves `Ok` has made durable what was written and
@@ -12,11 +13,11 @@
 //! deltas stay pending, and the next commit tries again.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::checkpoint::Place;
@@ -30,18 +31,26 @@ use super::log::{DeltaLog, LogPosition};
 use super::pending::{Half, PendingLog};
 use super::ring::Ring;
 use super::rounds::Rounds;
-use crate::volume::lock;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::volume::{Room, lock};
 
 /// Bytes of a half that are kept for what is appended beside requests' promised deltas (the ends of epochs, deletions,
 /// slots given up), at most; of small halves it is one half of them.
 pub const ROOM_RESERVE_BYTES: usize = 1 << 20;
 
-/// Walks the engine's state: hands every whole fact to the function it is given.
-///
-/// It must show every change whose append had returned when the walk began, and no change whose append
-/// has not returned: so the engine changes its map and appends under one lock, and takes that lock to read
-/// a fact. The function may write to the device: it is called without any lock that an append is made under.
-pub type StateWalk<'a> = dyn Fn(&mut dyn FnMut(&Delta)) + Send + Sync + 'a;
+/// The engine's state, as a checkpoint keeps it.
+pub trait Facts: Send + Sync {
+    /// Walks over it: gives every whole fact, one after the other, while requests go on.
+    ///
+    /// It must show every change whose append had returned when the walk began, and no change whose append
+    /// has not returned: so the engine changes its map and appends under one lock, and takes that lock to read
+    /// a fact. It holds no lock between two facts: they are written to the device as they come.
+    fn facts(&self) -> Box<dyn Iterator<Item = Delta> + Send + '_>;
+}
+
+/// What a task of the committer does, until it is told to stop.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Whether the tier takes commits.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,10 +91,12 @@ pub(super) struct Shared {
     /// The oldest pending delta waits no longer than this for a commit.
     pub idle: Duration,
     pub inner: Mutex<Inner>,
-    /// The journal's thread waits here for work.
-    pub work: Condvar,
-    /// Who waits for room, for a checkpoint, or for something to do for one.
-    pub changed: Condvar,
+    /// The journal's task waits here for work.
+    pub work: Room,
+    /// Tasks wait here: for a checkpoint, or for something to do for one.
+    pub changed: Room,
+    /// Appenders wait here for room.
+    pub room: Condvar,
     pub appended: AtomicU64,
     pub durable: AtomicU64,
     /// Bytes in use of the active half; more than any half has when nothing is taken any more.
@@ -94,7 +105,7 @@ pub(super) struct Shared {
     pub failed: AtomicBool,
     pub after_commit: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     /// One checkpoint at a time.
-    pub checkpoint_turn: Mutex<()>,
+    pub checkpoint_turn: tokio::sync::Mutex<()>,
 }
 
 /// What they share under the lock.
@@ -127,7 +138,7 @@ pub(super) struct CheckpointState {
     pub wanted: bool,
     pub running: bool,
     pub failed: Option<Outcome>,
-    pub source: Option<Arc<StateWalk<'static>>>,
+    pub source: Option<Arc<dyn Facts>>,
     pub taken: u64,
 }
 
@@ -136,8 +147,10 @@ impl Shared {
         lock(&self.inner)
     }
 
-    pub fn wait_changed<'a>(&self, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
-        self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner)
+    /// Tells everybody who waits that something is not as it was.
+    pub fn tell(&self) {
+        self.room.notify_all();
+        self.changed.wake_all();
     }
 
     /// Bytes of a half that requests may fill before they have to wait.
@@ -153,7 +166,8 @@ impl Shared {
     }
 
     /// Makes completed writes durable; a failure is for good.
-    pub fn sync(&self) -> io::Result<()> {
+    pub async fn sync(&self) -> io::Result<()> {
+        self.device.turn().await;
         self.device.sync().inspect_err(|error| self.sync_failed(error))
     }
 
@@ -169,10 +183,11 @@ impl Shared {
         );
         tracing::error!("{words}");
         inner.health = Health::Failed(words);
+        self.pending.void();
         self.failed.store(true, Ordering::SeqCst);
         self.update_room(&inner);
-        self.work.notify_one();
-        self.changed.notify_all();
+        self.work.wake_all();
+        self.tell();
     }
 
     /// The error of a tier that has failed.
@@ -191,7 +206,7 @@ impl Shared {
             waiter.finish(&Err((io::ErrorKind::BrokenPipe, "the fast tier is closed".to_owned())));
         } else {
             inner.waiters.push(Arc::clone(&waiter));
-            self.work.notify_one();
+            self.work.wake_all();
         }
         Commit(waiter)
     }
@@ -204,18 +219,23 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Starts the threads.
-    pub(super) fn start(shared: Arc<Shared>) -> Result<Self, FastTierError> {
-        let committer = Self { shared: Arc::clone(&shared), threads: Mutex::default() };
+    /// A committer, and its tasks: nothing gets durable before they run.
+    pub(super) fn new(shared: Arc<Shared>) -> (Self, [(&'static str, Work); 2]) {
         let rounds = Rounds::new(Arc::clone(&shared));
-        committer.spawn("journal", move || rounds.run())?;
-        committer.spawn("checkpoint", move || checkpointer::run(&shared))?;
-        Ok(committer)
+        let work: [(_, Work); 2] = [
+            ("journal", Box::pin(rounds.run())),
+            ("checkpoint", Box::pin(checkpointer::run(Arc::clone(&shared)))),
+        ];
+        (Self { shared, threads: Mutex::default() }, work)
     }
 
-    fn spawn(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), FastTierError> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-        lock(&self.threads).push(thread.map_err(|source| FastTierError::Thread { name, source })?);
+    /// Gives a task a thread of its own.
+    pub(super) fn spawn(&self, name: &'static str, work: Work) -> Result<(), FastTierError> {
+        let start = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(work))
+        };
+        lock(&self.threads).push(start().map_err(|source| FastTierError::Thread { name, source })?);
         Ok(())
     }
 
@@ -240,19 +260,19 @@ impl Committer {
     }
 
     /// Takes checkpoints of this state from now on, whenever the ring is over half full.
-    pub fn checkpoints(&self, state: Box<StateWalk<'static>>) {
+    pub fn checkpoints(&self, state: Arc<dyn Facts>) {
         let mut inner = self.shared.lock();
-        inner.checkpoint.source = Some(Arc::from(state));
+        inner.checkpoint.source = Some(state);
         inner.checkpoint.wanted = inner.ring.is_half_full();
-        self.shared.changed.notify_all();
+        self.shared.tell();
     }
 
     /// Takes a checkpoint of this state now; commits go on meanwhile.
     ///
     /// # Errors
     /// What the device failed with; the checkpoint before is as good as it was.
-    pub fn checkpoint_blocking(&self, state: &StateWalk<'_>) -> io::Result<()> {
-        checkpointer::take(&self.shared, state)
+    pub async fn checkpoint(&self, state: &dyn Facts) -> io::Result<()> {
+        checkpointer::take(&self.shared, state).await
     }
 
     /// Why no commit succeeds any more, if that is so.
@@ -288,15 +308,15 @@ impl Committer {
         &self.shared
     }
 
-    /// Ends the threads after what they are doing now. What is pending stays pending.
+    /// Ends the tasks after what they are doing now, and waits for their threads. What is pending stays pending.
     pub(super) fn stop(&self) {
         {
             let mut inner = self.shared.lock();
             inner.stop = true;
             self.shared.failed.store(true, Ordering::SeqCst);
             inner.checkpoint.source = None;
-            self.shared.work.notify_all();
-            self.shared.changed.notify_all();
+            self.shared.work.wake_all();
+            self.shared.tell();
         }
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
@@ -331,9 +351,9 @@ impl DeltaLog for Committer {
             }
             inner.blocked += 1;
             inner.kick = true;
-            shared.work.notify_one();
-            shared.changed.notify_all();
-            inner = shared.wait_changed(inner);
+            shared.work.wake_all();
+            shared.changed.wake_all();
+            inner = shared.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
             inner.blocked -= 1;
         }
         if matches!(delta, Delta::Sealed { .. }) {
@@ -341,11 +361,11 @@ impl DeltaLog for Committer {
         }
         if inner.oldest.is_none() {
             inner.oldest = Some(Instant::now());
-            shared.work.notify_one();
+            shared.work.wake_all();
         }
         if !inner.kick && inner.active.used() > shared.room_limit() / 2 {
             inner.kick = true;
-            shared.work.notify_one();
+            shared.work.wake_all();
         }
         shared.update_room(&inner);
         LogPosition(shared.appended.fetch_add(1, Ordering::SeqCst) + 1)

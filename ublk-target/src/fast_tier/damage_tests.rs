@@ -90,12 +90,12 @@ fn used() -> Tier {
     let tier = Tier::new();
     let open = tier.open();
     let log = open.committer();
-    let all = |emit: &mut dyn FnMut(&Delta)| (0..700).for_each(|n| emit(&fact(n)));
+    let all: Vec<Delta> = (0..700).map(fact).collect();
     append(&log, 0..700);
     log.commit_blocking().expect("committed");
-    log.checkpoint_blocking(&all).expect("a checkpoint");
+    smol::block_on(log.checkpoint(&all)).expect("a checkpoint");
     drop(log);
-    open.close_clean(&all).expect("closed");
+    smol::block_on(open.close_clean(&all)).expect("closed");
     tier
 }
 
@@ -210,7 +210,7 @@ fn a_damaged_newest_checkpoint_is_made_up_for_by_the_older_one_and_the_journal()
     let log = open.committer();
     append(&log, 0..10);
     log.commit_blocking().expect("committed");
-    log.checkpoint_blocking(&|emit| (0..10).for_each(|n| emit(&fact(n)))).expect("a checkpoint");
+    smol::block_on(log.checkpoint(&(0..10).map(fact).collect::<Vec<_>>())).expect("a checkpoint");
     log.append(&fact(10));
     log.commit_blocking().expect("committed");
     drop((log, open));
@@ -241,16 +241,13 @@ fn too_many_deletions_fail_the_checkpoint_and_nothing_else() {
     let tier = Tier::new();
     let open = tier.open();
     let log = open.committer();
-    let many = |emit: &mut dyn FnMut(&Delta)| {
-        for n in 0..200_000 {
-            emit(&Delta::Deleted { block: BlockIndex(n % 1024), epoch: Epoch(n) });
-        }
-    };
-    let error = log.checkpoint_blocking(&many).expect_err("too many");
+    let many: Vec<Delta> =
+        (0..200_000).map(|n| Delta::Deleted { block: BlockIndex(n % 1024), epoch: Epoch(n) }).collect();
+    let error = smol::block_on(log.checkpoint(&many)).expect_err("too many");
     assert!(error.to_string().contains("deletions at most"), "{error}");
     log.append(&fact(1));
     log.commit_blocking().expect("committed");
-    log.checkpoint_blocking(&|emit| emit(&fact(1))).expect("a smaller one");
+    smol::block_on(log.checkpoint(&vec![fact(1)])).expect("a smaller one");
     drop((log, open));
     let (_, recovered, _) = tier.open_on(&tier.disk, 2).expect("opened");
     assert_eq!(recovered.holds.len(), 1);
@@ -270,7 +267,7 @@ fn version_1_stays_as_it_is() {
     log.append(&Delta::Unnamed { epoch: Epoch(1) });
     log.commit_blocking().expect("committed");
     drop(log);
-    open.close_clean(&|emit| emit(&fact(1))).expect("closed");
+    smol::block_on(open.close_clean(&vec![fact(1)])).expect("closed");
     let [a, b] = tier.layout.checkpoint_offsets;
     let pages = [0, tier.layout.journal_offset, a, a + 4096, b, b + 4096, tier.layout.tier_bytes - 4096];
     let sums = pages.map(|offset| {

@@ -13,6 +13,7 @@
 //! | 5 snapshot named | epoch u32, length u8, name |
 //! | 6 snapshot unnamed | epoch u32 |
 
+use forerun::config::SnapshotName;
 use forerun::geometry::{BlockIndex, Epoch, SlotId, SubBlockMask};
 
 /// The longest delta, in bytes: a named snapshot.
@@ -159,7 +160,9 @@ impl Delta {
                 }
                 let (name, after) = rest.split_at_checked(usize::from(len))?;
                 rest = after;
-                Self::Named { epoch, name: std::str::from_utf8(name).ok()?.to_owned() }
+                // What would be refused where it is given is refused here too: it becomes part of a file's name.
+                let name = SnapshotName::new(std::str::from_utf8(name).ok()?).ok()?;
+                Self::Named { epoch, name: name.to_string() }
             }
             [6] => Self::Unnamed { epoch: Epoch(u32::from_le_bytes(take(&mut rest)?)) },
             _ => return None,
@@ -203,6 +206,15 @@ pub(crate) mod tests {
                 .prop_map(|(epoch, name)| Delta::Named { epoch: Epoch(epoch), name }),
             any::<u32>().prop_map(|epoch| Delta::Unnamed { epoch: Epoch(epoch) }),
         ]
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_given_is_no_name() {
+        for (name, good) in [("mon", true), ("", false), ("../mon", false), ("Mon", false), (".", false)] {
+            let mut bytes = vec![5, 1, 0, 0, 0, name.len() as u8];
+            bytes.extend_from_slice(name.as_bytes());
+            assert_eq!(Delta::decode(&mut bytes.as_slice()).is_some(), good, "{name}");
+        }
     }
 
     proptest! {

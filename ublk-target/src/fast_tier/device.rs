@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -45,6 +46,11 @@ pub trait FastDevice: Send + Sync {
     /// # Errors
     /// I/O; then writes since the last good call may be lost for good, and calling again does not tell.
     fn sync(&self) -> io::Result<()>;
+    /// Waited for before each I/O of the journal and the checkpoints while the volume is in use. A real device takes its
+    /// time in the call itself; a simulated one takes it here, and everything else gets its turn meanwhile.
+    fn turn(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A block device or regular file.

@@ -24,7 +24,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 
 /// What a fast tier is made for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FormatOptions {
+pub(crate) struct FormatOptions {
     /// The volume.
     pub volume: Uuid,
     /// Its shape.
@@ -80,7 +80,7 @@ fn refuse_occupied(device: &dyn FastDevice, path: &Path) -> Result<(), FastTierE
 }
 
 /// Writes an empty tier: ring, two checkpoints, and last the superblocks.
-pub(super) fn write(
+pub(crate) fn write(
     device: &dyn FastDevice,
     layout: Layout,
     options: &FormatOptions,

@@ -19,7 +19,9 @@ pub mod committer;
 pub mod delta;
 pub mod device;
 pub mod error;
-mod format;
+pub(crate) mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod inspect;
 mod journal;
 pub mod layout;
@@ -44,12 +46,12 @@ mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
 
 pub use commit::Commit;
-pub use committer::{Committer, Health, JournalStatus, StateWalk};
+pub use committer::{Committer, Facts, Health, JournalStatus, Work};
 pub use device::{FastDevice, Lock, TierFile};
 pub use error::FastTierError;
 pub use pending::PendingState;

@@ -28,6 +28,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const PAGE_BYTES: usize = 4096;
 /// Bytes of payload in a page, at most.
 pub const PAYLOAD_BYTES: usize = PAGE_BYTES - size_of::<Header>();
+/// The largest generation, sequence or LSN: no tier gets there, and from here nothing that counts on overflows.
+pub const COUNT_MAX: u64 = u64::MAX >> 1;
 /// The first bytes of every page.
 pub const MAGIC: [u8; 8] = *b"forerunF";
 
@@ -139,6 +141,9 @@ pub fn open_any(page: &[u8], kind: Kind, number: u64) -> Result<(Uuid, Label, &[
         part: header.part.get(),
         parts: header.parts.get(),
     };
+    if label.generation > COUNT_MAX || label.sequence > COUNT_MAX || label.part >= label.parts {
+        return Err(NoPage::Damaged);
+    }
     let payload = body.get(..header.payload_bytes.get() as usize).ok_or(NoPage::Damaged)?;
     Ok((Uuid::from_bytes(header.volume), label, payload))
 }
@@ -208,6 +213,23 @@ mod tests {
             let mut changed = page.clone();
             changed[at] ^= 0x10;
             assert!(open(&changed, volume, Kind::Record, 7).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_cannot_be_is_no_page() {
+        let volume = Uuid::from_u128(77);
+        let mut page = vec![0; PAGE_BYTES];
+        for (label, good) in [
+            (LABEL, true),
+            (Label { generation: COUNT_MAX, ..LABEL }, true),
+            (Label { generation: u64::MAX, ..LABEL }, false),
+            (Label { sequence: u64::MAX, ..LABEL }, false),
+            (Label { part: 0, parts: 0, ..LABEL }, false),
+            (Label { part: 3, ..LABEL }, false),
+        ] {
+            seal(&mut page, volume, label, b"");
+            assert_eq!(open(&page, volume, Kind::Record, 7).is_ok(), good, "{label:?}");
         }
     }
 

@@ -16,6 +16,7 @@
 //! | 64 | 8 | generation of the superblock it goes with |
 //! | 72 | 8 | generation that an opening is about to give the superblock |
 //! | 80 | 8 | the last LSN known to be durable |
+//! | 88 | 8 | not 0: the device lost writes, and with them perhaps the data of these deltas |
 //! | 128, 192 | 8, 8 | first half: the LSN its deltas will be committed as; its bytes in use |
 //! | 256, 320 | 8, 8 | second half |
 //! | 4096 | | the first half, then the second |
@@ -38,6 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use forerun::geometry::Lsn;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use uuid::Uuid;
 
@@ -50,6 +52,7 @@ const IDENTITY_BYTES: usize = 52;
 const GENERATION: usize = 64;
 const ADOPTING: usize = 72;
 const DURABLE: usize = 80;
+pub(super) const VOID: usize = 88;
 /// Of each half: where its LSN is, and 64 bytes on its length.
 const HALVES: [usize; 2] = [128, 256];
 
@@ -64,6 +67,8 @@ pub enum PendingState {
     OtherBoot,
     /// A file of another volume, or of an earlier opening of this one.
     Foreign,
+    /// The device failed to make writes durable: what the log speaks of may not be there.
+    Void,
     /// It is ours, and it makes no sense.
     Damaged(String),
 }
@@ -75,6 +80,9 @@ impl std::fmt::Display for PendingState {
             Self::Absent => f.write_str("is not there"),
             Self::OtherBoot => f.write_str("is of another boot of this machine"),
             Self::Foreign => f.write_str("is of another volume, or of an earlier opening of this one"),
+            Self::Void => {
+                f.write_str("speaks of writes that the fast tier's device may have lost: a flush had failed")
+            }
             Self::Damaged(how) => write!(f, "is damaged: {how}"),
         }
     }
@@ -106,9 +114,23 @@ pub(super) struct Found {
     pub batches: Vec<PendingBatch>,
 }
 
-/// Reads what a former process left at `path`.
-pub(super) fn read(path: &Path, volume: Uuid, boot: Uuid) -> io::Result<Result<Found, PendingState>> {
-    let file = match File::open(path) {
+/// Opens what is at `path`: it follows no link and waits for no FIFO.
+fn open_file(path: &Path, write: bool) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(write).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+}
+
+/// Reads what a former process left at `path`. Its halves have at most `half_bytes_max`: as much as a commit takes.
+pub(super) fn read(
+    path: &Path,
+    volume: Uuid,
+    boot: Uuid,
+    half_bytes_max: u32,
+) -> io::Result<Result<Found, PendingState>> {
+    let file = match open_file(path, false) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(PendingState::Absent)),
         Err(error) => return Err(error),
@@ -123,8 +145,15 @@ pub(super) fn read(path: &Path, volume: Uuid, boot: Uuid) -> io::Result<Result<F
         Ok(half_bytes) => half_bytes,
         Err(state) => return Ok(Err(state)),
     };
+    // The file may be sparse, and as long as it likes.
+    if half_bytes > half_bytes_max {
+        return damaged("its halves are larger than any commit");
+    }
     if file.metadata()?.len() != HEADER_BYTES as u64 + 2 * u64::from(half_bytes) {
         return damaged("its size is not what it says");
+    }
+    if number(&header, VOID) != 0 {
+        return Ok(Err(PendingState::Void));
     }
     let mut batches = Vec::new();
     for (half, at) in (0u64..).zip(HALVES) {
@@ -152,7 +181,7 @@ fn number(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
     header.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-fn identity(half_bytes: u32, volume: Uuid, boot: Uuid) -> Vec<u8> {
+pub(super) fn identity(half_bytes: u32, volume: Uuid, boot: Uuid) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(IDENTITY_BYTES);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -299,7 +328,7 @@ impl PendingLog {
         let error = |source| FastTierError::Pending { path: path.to_owned(), source };
         let identity = identity(half_bytes, volume, boot);
         if found {
-            let file = OpenOptions::new().read(true).write(true).open(path).map_err(error)?;
+            let file = open_file(path, true).map_err(error)?;
             let mut header = [0; IDENTITY_BYTES];
             file.read_exact_at(&mut header, 0).map_err(error)?;
             if header.as_slice() == identity {
@@ -364,6 +393,12 @@ impl PendingLog {
         self.mapping.counter(DURABLE).store(lsn.0, Ordering::Release);
     }
 
+    /// Notes that the device lost writes. The next opening then goes by what is durable, as after a power cut: a delta whose
+    /// data is lost would show what the slot held before.
+    pub fn void(&self) {
+        self.mapping.counter(VOID).store(1, Ordering::Release);
+    }
+
     /// Removes the file, after a clean stop.
     pub fn remove(&self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
@@ -379,10 +414,33 @@ mod tests {
     const BOOT: Uuid = Uuid::from_u128(2);
 
     #[test]
+    fn what_is_no_pending_log_of_ours_is_neither_waited_for_nor_believed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pending");
+        // Sixteen GiB of nothing, with a right header.
+        let file = File::create(&path).expect("made");
+        file.write_all_at(&identity(1 << 30, VOLUME, BOOT), 0).expect("written");
+        file.write_all_at(&(1_u64 << 30).to_le_bytes(), HALVES[0] as u64 + 64).expect("written");
+        file.set_len(HEADER_BYTES as u64 + (2 << 30)).expect("sparse");
+        let found = read(&path, VOLUME, BOOT, 8 << 20).expect("read");
+        assert_eq!(found, Err(PendingState::Damaged("its halves are larger than any commit".to_owned())));
+        let (fifo, link) = (folder.path().join("fifo"), folder.path().join("link"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        std::os::unix::fs::symlink(&path, &link).expect("made");
+        assert!(read(&fifo, VOLUME, BOOT, 4096).is_err());
+        assert!(read(&link, VOLUME, BOOT, 4096).is_err());
+        // A new log replaces a link, and does not write through it.
+        let before = std::fs::metadata(&path).expect("there").len();
+        drop(PendingLog::open(&link, VOLUME, BOOT, 4096, false).expect("made"));
+        assert!(std::fs::symlink_metadata(&link).expect("there").is_file());
+        assert_eq!(std::fs::metadata(&path).expect("there").len(), before);
+    }
+
+    #[test]
     fn what_was_appended_outlives_its_writer() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pending");
-        assert_eq!(read(&path, VOLUME, BOOT).expect("read"), Err(PendingState::Absent));
+        assert_eq!(read(&path, VOLUME, BOOT, 4096).expect("read"), Err(PendingState::Absent));
         let log = PendingLog::open(&path, VOLUME, BOOT, 4096, false).expect("made");
         let [mut first, mut second] = log.start(7, Lsn(10));
         assert!(first.append(b"one") && first.append(b"two"));
@@ -391,17 +449,19 @@ mod tests {
         assert!(!second.append(&[0; 4096]));
         drop((log, first, second));
 
-        let found = read(&path, VOLUME, BOOT).expect("read").expect("ours");
+        let found = read(&path, VOLUME, BOOT, 4096).expect("read").expect("ours");
         assert_eq!((found.generation, found.durable), (7, Lsn(10)));
         let batch = |lsn, bytes: &[u8]| PendingBatch { lsn: Lsn(lsn), deltas: bytes.to_vec() };
         assert_eq!(found.batches, vec![batch(11, b"onetwo"), batch(12, b"three")]);
-        assert_eq!(read(&path, VOLUME, Uuid::nil()).expect("read"), Err(PendingState::OtherBoot));
-        assert_eq!(read(&path, Uuid::nil(), BOOT).expect("read"), Err(PendingState::Foreign));
+        assert_eq!(read(&path, VOLUME, Uuid::nil(), 4096).expect("read"), Err(PendingState::OtherBoot));
+        assert_eq!(read(&path, Uuid::nil(), BOOT, 4096).expect("read"), Err(PendingState::Foreign));
 
         let again = PendingLog::open(&path, VOLUME, BOOT, 4096, true).expect("ours");
-        assert_eq!(read(&path, VOLUME, BOOT).expect("read").expect("ours").batches.len(), 2);
+        assert_eq!(read(&path, VOLUME, BOOT, 4096).expect("read").expect("ours").batches.len(), 2);
         again.start(8, Lsn(12));
-        assert_eq!(read(&path, VOLUME, BOOT).expect("read").expect("ours").batches.len(), 0);
+        assert_eq!(read(&path, VOLUME, BOOT, 4096).expect("read").expect("ours").batches.len(), 0);
+        again.void();
+        assert_eq!(read(&path, VOLUME, BOOT, 4096).expect("read"), Err(PendingState::Void));
     }
 
     proptest! {
@@ -419,7 +479,7 @@ mod tests {
                 file.write_all_at(&identity(4096, VOLUME, BOOT), 0).expect("written");
             }
             file.set_len(size).expect("sized");
-            let _ = read(&path, VOLUME, BOOT).expect("read");
+            let _ = read(&path, VOLUME, BOOT, 4096).expect("read");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The journal's thread: one round after the other, each making durable all that was there when it began.
+//! The journal's task: one round after the other, each making durable all that was there when it began.
 //!
 //! A round: the active half is taken away (new deltas go to the other one), the device is synced, so that the
 //! data of all its deltas is durable; then its records are written; then the device is synced again.
@@ -7,11 +7,10 @@
 //! nothing. The half is emptied after that sync, so until then a killed process leaves it to the next.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::Duration;
 
 use forerun::geometry::Lsn;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::commit::{Outcome, Waiter, outcome};
@@ -19,6 +18,8 @@ use super::committer::{Health, Inner, Shared};
 use super::journal::JournalWriter;
 use super::pending::Half;
 use super::ring::JournalPoint;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use crate::volume::lock;
 
 /// A half that no delta is added to any more.
@@ -29,7 +30,7 @@ struct Batch {
     end: u64,
 }
 
-/// The thread's state.
+/// The task's state.
 pub(super) struct Rounds {
     shared: Arc<Shared>,
     writer: JournalWriter,
@@ -46,9 +47,9 @@ impl Rounds {
     }
 
     /// Works until the committer stops.
-    pub fn run(mut self) {
-        while let Some(waiters) = self.wait_for_work() {
-            let result = self.round();
+    pub async fn run(mut self) {
+        while let Some(waiters) = self.wait_for_work().await {
+            let result = self.round().await;
             self.note(&result);
             let callback = lock(&self.shared.after_commit).clone();
             if let Some(callback) = callback {
@@ -56,52 +57,56 @@ impl Rounds {
             }
             finish(waiters, &outcome(&result));
             // A checkpoint may be among those who waited.
-            drop(self.shared.lock());
-            self.shared.changed.notify_all();
+            self.shared.tell();
         }
         let waiters = std::mem::take(&mut self.shared.lock().waiters);
         finish(waiters, &Err((io::ErrorKind::BrokenPipe, "the fast tier is closed".to_owned())));
-        drop(self.shared.lock());
-        self.shared.changed.notify_all();
+        self.shared.tell();
     }
 
     /// Waits for somebody to ask, for a half that fills up, or for the oldest delta's time.
-    fn wait_for_work(&self) -> Option<Vec<Arc<Waiter>>> {
-        let mut inner = self.shared.lock();
+    async fn wait_for_work(&self) -> Option<Vec<Arc<Waiter>>> {
         loop {
-            if inner.stop {
-                return None;
-            }
-            if inner.kick || !inner.waiters.is_empty() {
-                break;
-            }
-            let idle_at = inner.oldest.and_then(|oldest| oldest.checked_add(self.shared.idle));
-            let failed = matches!(inner.health, Health::Failed(_));
-            let due = self.retry_at.or(idle_at).filter(|_| !failed);
-            inner = match due.map(|due| due.saturating_duration_since(Instant::now())) {
-                Some(left) if left.is_zero() => break,
-                Some(left) => self
-                    .shared
-                    .work
-                    .wait_timeout(inner, left)
-                    .map_or_else(|e| e.into_inner().0, |(inner, _)| inner),
-                None => self.shared.work.wait(inner).unwrap_or_else(std::sync::PoisonError::into_inner),
+            let seen = self.shared.work.now();
+            let left = {
+                let mut inner = self.shared.lock();
+                if inner.stop {
+                    return None;
+                }
+                let left = self.time_left(&inner);
+                if inner.kick || !inner.waiters.is_empty() || left.is_some_and(|left| left.is_zero()) {
+                    inner.kick = false;
+                    return Some(std::mem::take(&mut inner.waiters));
+                }
+                left
             };
+            let work = self.shared.work.after(seen);
+            match left {
+                // Woken or not: it looks again.
+                Some(left) => drop(timeout(left, work).await),
+                None => work.await,
+            }
         }
-        inner.kick = false;
-        Some(std::mem::take(&mut inner.waiters))
     }
 
-    fn round(&mut self) -> io::Result<()> {
+    /// How long it may wait when nobody asks.
+    fn time_left(&self, inner: &Inner) -> Option<Duration> {
+        let idle_at = inner.oldest.and_then(|oldest| oldest.checked_add(self.shared.idle));
+        let failed = matches!(inner.health, Health::Failed(_));
+        let due = self.retry_at.or(idle_at).filter(|_| !failed);
+        due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    async fn round(&mut self) -> io::Result<()> {
         self.shared.check_health()?;
         let mut retried = false;
         loop {
             let again = self.frozen.is_some();
             let Some(batch) = self.frozen.take().or_else(|| self.freeze()) else {
                 // Nothing was remapped: the data is all there is, and the retried commit covered none of it.
-                return if retried { Ok(()) } else { self.shared.sync() };
+                return if retried { Ok(()) } else { self.shared.sync().await };
             };
-            match self.write(&batch) {
+            match self.write(&batch).await {
                 Ok(pages) => self.publish(batch, pages),
                 Err(error) => {
                     self.frozen = Some(batch);
@@ -129,61 +134,68 @@ impl Rounds {
         inner.oldest = None;
         let end = self.shared.appended.load(Ordering::SeqCst);
         self.shared.update_room(&inner);
-        self.shared.changed.notify_all();
+        self.shared.tell();
         Some(Batch { half, lsn, end })
     }
 
-    fn write(&mut self, batch: &Batch) -> io::Result<u64> {
+    async fn write(&mut self, batch: &Batch) -> io::Result<u64> {
         // The data that the deltas speak of has been written, and is durable before they are.
-        self.shared.sync()?;
+        self.shared.sync().await?;
         let pages = JournalWriter::pages_of(batch.half.bytes())?;
-        let at = self.wait_for_ring(pages)?;
+        let at = self.wait_for_ring(pages).await?;
+        self.shared.device.turn().await;
         debug_assert_eq!(at.lsn.0 + 1, batch.lsn, "commits follow each other");
         let written = self.writer.write(&*self.shared.device, at, batch.half.bytes())?;
         debug_assert_eq!(written, pages);
-        self.shared.sync()?;
+        self.shared.sync().await?;
         Ok(pages)
     }
 
     /// Waits until `pages` pages of the ring can be written, with enough left for a checkpoint to end.
-    fn wait_for_ring(&self, pages: u64) -> io::Result<JournalPoint> {
-        let mut inner = self.shared.lock();
+    async fn wait_for_ring(&self, pages: u64) -> io::Result<JournalPoint> {
         loop {
-            let draining = inner.draining.is_some_and(|end| end > self.shared.durable.load(Ordering::SeqCst));
-            if inner.ring.free() >= pages + reserve(draining, &inner, self.shared.layout.batch_pages()) {
-                return Ok(inner.ring.next());
+            let seen = self.shared.changed.now();
+            if let Some(point) = self.look_at_ring(pages)? {
+                return Ok(point);
             }
-            if draining {
-                // Only after a checkpoint that failed at its very end; opening the tier anew takes one that
-                // needs no commit.
-                let words =
-                    "the journal is full, and a checkpoint cannot end: stop the volume and start it again";
-                return Err(io::Error::new(io::ErrorKind::StorageFull, words));
-            }
-            if inner.stop {
-                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the fast tier is closed"));
-            }
-            if let Health::Failed(words) = &inner.health {
-                return Err(io::Error::other(words.clone()));
-            }
-            let checkpoint = &mut inner.checkpoint;
-            let why = match (&checkpoint.source, checkpoint.failed.take()) {
-                (_, Some(Err((_, words)))) if !checkpoint.running => words,
-                (None, _) if !checkpoint.running => "nobody takes one".to_owned(),
-                _ => {
-                    if !checkpoint.running {
-                        checkpoint.wanted = true;
-                    }
-                    self.shared.changed.notify_all();
-                    inner = self.shared.wait_changed(inner);
-                    continue;
-                }
-            };
-            checkpoint.wanted = true;
-            self.shared.changed.notify_all();
-            let words = format!("the journal is full until a checkpoint succeeds: {why}");
+            self.shared.tell();
+            self.shared.changed.after(seen.wrapping_add(1)).await;
+        }
+    }
+
+    /// Where the next record goes; `None` while a checkpoint has to make room, which is wanted then.
+    fn look_at_ring(&self, pages: u64) -> io::Result<Option<JournalPoint>> {
+        let mut inner = self.shared.lock();
+        let draining = inner.draining.is_some_and(|end| end > self.shared.durable.load(Ordering::SeqCst));
+        if inner.ring.free() >= pages + reserve(draining, &inner, self.shared.layout.batch_pages()) {
+            return Ok(Some(inner.ring.next()));
+        }
+        if draining {
+            // Only after a checkpoint that failed at its very end; opening the tier anew takes one that
+            // needs no commit.
+            let words =
+                "the journal is full, and a checkpoint cannot end: stop the volume and start it again";
             return Err(io::Error::new(io::ErrorKind::StorageFull, words));
         }
+        if inner.stop {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the fast tier is closed"));
+        }
+        if let Health::Failed(words) = &inner.health {
+            return Err(io::Error::other(words.clone()));
+        }
+        let checkpoint = &mut inner.checkpoint;
+        let why = match (&checkpoint.source, checkpoint.failed.take()) {
+            (_, Some(Err((_, words)))) if !checkpoint.running => words,
+            (None, _) if !checkpoint.running => "nobody takes one".to_owned(),
+            _ => {
+                checkpoint.wanted |= !checkpoint.running;
+                return Ok(None);
+            }
+        };
+        checkpoint.wanted = true;
+        self.shared.tell();
+        let words = format!("the journal is full until a checkpoint succeeds: {why}");
+        Err(io::Error::new(io::ErrorKind::StorageFull, words))
     }
 
     /// Everything in the batch is durable: says so, and takes its half for new deltas.
@@ -196,7 +208,7 @@ impl Rounds {
         inner.spare = Some(half);
         self.shared.durable.store(end, Ordering::SeqCst);
         inner.checkpoint.wanted |= inner.ring.is_half_full() && !inner.checkpoint.running;
-        self.shared.changed.notify_all();
+        self.shared.tell();
     }
 
     /// Keeps how the round went for status.

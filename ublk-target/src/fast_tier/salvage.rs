@@ -22,7 +22,7 @@ use super::checkpoint::{self, Header};
 use super::delta::Delta;
 use super::device::{FastDevice, TierFile};
 use super::error::FastTierError;
-use super::layout::Layout;
+use super::layout::{BATCH_BYTES_MAX, Layout};
 use super::pack;
 use super::patient::{Patient, is_of_the_medium};
 use super::pending::{self, Found};
@@ -522,5 +522,6 @@ pub fn pending_generation(path: &Path, volume: Uuid) -> io::Result<u64> {
 
 fn read_pending(path: &Path, volume: Uuid) -> io::Result<Option<Found>> {
     let boot = pending::boot_id()?;
-    Ok(pending::read(path, volume, boot)?.ok())
+    // No tier has a longer half.
+    Ok(pending::read(path, volume, boot, BATCH_BYTES_MAX as u32)?.ok())
 }

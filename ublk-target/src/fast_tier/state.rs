@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forerun::geometry::{BlockIndex, Epoch, SlotId};
+use forerun::geometry::{BlockIndex, Epoch};
 
 use super::delta::{Delta, Holds, Sealed};
 use crate::volume::{Recovered, RecoveredLayer};
@@ -33,22 +33,46 @@ impl State {
         }
     }
 
-    /// Applies a delta; one that cannot be is noted as the problem.
+    /// What of a delta cannot be in this tier and volume.
+    pub fn problem_of(&self, delta: &Delta) -> Option<String> {
+        let (slot, block, epoch) = match delta {
+            Delta::Holds(holds) => (Some(holds.slot), Some(holds.block), Some(holds.epoch)),
+            Delta::Free(slot) => (Some(*slot), None, None),
+            Delta::Deleted { block, epoch } => (None, Some(*block), Some(*epoch)),
+            Delta::Sealed(sealed) => (None, None, Some(sealed.epoch)),
+            Delta::Named { epoch, .. } | Delta::Unnamed { epoch } => (None, None, Some(*epoch)),
+        };
+        let (slots, blocks) = (self.slots.len(), self.blocks);
+        if let Some(slot) = slot.filter(|slot| slot.0 as usize >= slots) {
+            return Some(format!("slot {slot} of a tier of {slots} slots"));
+        }
+        if let Some(block) = block.filter(|block| block.0 >= blocks) {
+            return Some(format!("block {block} of a volume of {blocks} blocks"));
+        }
+        // There is always a next epoch.
+        epoch
+            .filter(|epoch| epoch.0 == u32::MAX)
+            .map(|epoch| format!("epoch {epoch}, after which there is none"))
+    }
+
+    /// Applies a delta; one that cannot be is noted as the problem, and changes nothing.
     pub fn apply(&mut self, delta: Delta) {
+        if let Some(problem) = self.problem_of(&delta) {
+            self.problem.get_or_insert(problem);
+            return;
+        }
         match delta {
             Delta::Holds(holds) => {
-                self.check_block(holds.block);
-                if let Some(slot) = self.slot(holds.slot) {
+                if let Some(slot) = self.slots.get_mut(holds.slot.0 as usize) {
                     *slot = Some(holds);
                 }
             }
             Delta::Free(slot) => {
-                if let Some(slot) = self.slot(slot) {
+                if let Some(slot) = self.slots.get_mut(slot.0 as usize) {
                     *slot = None;
                 }
             }
             Delta::Deleted { block, epoch } => {
-                self.check_block(block);
                 self.deleted.insert((block, epoch));
             }
             Delta::Sealed(sealed) => {
@@ -60,22 +84,6 @@ impl State {
             Delta::Unnamed { epoch } => {
                 self.names.remove(&epoch);
             }
-        }
-    }
-
-    fn slot(&mut self, slot: SlotId) -> Option<&mut Option<Holds>> {
-        let slots = self.slots.len();
-        let found = self.slots.get_mut(slot.0 as usize);
-        if found.is_none() {
-            self.problem.get_or_insert_with(|| format!("slot {slot} of a tier of {slots} slots"));
-        }
-        found
-    }
-
-    fn check_block(&mut self, block: BlockIndex) {
-        if block.0 >= self.blocks {
-            let blocks = self.blocks;
-            self.problem.get_or_insert_with(|| format!("block {block} of a volume of {blocks} blocks"));
         }
     }
 

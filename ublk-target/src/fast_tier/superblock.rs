@@ -147,6 +147,9 @@ impl Unverified {
         let (volume, label, payload) = page::open_any(bytes, Kind::Superblock, copy)?;
         let (version, _) = U32::ref_from_prefix(payload).map_err(|_| NoPage::Damaged)?;
         let mut read = Self { volume, generation: label.generation, version: version.get(), fields: None };
+        if read.version == 0 {
+            return Err(NoPage::Damaged);
+        }
         // Of a later version no more can be said than which one it is.
         if read.version <= FORMAT_VERSION {
             let (payload, _) = Payload::ref_from_prefix(payload).map_err(|_| NoPage::Damaged)?;
@@ -307,6 +310,13 @@ mod tests {
         page::seal(&mut page, Uuid::nil(), label, &7u32.to_le_bytes());
         let read = Unverified::parse(&page, 0).expect("sound");
         assert!(matches!(read.verify("tier", 1 << 30, None), Err(FastTierError::Newer { found: 7, .. })));
+        // There never was a version 0.
+        let sound = superblock().to_page(0);
+        let (_, _, payload) = page::open_any(&sound, Kind::Superblock, 0).expect("sound");
+        let mut none = payload.to_vec();
+        none[..4].fill(0);
+        page::seal(&mut page, Uuid::nil(), label, &none);
+        assert_eq!(Unverified::parse(&page, 0), Err(NoPage::Damaged));
     }
 
     proptest! {

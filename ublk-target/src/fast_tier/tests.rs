@@ -7,6 +7,7 @@ use forerun::geometry::{BlockIndex, Epoch, Geometry, Lsn, SlotId, SubBlockMask};
 use uuid::Uuid;
 
 use super::delta::{Delta, Holds, Sealed};
+use super::layout::Layout;
 use super::log::DeltaLog;
 use super::*;
 use crate::volume::Recovered;
@@ -62,7 +63,9 @@ fn holds(slot: u32, block: u32, epoch: u32) -> Holds {
     }
 }
 
-fn nothing(_: &mut dyn FnMut(&Delta)) {}
+fn nothing() -> Vec<Delta> {
+    Vec::new()
+}
 
 #[test]
 fn a_new_tier_is_empty_and_clean() {
@@ -111,6 +114,29 @@ fn a_killed_process_loses_nothing() {
 }
 
 #[test]
+fn a_pending_log_that_says_what_cannot_be_does_not_spoil_the_tier() {
+    let place = formatted();
+    let (tier, ..) = place.open();
+    tier.committer().append(&Delta::Holds(holds(1, 1, 1)));
+    drop(tier);
+    let before = std::fs::read(&place.tier).expect("read");
+    // The delta's slot becomes one that the tier does not have; the log has no checksum over its deltas.
+    let log = std::fs::OpenOptions::new().write(true).open(&place.pending).expect("there");
+    let half =
+        [4096 + 1, 4096 + u64::from(Layout::for_tier(64 << 20).expect("a tier").batch_bytes() as u32) + 1];
+    for at in half {
+        std::os::unix::fs::FileExt::write_all_at(&log, &u32::MAX.to_le_bytes(), at).expect("written");
+    }
+    let options = OpenOptions { take_over: true, ..OpenOptions::new(&place.pending) };
+    let refused = FastTier::open(&place.tier, UUID, &options).err().expect("nothing to take over");
+    assert!(refused.to_string().contains("slot 4294967295"), "{refused}");
+    assert!(std::fs::read(&place.tier).expect("read") == before, "nothing was written");
+    let (_tier, recovered, info) = place.open();
+    assert_eq!((recovered, info.end), (Recovered::default(), LastEnd::Crashed));
+    assert!(matches!(info.pending, PendingState::Damaged(_)), "{:?}", info.pending);
+}
+
+#[test]
 fn what_cannot_be_taken_over_is_refused_each_time() {
     let place = formatted();
     let (tier, ..) = place.open();
@@ -136,7 +162,7 @@ fn a_closed_log_says_that_it_takes_nothing() {
     let (tier, ..) = place.open();
     let log = tier.committer();
     assert!(!log.has_failed());
-    tier.close_clean(&nothing).expect("closed");
+    smol::block_on(tier.close_clean(&nothing())).expect("closed");
     assert!(log.has_failed(), "whatever is appended now is lost");
 }
 
@@ -146,7 +172,7 @@ fn a_clean_stop_keeps_all_and_leaves_no_pending_log() {
     let (tier, ..) = place.open();
     let log = tier.committer();
     log.append(&Delta::Holds(holds(3, 4, 1)));
-    tier.close_clean(&|emit| emit(&Delta::Holds(holds(3, 4, 1)))).expect("closed");
+    smol::block_on(tier.close_clean(&vec![Delta::Holds(holds(3, 4, 1))])).expect("closed");
     assert!(!place.pending.exists());
     drop(log);
     let (_tier, recovered, info) = place.open();
@@ -164,7 +190,7 @@ fn the_open_epoch_is_known_though_its_predecessors_are_written_back() {
         sealed_us: 2,
         mapped_blocks: 4,
     }));
-    tier.close_clean(&nothing).expect("closed");
+    smol::block_on(tier.close_clean(&nothing())).expect("closed");
     let options = OpenOptions { written_back: Epoch(8), ..OpenOptions::new(&place.pending) };
     let (_tier, recovered, _) = FastTier::open(&place.tier, UUID, &options).expect("opened");
     assert_eq!(recovered.open_epoch(), Epoch(9));

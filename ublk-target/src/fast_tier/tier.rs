@@ -12,8 +12,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
 use forerun::geometry::{Epoch, Geometry, Lsn};
@@ -21,7 +19,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::checkpoint::CheckpointWriter;
-use super::committer::{CheckpointState, Committer, Health, Inner, Shared, StateWalk};
+use super::committer::{CheckpointState, Committer, Facts, Health, Inner, Shared, Work};
 use super::delta::Delta;
 use super::device::{FastDevice, Lock, TierFile};
 use super::error::FastTierError;
@@ -33,7 +31,9 @@ use super::pack;
 use super::pending::{self, Found, PendingLog, PendingState};
 use super::recovery::{Recovery, recover};
 use super::superblock::{Copies, Superblock};
-use crate::volume::Recovered;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::volume::{Recovered, Room};
 
 /// How long a pending delta waits for a commit when nobody asks for one.
 pub const IDLE_COMMIT: Duration = Duration::from_secs(1);
@@ -113,6 +113,9 @@ pub struct FastTier<D = TierFile> {
     committer: Arc<Committer>,
 }
 
+/// An open tier, what was found, and its tasks with their names.
+pub(crate) type OpenedWithoutThreads<D> = (FastTier<D>, Recovered, OpenInfo, [(&'static str, Work); 2]);
+
 impl FastTier<TierFile> {
     /// Opens the tier at `path` of the volume with this UUID.
     ///
@@ -187,6 +190,20 @@ impl<D: FastDevice + 'static> FastTier<D> {
         volume: Uuid,
         options: &OpenOptions,
     ) -> Result<(Self, Recovered, OpenInfo), FastTierError> {
+        let (tier, recovered, info, work) = Self::open_without_threads(device, name, volume, options)?;
+        for (name, work) in work {
+            tier.committer.spawn(name, work)?;
+        }
+        Ok((tier, recovered, info))
+    }
+
+    /// [`Self::open_on`], but whoever opens it runs its tasks: nothing gets durable before.
+    pub(crate) fn open_without_threads(
+        device: Arc<D>,
+        name: &str,
+        volume: Uuid,
+        options: &OpenOptions,
+    ) -> Result<OpenedWithoutThreads<D>, FastTierError> {
         let copies = Copies::read(&*device).map_err(FastTierError::tier("read the superblocks"))?;
         let superblock = copies.newest(name)?.verify(name, device.size_bytes(), Some(volume))?;
         check_geometry(name, superblock.geometry, options.geometry)?;
@@ -281,21 +298,23 @@ impl<D: FastDevice + 'static> FastTier<D> {
                     taken: 0,
                 },
             }),
-            work: Condvar::new(),
-            changed: Condvar::new(),
+            work: Room::default(),
+            changed: Room::default(),
+            room: Condvar::new(),
             appended: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             used: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             after_commit: Mutex::default(),
-            checkpoint_turn: Mutex::default(),
+            checkpoint_turn: tokio::sync::Mutex::default(),
         };
-        let committer = Arc::new(Committer::start(Arc::new(shared))?);
+        let (committer, work) = Committer::new(Arc::new(shared));
+        let committer = Arc::new(committer);
         // Such an epoch goes on, and may be sealed without a name.
         for epoch in unsealed_names {
             committer.append(&Delta::Unnamed { epoch });
         }
-        Ok((Self { device, superblock, committer }, recovery.state.finish(), info))
+        Ok((Self { device, superblock, committer }, recovery.state.finish(), info, work))
     }
 
     /// Where slot 0 begins, in bytes.
@@ -339,14 +358,14 @@ impl<D: FastDevice + 'static> FastTier<D> {
     ///
     /// # Errors
     /// I/O; the tier is then left as a killed process leaves it.
-    pub fn close_clean(self, state: &StateWalk<'_>) -> Result<(), FastTierError> {
-        let close = || {
-            self.committer.commit_blocking()?;
-            self.committer.checkpoint_blocking(state)?;
+    pub async fn close_clean(self, state: &dyn Facts) -> Result<(), FastTierError> {
+        let close = async {
+            self.committer.commit().await?;
+            self.committer.checkpoint(state).await?;
             // The walk may have appended.
-            self.committer.commit_blocking()
+            self.committer.commit().await
         };
-        close().map_err(FastTierError::tier("take the last checkpoint"))?;
+        close.await.map_err(FastTierError::tier("take the last checkpoint"))?;
         self.committer.stop();
         let shared = self.committer.shared();
         let clean = Some(shared.lock().ring.next().lsn);
@@ -391,8 +410,9 @@ fn read_pending(
     boot: Uuid,
     recovery: &Recovery,
 ) -> Result<(PendingState, Option<Found>), FastTierError> {
-    let read =
-        pending::read(&options.pending, superblock.volume, boot).map_err(pending_error(&options.pending))?;
+    let half_bytes_max = superblock.layout.batch_bytes() as u32;
+    let read = pending::read(&options.pending, superblock.volume, boot, half_bytes_max)
+        .map_err(pending_error(&options.pending))?;
     let found = match read {
         Ok(found) => found,
         Err(state) => return Ok((state, None)),
@@ -413,6 +433,14 @@ fn read_pending(
             let what =
                 format!("its half for record {} does not follow the journal's record {}", batch.lsn, end.lsn);
             return Ok((PendingState::Damaged(what), None));
+        }
+        // Its deltas have no checksum. Once one that cannot be is in the journal, the tier is lost.
+        let mut problem = None;
+        pack::unpack(&batch.deltas, &mut |delta| {
+            problem = problem.take().or_else(|| recovery.state.problem_of(&delta));
+        });
+        if let Some(problem) = problem {
+            return Ok((PendingState::Damaged(problem), None));
         }
     }
     Ok((PendingState::Found, Some(found)))

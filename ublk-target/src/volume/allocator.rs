@@ -5,14 +5,14 @@
 //! it. Until then it waits in limbo.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use forerun::geometry::SlotId;
 
 use super::lock;
 use super::slots::{NO_SLOT, SlotTable};
 use crate::fast_tier::log::LogPosition;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 #[derive(Debug)]
 struct Lists {

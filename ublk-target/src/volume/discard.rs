@@ -3,8 +3,6 @@
 //! A whole block only. What the block held before this epoch stays where it is until its layer is
 //! written back, since snapshots may keep it.
 
-use std::sync::atomic::Ordering;
-
 use forerun::geometry::{BlockIndex, SlotId};
 
 use super::Volume;
@@ -12,6 +10,7 @@ use super::layers::LayerNumber;
 use super::slots::{ADDED, Below, CLEAN, CURRENT, NO_BLOCK, QUEUED, TOP};
 use super::write::NotYet;
 use crate::fast_tier::delta::Delta;
+use crate::sync::atomic::Ordering;
 
 impl Volume {
     /// Makes a whole block read as zeros, and notes it as deleted if it held something when the epoch began.

@@ -8,12 +8,11 @@
 //! Only clean slots are in the queues, linked through the slot table. A slot that is freed while it is
 //! queued stays linked, empty, until eviction comes across it and hands it to the allocator.
 
-use std::sync::atomic::Ordering;
-
 use forerun::geometry::{BlockIndex, SlotId};
 
 use super::slots::{Below, CLEAN, CURRENT, FREQUENCY, FREQUENCY_ONE, NO_BLOCK, NO_SLOT, QUEUED, SlotTable};
 use super::{Volume, lock};
+use crate::sync::atomic::Ordering;
 
 /// The small queue's share of all queued slots, in percent (the paper's 10 %).
 const SMALL_PERCENT: u32 = 10;

@@ -1,12 +1,10 @@
 //! The whole map as deltas, for the fast tier's checkpoint.
 //!
 //! Told while requests go on. Each fact is taken under its shard's lock, so it is one that held after the walk began;
-//! whatever changed since the walk began is in the log behind it and is replayed over it. No lock is held while a fact
-//! is told: the sink may write to the device.
+//! whatever changed since the walk began is in the log behind it and is replayed over it. No lock is held between
+//! two facts: whoever takes them may write to the device.
 //!
 //! Which epoch is open is not told: it is the one after the newest sealed one, which the fast tier remembers by itself.
-
-use std::sync::atomic::Ordering;
 
 use forerun::geometry::{BlockIndex, SlotId};
 
@@ -14,27 +12,22 @@ use super::Volume;
 use super::layers::{LayerInfo, LayerNumber};
 use super::slots::{CLEAN, NO_BLOCK, TOP};
 use crate::fast_tier::delta::{Delta, Sealed};
+use crate::sync::atomic::Ordering;
 
 impl Volume {
-    /// Tells every fact that a recovery needs.
-    pub fn facts(&self, sink: &mut dyn FnMut(&Delta)) {
+    /// Every fact that a recovery needs, one after the other.
+    pub fn facts(&self) -> impl Iterator<Item = Delta> + '_ {
         let live = self.layers.live();
-        self.layer_facts(&live, sink);
-        for (slot, record) in self.slots.iter() {
+        let layers = self.layer_facts(&live);
+        let slots = self.slots.iter().filter_map(|(slot, record)| {
             let block = BlockIndex(record.block.load(Ordering::SeqCst));
-            if block.0 == NO_BLOCK {
-                continue;
-            }
-            if let Some(fact) = self.slot_fact(slot, block) {
-                sink(&fact);
-            }
-        }
-        for layer in live {
+            if block.0 == NO_BLOCK { None } else { self.slot_fact(slot, block) }
+        });
+        let deletions = live.into_iter().flat_map(|layer| {
             let epoch = self.layers.epoch(layer);
-            for block in self.deleted_in(layer) {
-                sink(&Delta::Deleted { block, epoch });
-            }
-        }
+            self.deleted_in(layer).into_iter().map(move |block| Delta::Deleted { block, epoch })
+        });
+        layers.into_iter().chain(slots).chain(deletions)
     }
 
     /// What a slot holds of a block; `None` where it does not any more.
@@ -55,7 +48,8 @@ impl Volume {
         Some(Delta::Holds(self.holds(slot, block, epoch)))
     }
 
-    fn layer_facts(&self, live: &[LayerNumber], sink: &mut dyn FnMut(&Delta)) {
+    fn layer_facts(&self, live: &[LayerNumber]) -> Vec<Delta> {
+        let mut facts = Vec::new();
         for layer in live {
             let epoch = self.layers.epoch(*layer);
             let (sealed, name) = self.layers.with_info(*layer, |info| {
@@ -64,12 +58,13 @@ impl Volume {
                 (sealed, info.snapshot.clone())
             });
             if Some(layer) != live.last() {
-                sink(&Delta::Sealed(sealed));
+                facts.push(Delta::Sealed(sealed));
             }
             // Of the open layer too: its name may be in the log already, and its end may come after this walk began.
             if let Some(name) = name {
-                sink(&Delta::Named { epoch, name });
+                facts.push(Delta::Named { epoch, name });
             }
         }
+        facts
     }
 }

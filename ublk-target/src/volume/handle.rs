@@ -38,6 +38,8 @@ pub trait Services: Send + Sync {
     /// Says that a flush of the fast tier failed. The device tells of lost writes once: nothing may be taken for
     /// durable from now on.
     fn flush_failed(&self, error: &io::Error);
+    /// Says that I/O on the fast tier failed for a request, which fails with it. `operation` is a verb.
+    fn fast_tier_failed(&self, operation: &'static str, block: BlockIndex, error: &io::Error);
     /// Says that a request waits: free slots, and let the journal catch up.
     fn need_room(&self);
 }
@@ -133,7 +135,8 @@ impl<S: Services> Handler<'_, S> {
     async fn read_span<I: RequestIo>(&self, span: Span, at: u32, io: &I) -> io::Result<()> {
         if let Some(hit) = self.volume.read_hit(span) {
             self.volume.stats().read_hits.add(1);
-            return io.fast_to_data(self.at(hit.slot(), span.start), at, span.len).await;
+            let read = io.fast_to_data(self.at(hit.slot(), span.start), at, span.len).await;
+            return self.told("read", span.block, read);
         }
         let plan = self.volume.plan_read(span);
         let fetched = match plan.capacity_place() {
@@ -149,7 +152,10 @@ impl<S: Services> Handler<'_, S> {
         for Piece { source, start, len } in &plan.pieces {
             let to = at + (start - span.start);
             match source {
-                Source::Fast(slot) => io.fast_to_data(self.at(*slot, *start), to, *len).await?,
+                Source::Fast(slot) => {
+                    let read = io.fast_to_data(self.at(*slot, *start), to, *len).await;
+                    self.told("read", span.block, read)?;
+                }
                 Source::Zero => io.zero(to, *len).await?,
                 Source::Capacity(_) => io.put(to, part(fetched.as_deref(), *start, *len)?).await?,
             }
@@ -185,10 +191,16 @@ impl<S: Services> Handler<'_, S> {
     /// Puts the bytes of `span` into a slot.
     async fn store<I: RequestIo>(&self, slot: SlotId, span: Span, data: Data, io: &I) -> io::Result<()> {
         let to = self.at(slot, span.start);
-        match data {
+        let written = match data {
             Data::Request(at) => io.data_to_fast(to, at, span.len).await,
             Data::Zeros => io.write_fast(to, AlignedBuffer::zeroed(span.len as usize)).await.0,
-        }
+        };
+        self.told("write", span.block, written)
+    }
+
+    /// An error of the fast tier, once others know of it.
+    fn told(&self, operation: &'static str, block: BlockIndex, result: io::Result<()>) -> io::Result<()> {
+        result.inspect_err(|error| self.services.fast_tier_failed(operation, block, error))
     }
 
     async fn write_planned<I: RequestIo>(
@@ -212,7 +224,7 @@ impl<S: Services> Handler<'_, S> {
             let first = number * sub_block;
             let whole = self.complete(below, fetched.as_deref(), first, span, data, io).await?;
             let (written, _) = io.write_fast(self.at(ticket.slot(), first), whole).await;
-            written?;
+            self.told("write", span.block, written)?;
             // A partial sub-block is the span's first or its last.
             if first <= span.start {
                 start = end.min(first + sub_block);
@@ -251,7 +263,7 @@ impl<S: Services> Handler<'_, S> {
         match piece.source {
             Source::Fast(slot) => {
                 let (read, buffer) = io.read_fast(self.at(slot, first), whole).await;
-                read?;
+                self.told("read", span.block, read)?;
                 whole = buffer;
             }
             Source::Capacity(_) => whole.copy_from_slice(part(fetched, first, sub_block)?),

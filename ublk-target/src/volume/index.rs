@@ -5,11 +5,10 @@
 //! a slot that is just being moved or name one that no longer is the block's. A reader without the
 //! lock therefore pins what it found and looks again, and takes a miss to the lock.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use forerun::geometry::{BlockIndex, SlotId};
 
 use super::slots::{NO_SLOT, SlotTable};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// A chain longer than this is left to the locked path: a reader without the lock may have strayed
 /// into a chain that is being changed.

@@ -31,6 +31,10 @@ impl Drop for Joined<'_> {
 impl Volume {
     /// Joins the open layer for the length of a write; `lane` tells queue threads apart.
     pub(super) fn join(&self, lane: usize) -> Joined<'_> {
-        Joined { volume: self, layer: self.layers.join(lane), lane }
+        let (layer, strayed) = self.layers.join(lane);
+        if strayed {
+            self.room.wake_all();
+        }
+        Joined { volume: self, layer, lane }
     }
 }

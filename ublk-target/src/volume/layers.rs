@@ -8,13 +8,13 @@
 //! the old layer, and it has drained once its count is zero.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use forerun::geometry::{BlockIndex, Epoch};
 
 use super::lock;
 use super::slots::CLEAN;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// Layer numbers, 0 (clean) included.
 pub(super) const LAYERS: usize = 64;
@@ -132,16 +132,19 @@ impl Layers {
         work(&mut lock(&self.at(layer).info))
     }
 
-    /// Counts a write in flight on the open layer, which it belongs to until [`Layers::leave`].
-    pub(super) fn join(&self, lane: usize) -> LayerNumber {
+    /// Counts a write in flight on the open layer, which it belongs to until [`Layers::leave`]; and whether it was counted
+    /// on a layer that was sealed just then before: that one may have drained now, and somebody have seen that it had not.
+    pub(super) fn join(&self, lane: usize) -> (LayerNumber, bool) {
+        let mut strayed = false;
         loop {
             let layer = self.open();
             let counter = self.counter(layer, lane % LANES);
             counter.fetch_add(1, Ordering::SeqCst);
             if self.open() == layer {
-                return layer;
+                return (layer, strayed);
             }
             counter.fetch_sub(1, Ordering::SeqCst);
+            strayed = true;
         }
     }
 
@@ -178,11 +181,11 @@ mod tests {
     #[test]
     fn a_layer_drains_when_its_writes_have_left() {
         let layers = Layers::new(Epoch(1), 0);
-        let first = layers.join(3);
+        let (first, _) = layers.join(3);
         let second = layers.push(Epoch(2), LayerInfo::default());
         assert_ne!(first, second);
         assert!(!layers.drained(first));
-        assert_eq!(layers.join(3), second);
+        assert_eq!(layers.join(3), (second, false));
         assert!(layers.leave(first, 3), "the layer was sealed meanwhile");
         assert!(!layers.leave(second, 3), "the open layer does not drain");
         assert!(layers.drained(first));

@@ -41,13 +41,13 @@ mod write_back;
 mod model_tests;
 
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, Geometry, SlotId, SubBlockMask};
 
 use crate::fast_tier::delta::{Delta, Holds};
 use crate::fast_tier::log::{DeltaLog, LogPosition};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use allocator::Allocator;
 use index::Index;
 use layers::Layers;
@@ -137,6 +137,8 @@ pub struct Volume {
     deletions: AtomicU64,
     /// Planned writes, each of which may append a delta.
     promised: AtomicU32,
+    /// Free slots that first writes leave alone for now.
+    held_back: AtomicU32,
     room: Room,
     stats: Stats,
 }
@@ -169,6 +171,7 @@ impl Volume {
             reserved: AtomicU32::new(0),
             deletions: AtomicU64::new(0),
             promised: AtomicU32::new(0),
+            held_back: AtomicU32::new(0),
             room: Room::default(),
             stats: Stats::default(),
         }
@@ -212,6 +215,29 @@ impl Volume {
     /// Slots that become free with the journal's next commit.
     pub fn limbo_slots(&self) -> u32 {
         self.allocator.in_limbo()
+    }
+
+    /// Slots that first writes can have sooner or later without waiting for write-back.
+    pub fn available_slots(&self) -> u32 {
+        self.free_slots() + self.limbo_slots() + self.evictable_slots()
+    }
+
+    /// Lets first writes take slots only while more than `slots` are free, so that they do not run ahead of write-back.
+    pub fn hold_back(&self, slots: u32) {
+        if self.held_back.swap(slots, Ordering::Relaxed) > slots {
+            self.room.wake_all();
+        }
+    }
+
+    /// Whether a first write that holds no reservation gets a slot now.
+    pub fn may_take_slot(&self) -> bool {
+        self.free_slots() > self.held_back.load(Ordering::Relaxed)
+    }
+
+    /// Whether another epoch may end for its own sake: it makes overwrites take new slots, of which `least` have to be
+    /// there where sealed epochs wait for write-back already.
+    pub fn has_room_for_epoch(&self, least: u32) -> bool {
+        self.layers.live_count() == 1 || self.available_slots() >= least
     }
 
     /// Slots held for blocks that are expected to be written.

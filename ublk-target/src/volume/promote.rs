@@ -5,13 +5,13 @@
 //! not in the index yet, and one that is not of the open layer is only written by a fill, one at a time a block.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::Ordering;
 
 use forerun::geometry::{BlockIndex, SlotId, SubBlockMask};
 
 use super::Volume;
 use super::layers::LayerNumber;
 use super::slots::{Below, Bits, CLEAN, CURRENT, FREQUENCY, FREQUENCY_ONE, NO_BLOCK, PREFETCHED, Pin};
+use crate::sync::atomic::Ordering;
 
 /// A slot set aside for a block that is being fetched. Dropping it gives the slot back.
 pub struct PromoteTicket<'a> {

@@ -3,12 +3,12 @@
 //! A plan pins every slot it names, so that the data stays where it is until the plan is dropped.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::Ordering;
 
 use forerun::geometry::{BlockIndex, SUB_BLOCK_BYTES, SlotId, SubBlockMask};
 
 use super::slots::{Below, PREFETCHED, Pin};
 use super::{Span, Volume};
+use crate::sync::atomic::Ordering;
 
 /// Where a piece of a block is read from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

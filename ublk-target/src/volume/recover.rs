@@ -10,8 +10,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use forerun::geometry::{BlockIndex, Epoch, Geometry, SlotId, SubBlockMask};
 
@@ -22,6 +20,8 @@ use super::layers::{LAYERS, LayerInfo, LayerNumber};
 use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, FREQUENCY_ONE, TOP};
 use crate::fast_tier::delta::{Delta, Holds, Sealed};
 use crate::fast_tier::log::DeltaLog;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 
 /// A repaired fast tier begins with an epoch that is a multiple of this, far beyond all that its predecessor can have
 /// had: so the predecessor is refused as too old as soon as anything of the new one is on the capacity tier.

@@ -2,12 +2,11 @@
 //!
 //! This is all that a prediction can do to the map. A reservation never changes what is read.
 
-use std::sync::atomic::Ordering;
-
 use forerun::geometry::{BlockIndex, SlotId, SubBlockMask};
 
 use super::Volume;
 use super::slots::{Bits, CLEAN, NO_BLOCK};
+use crate::sync::atomic::Ordering;
 
 /// What became of a wish to reserve.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,6 +16,20 @@ pub enum SealError {
          see that the capacity tier is there, has room and keeps up, then try again"
     )]
     TooManyLayers(usize),
+    /// Overwrites would wait for slots: they take new ones after an epoch's end.
+    #[error(
+        "the fast tier is full of data that waits to be written back ({available} of {slots} slots are free or clean, \
+         {least} are needed), and overwrites would have to wait: \
+         see that the capacity tier is there, has room and keeps up, then try again"
+    )]
+    NoRoom {
+        /// Slots that are free or can be given up.
+        available: u32,
+        /// All slots.
+        slots: u32,
+        /// So many have to be available.
+        least: u32,
+    },
 }
 
 impl Volume {
@@ -57,7 +71,7 @@ impl Volume {
         let layer = self.layers.open();
         self.layers.with_info(layer, |info| !info.deleted.is_empty())
             || self.slots.iter().any(|(_, slot)| {
-                slot.layer.load(std::sync::atomic::Ordering::Relaxed) == layer.0
+                slot.layer.load(crate::sync::atomic::Ordering::Relaxed) == layer.0
                     && !slot.bits().dirty.is_empty()
             })
     }

@@ -10,9 +10,9 @@
 //! - a slot's layer is `CLEAN` exactly when the capacity tier holds its data;
 //! - no slot is `CLEAN` and `TOP`: what a deletion hides is given up with its write-back.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
-
 use forerun::geometry::{BlockIndex, SlotId, SubBlockMask};
+
+use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 
 /// No slot, in links between slots.
 pub(super) const NO_SLOT: u32 = u32::MAX;
@@ -85,7 +85,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    const fn free() -> Self {
+    fn free() -> Self {
         Self {
             block: AtomicU32::new(NO_BLOCK),
             next: AtomicU32::new(NO_SLOT),

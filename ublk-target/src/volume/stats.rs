@@ -1,6 +1,6 @@
 //! What the engine counts. Counters only go up, and reset with the process.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A count that any thread adds to.
 #[derive(Default, Debug)]
@@ -67,6 +67,14 @@ counters! {
     written_back_bytes,
     /// Times a write had to wait for a free slot.
     waits_for_room,
+    /// I/O on the fast tier that failed for a request.
+    fast_tier_errors,
+    /// Rounds of the fast tier's journal that failed.
+    journal_failures,
+    /// Attempts at writing a layer back that failed.
+    write_back_failures,
+    /// Blocks that could not be read from the capacity tier.
+    capacity_read_errors,
 }
 
 /// How many slots are in which state, at one moment, nearly.

@@ -7,8 +7,6 @@
 //! what lies below. The sub-blocks become valid, and the log hears of it, when the write commits. A
 //! ticket dropped before that leaves a slot in which nothing is valid.
 
-use std::sync::atomic::Ordering;
-
 use forerun::geometry::{SUB_BLOCK_BYTES, SlotId, SubBlockMask};
 
 use super::join::Joined;
@@ -17,6 +15,8 @@ use super::read::ReadPlan;
 use super::shard::Shard;
 use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, FREQUENCY_ONE, Pin};
 use super::{Span, Volume};
+use crate::fast_tier::delta::{Delta, Holds};
+use crate::sync::atomic::Ordering;
 
 /// Why a write or a discard cannot be planned now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,12 +94,20 @@ impl<'a> WriteTicket<'a> {
         let bits = record.bits();
         let touched = self.span.touched();
         let new = Bits { valid: bits.valid.union(self.pending), dirty: bits.dirty.union(touched) };
-        debug_assert!(new.valid.contains(touched), "a write leaves all it touched valid");
         // The slot may have been given up by a discard that ran beside this write.
         let kept = record.block.load(Ordering::SeqCst) == self.span.block.0;
+        debug_assert!(!kept || new.valid.contains(touched), "a write leaves all it touched valid");
         if kept && new != bits {
+            // The log first: once the bits are set, another write of these sub-blocks is a hit, which takes no lock, and
+            // is acknowledged, or flushed, on the strength of what the log has by then.
+            let epoch = volume.layers.epoch(self.joined.layer());
+            let holds = Holds {
+                valid: new.valid,
+                dirty: new.dirty,
+                ..volume.holds(self.slot(), self.span.block, epoch)
+            };
+            volume.log.append(&Delta::Holds(holds));
             record.set_bits(new);
-            volume.log_holds(self.slot(), self.span.block, volume.layers.epoch(self.joined.layer()));
         }
         drop(shard);
         // The pending sub-blocks are released by Drop.
@@ -241,7 +249,8 @@ impl Volume {
                 self.stats.reservations_used.add(1);
                 slot
             }
-            None => self.allocator.take(&self.slots).ok_or(NotYet::NoRoom)?,
+            None if self.may_take_slot() => self.allocator.take(&self.slots).ok_or(NotYet::NoRoom)?,
+            None => return Err(NotYet::NoRoom),
         };
         let deleted_in = shard.deleted.get(&block).copied();
         let placed = self.places.get(block).is_some();

@@ -6,7 +6,6 @@
 //! until then a clean slot that a checkpoint tells is told as of the epoch before, and loses against the layer's own.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::Ordering;
 
 use forerun::change_vector::{Change, ChangeKind, ChangeVector, ChangeVectorError};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SUB_BLOCKS_PER_BLOCK, SlotId, SubBlockMask};
@@ -16,6 +15,7 @@ use super::read::ReadPlan;
 use super::slots::{ADDED, Below, Bits, CLEAN, CURRENT, NO_BLOCK, TOP};
 use super::write::NotYet;
 use super::{Span, Volume};
+use crate::sync::atomic::Ordering;
 
 /// One block of a sealed layer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,8 +21,8 @@ use std::time::Duration;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex};
 use forerun::prediction_table::TableReader;
 
-use super::Tasks;
 use super::shared::Shared;
+use super::{Tasks, World};
 use crate::volume::lock;
 use plan::{Key, Plan};
 use state::Inner;
@@ -38,7 +38,7 @@ const PREFETCHES_AT_ONCE: usize = 8;
 const PREFETCHES_A_LOOK: usize = 64;
 
 /// Looks at the table and acts on it, for ever.
-pub(super) async fn keep_acting(tasks: Rc<Tasks>) {
+pub(super) async fn keep_acting(tasks: Rc<Tasks<impl World>>) {
     let shared = &tasks.shared;
     let mut reader = TableReader::new(&shared.prediction.table_path);
     while !shared.stopping() {

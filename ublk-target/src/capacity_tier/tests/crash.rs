@@ -1,8 +1,8 @@
 //! A crash, an error and a full store at every single operation of a write-back, a merge, a compaction and a
 //! delete.
 
+use super::super::memory_store::{MemoryStore, Trouble};
 use super::super::*;
-use super::memory_store::{MemoryStore, Trouble};
 use super::model::*;
 use nix::errno::Errno;
 

@@ -4,7 +4,7 @@ mod crash;
 mod damage;
 mod directory;
 mod golden;
-mod memory_store;
+mod hostile;
 mod model;
 mod random;
 mod writers;

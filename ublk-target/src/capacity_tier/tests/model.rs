@@ -8,8 +8,8 @@ use std::time::Duration;
 use forerun::change_vector::{Change, ChangeKind};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, Geometry, MIN_VOLUME_BYTES};
 
+use super::super::memory_store::MemoryStore;
 use super::super::*;
-use super::memory_store::MemoryStore;
 
 pub const VOLUME: VolumeUuid = VolumeUuid([9; 16]);
 pub const BLOCK: usize = BLOCK_BYTES as usize;

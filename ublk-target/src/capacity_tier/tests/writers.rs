@@ -2,8 +2,8 @@
 
 use forerun::geometry::{BlockIndex, Epoch};
 
+use super::super::memory_store::MemoryStore;
 use super::super::*;
-use super::memory_store::MemoryStore;
 use super::model::*;
 
 fn set(block: u32, id: u64) -> Changes {

@@ -192,6 +192,32 @@ fn noise_on_the_socket_leaves_the_server_as_it_was() {
 }
 
 #[test]
+fn half_open_connections_are_few_and_end() {
+    let patience = std::time::Duration::from_millis(700);
+    let rig = Rig::new(Limits { connections: 4, client_patience: patience, ..Limits::default() });
+    let began = std::time::Instant::now();
+    let open: Vec<_> = (0..40)
+        .map(|number| {
+            let mut stream = UnixStream::connect(rig.server.path()).expect("connected");
+            // Nothing, a part of the preface, or all of it and then silence.
+            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+            let len = [0, 5, preface.len()][number % 3];
+            let _ = stream.write_all(&preface[..len]);
+            stream
+        })
+        .collect();
+    run(async {
+        let request = v1::GetVolumeStatusRequest { volume_id: id() };
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+            rig.client().await.get_volume_status(request).await
+        });
+        answer.await.expect("its turn comes").expect("answers");
+    });
+    assert!(began.elapsed() >= patience, "it had to wait for a place");
+    drop(open);
+}
+
+#[test]
 fn a_second_server_is_refused_and_a_stop_does_not_wait_for_clients() {
     let rig = Rig::new(Limits::default());
     let second = ControlServer::start(rig.volume.clone(), rig.server.path(), Limits::default());

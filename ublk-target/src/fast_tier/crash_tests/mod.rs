@@ -15,10 +15,11 @@ use std::time::Duration;
 use forerun::geometry::Geometry;
 use uuid::Uuid;
 
+use super::delta::Delta;
 use super::format::{FormatOptions, write};
 use super::layout::Layout;
 use super::sim::SimDisk;
-use super::{FastTier, FastTierError, OpenInfo, OpenOptions};
+use super::{Facts, FastTier, FastTierError, OpenInfo, OpenOptions};
 use crate::volume::{Recovered, lock};
 use model::{Engine, Past};
 
@@ -53,6 +54,7 @@ impl Machine {
             idle_commit: Duration::from_secs(3600),
             ..OpenOptions::new(&self.pending)
         };
+        disk.forget_the_end(&self.pending);
         FastTier::open_on(Arc::clone(disk), "a simulated disk", VOLUME, &options)
     }
 }
@@ -71,6 +73,33 @@ fn formatted(seed: u64) -> Arc<SimDisk> {
     Arc::new(disk)
 }
 
+/// Walks over an engine's state in two halves, and does something between them.
+struct Halves<'a> {
+    engine: &'a Mutex<Engine>,
+    between: &'a (dyn Fn() + Sync),
+}
+
+impl Facts for Halves<'_> {
+    fn facts(&self) -> Box<dyn Iterator<Item = Delta> + Send + '_> {
+        let second = std::iter::once_with(|| {
+            (self.between)();
+            lock(self.engine).facts(true)
+        });
+        let first = std::iter::once_with(|| lock(self.engine).facts(false));
+        Box::new(first.chain(second).flatten())
+    }
+}
+
+/// The same for an engine that several threads share.
+struct All(Arc<Mutex<Engine>>);
+
+impl Facts for All {
+    fn facts(&self) -> Box<dyn Iterator<Item = Delta> + Send + '_> {
+        let halves = [false, true].into_iter();
+        Box::new(halves.flat_map(|second| lock(&self.0).facts(second)))
+    }
+}
+
 /// Works until `turns` are over or the disk fails; commits, checkpoints and a clean stop included.
 /// Returns what was, and whether the tier was left in order.
 fn live(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64, stop: bool) -> (Past, bool) {
@@ -83,20 +112,15 @@ fn live(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64, s
         std::io::Result::Ok(())
     };
     // A walk in whose middle more changes are made and, sometimes, committed.
-    let walk = |emit: &mut dyn FnMut(&super::delta::Delta)| {
-        lock(&engine).facts(false).iter().for_each(&mut *emit);
+    let between = || {
         let mut go_on = lock(&engine).change().is_ok();
         go_on &= lock(&engine).change().is_ok();
         if go_on && lock(&engine).random.one_in(2) {
             let _ = commit();
         }
-        lock(&engine).facts(true).iter().for_each(&mut *emit);
     };
-    let quiet = |emit: &mut dyn FnMut(&super::delta::Delta)| {
-        for second in [false, true] {
-            lock(&engine).facts(second).iter().for_each(&mut *emit);
-        }
-    };
+    let walk = Halves { engine: &engine, between: &between };
+    let quiet = Halves { engine: &engine, between: &|| () };
     let work = || -> std::io::Result<()> {
         for turn in 1..=turns {
             let changes = 1 + lock(&engine).random.below(8);
@@ -114,7 +138,7 @@ fn live(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64, s
             }
             // Nobody takes checkpoints here but this thread, so the ring must not fill up.
             if turn % 7 == 0 || log.status().used_bytes > RING_PAGES * 4096 / 3 {
-                log.checkpoint_blocking(&walk)?;
+                smol::block_on(log.checkpoint(&walk))?;
             }
         }
         Ok(())
@@ -122,7 +146,7 @@ fn live(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64, s
     let mut clean = false;
     if work().is_ok() && stop {
         let deltas = lock(&engine).deltas();
-        clean = tier.close_clean(&quiet).is_ok();
+        clean = smol::block_on(tier.close_clean(&quiet)).is_ok();
         if clean {
             lock(&engine).acknowledge(deltas);
         }

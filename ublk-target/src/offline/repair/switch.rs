@@ -105,13 +105,15 @@ pub(super) fn lock(paths: &VolumePaths) -> anyhow::Result<Flock<File>> {
 pub(super) fn begin_capacity(directory: &Path, volume: Uuid) -> anyhow::Result<()> {
     let context = || format!("capacity tier {}", directory.display());
     let mark = directory.join(MARK);
-    let begun = fs::read_to_string(&mark).is_ok_and(|text| text.trim() == volume.to_string());
+    // No link, and nothing that is waited for: others may write to the folder.
+    let is_file = fs::symlink_metadata(&mark).is_ok_and(|found| found.is_file() && found.len() < 100);
+    let begun = is_file && fs::read_to_string(&mark).is_ok_and(|text| text.trim() == volume.to_string());
     if begun {
         clear(directory).with_context(context)?;
     }
     prepare_directory(directory)?;
     let write = || -> io::Result<()> {
-        let mut file = File::create(&mark)?;
+        let mut file = File::create_new(&mark)?;
         writeln!(file, "{volume}")?;
         file.sync_all()?;
         File::open(directory)?.sync_all()

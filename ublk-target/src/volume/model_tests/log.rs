@@ -1,22 +1,25 @@
 //! The journal in memory: every delta since the start, how many of them are durable, and the last checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use forerun::geometry::Epoch;
 
 use crate::fast_tier::delta::Delta;
 use crate::fast_tier::log::{DeltaLog, LogPosition};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::volume::{Recovered, RecoveredLayer, lock};
 
+/// See the module.
 #[derive(Default)]
 pub struct MemoryLog {
     deltas: Mutex<Vec<Delta>>,
     durable: AtomicU64,
     /// What a checkpoint says, and the position from which on the log is replayed over it.
     checkpoint: Mutex<(Vec<Delta>, usize)>,
+    /// It takes nothing until it has caught up.
     pub full: AtomicBool,
+    /// It takes nothing any more.
     pub failed: AtomicBool,
 }
 
@@ -27,15 +30,15 @@ impl MemoryLog {
         Self { deltas: Mutex::new(facts), durable, ..Self::default() }
     }
 
+    /// All that was appended is durable.
     pub fn make_durable(&self) {
         self.durable.store(self.appended().0, Ordering::SeqCst);
     }
 
-    /// Takes a checkpoint: `walk` tells the facts; what it saw is durable before it counts.
-    pub fn take_checkpoint(&self, walk: impl FnOnce(&mut dyn FnMut(&Delta))) {
+    /// Takes a checkpoint: `walk` gives the facts; what it saw is durable before it counts.
+    pub fn take_checkpoint(&self, walk: impl Iterator<Item = Delta>) {
         let start = lock(&self.deltas).len();
-        let mut facts = Vec::new();
-        walk(&mut |fact| facts.push(fact.clone()));
+        let mut facts: Vec<Delta> = walk.collect();
         let newest = lock(&self.deltas).iter().rfind(|delta| matches!(delta, Delta::Sealed(_))).cloned();
         facts.extend(newest);
         self.make_durable();

@@ -7,7 +7,6 @@
 //! | `log` | the journal: all deltas, how many are durable, the last checkpoint |
 //! | `disk` | the fast tier's device, and a request's data over it |
 //! | `tiers` | the capacity tier, and what requests ask of other threads |
-//! | `truth` | the plain array: what each sector may hold |
 //! | `world` | all of it together: running requests, background work, crashes |
 //! | `history` | random histories |
 //! | `cases` | histories that once went wrong |
@@ -17,7 +16,6 @@ mod disk;
 mod history;
 mod log;
 mod tiers;
-mod truth;
 mod world;
 
 use forerun::geometry::BLOCK_BYTES;

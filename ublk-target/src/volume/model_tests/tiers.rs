@@ -65,6 +65,8 @@ impl Services for TestServices {
         self.log.failed.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
+    fn fast_tier_failed(&self, _: &'static str, _: BlockIndex, _: &io::Error) {}
+
     fn need_room(&self) {
         *lock(&self.room_wanted) = true;
     }

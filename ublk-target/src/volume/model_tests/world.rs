@@ -13,11 +13,11 @@ use forerun::geometry::{BLOCK_BYTES, BlockIndex, Geometry, MIN_VOLUME_BYTES};
 use super::disk::{Disk, TestIo, turn};
 use super::log::{MemoryLog, replay};
 use super::tiers::{Capacity, TestServices};
-use super::truth::{FlushBegun, Truth};
 use super::{BLOCK_SECTORS, BLOCKS, SECTOR, SECTORS, SLOTS};
 use crate::aligned::AlignedBuffer;
 use crate::fast_tier::log::DeltaLog;
 use crate::request::{Operation, Request};
+use crate::simulation::truth::{self, Truth};
 use crate::volume::handle::Handler;
 use crate::volume::{Effort, Evicted, Source, Volume, lock, slots};
 use crate::volume::{Recovery, Span};
@@ -95,7 +95,7 @@ impl World {
             },
             capacity,
             log,
-            truth: RefCell::new(Truth::new()),
+            truth: RefCell::new(Truth::new(SECTORS)),
             geometry,
             writing_back: Cell::new(false),
         }
@@ -191,7 +191,7 @@ impl World {
     fn begin(&self, ask: &Ask, io: &TestIo<'_>) -> Begun {
         let mut truth = self.truth.borrow_mut();
         match ask.operation {
-            Operation::Flush => return Begun::Flush(truth.flush_begins()),
+            Operation::Flush => return Begun::Flush(truth.begins()),
             Operation::Read => return Begun::Read(truth.now[ask.sector..][..ask.sectors].to_vec()),
             Operation::Write { .. } => {
                 for (n, bytes) in io.data.borrow_mut().chunks_mut(SECTOR).enumerate() {
@@ -292,7 +292,7 @@ impl World {
 
     fn checkpoint(&self) {
         self.disk.borrow_mut().flush();
-        self.log.take_checkpoint(|sink| self.volume.facts(sink));
+        self.log.take_checkpoint(self.volume.facts());
     }
 
     pub fn seal(&self) {
@@ -516,7 +516,7 @@ impl World {
 /// What has to be remembered of a request that has begun.
 enum Begun {
     Change,
-    Flush(FlushBegun),
+    Flush(truth::Begun),
     Read(Vec<u64>),
 }
 

@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 
 use forerun::geometry::Epoch;
 
-use super::SECTORS;
-
 /// What a sealed epoch holds: of each sector what was there, and what was under way.
 type Moment = Vec<(u64, Option<u64>)>;
 
@@ -22,23 +20,27 @@ pub struct Truth {
     put: Vec<(usize, u64)>,
     last_stamp: u64,
     sealed: BTreeMap<Epoch, Moment>,
+    /// The epoch that was open at the last opening.
+    opened: Epoch,
 }
 
-/// What a flush covers, noted when it begins.
-pub struct FlushBegun {
+/// How all was when something began.
+pub struct Begun {
     now: Moment,
     put: usize,
 }
 
 impl Truth {
-    pub fn new() -> Self {
+    /// Nothing was written yet to any of so many sectors.
+    pub fn new(sectors: usize) -> Self {
         Self {
-            now: vec![0; SECTORS],
-            under_way: vec![None; SECTORS],
-            may: vec![vec![0]; SECTORS],
+            now: vec![0; sectors],
+            under_way: vec![None; sectors],
+            may: vec![vec![0]; sectors],
             put: Vec::new(),
             last_stamp: 0,
             sealed: BTreeMap::new(),
+            opened: Epoch::FIRST,
         }
     }
 
@@ -74,11 +76,29 @@ impl Truth {
         self.now[sector] = found;
     }
 
-    pub fn flush_begins(&self) -> FlushBegun {
-        FlushBegun { now: self.moment(), put: self.put.len() }
+    /// Whether a change of any of these sectors is under way.
+    pub fn is_busy(&self, sectors: std::ops::Range<usize>) -> bool {
+        self.under_way[sectors].iter().any(Option::is_some)
     }
 
-    pub fn flush_ends(&mut self, begun: &FlushBegun) {
+    /// A flush or a read begins.
+    pub fn begins(&self) -> Begun {
+        Begun { now: self.moment(), put: self.put.len() }
+    }
+
+    /// A read that began then has given `read` for this sector: what was there, or what came meanwhile.
+    pub fn read_ends(&self, begun: &Begun, sector: usize, read: u64) {
+        let (now, under_way) = begun.now[sector];
+        let came = || self.put[begun.put..].contains(&(sector, read));
+        assert!(
+            read == now || Some(read) == under_way || came(),
+            "sector {sector} was read as {read}, was {now} or {under_way:?} when the read began, and is {} or {:?}",
+            self.now[sector],
+            self.under_way[sector]
+        );
+    }
+
+    pub fn flush_ends(&mut self, begun: &Begun) {
         for (may, (now, under_way)) in self.may.iter_mut().zip(&begun.now) {
             may.clear();
             may.push(*now);
@@ -105,6 +125,7 @@ impl Truth {
     /// Epochs from `open` on may be sealed again, with another content.
     pub fn open_again(&mut self, open: Epoch) {
         self.sealed.retain(|epoch, _| *epoch < open);
+        self.opened = open;
     }
 
     pub fn check(&self, sector: usize, read: u64) {
@@ -128,9 +149,18 @@ impl Truth {
         self.settle(sector, read);
     }
 
+    /// A clean stop: no crash takes anything away any more.
+    pub fn all_is_durable(&mut self) {
+        self.may = self.now.iter().map(|now| vec![*now]).collect();
+    }
+
     fn settle(&mut self, sector: usize, read: u64) {
         self.now[sector] = read;
         self.under_way[sector] = None;
         self.may[sector] = vec![read];
+        // The background may have ended epochs before anybody looked at what is there.
+        for moment in self.sealed.range_mut(self.opened..).map(|(_, moment)| moment) {
+            moment[sector] = (read, None);
+        }
     }
 }

@@ -5,11 +5,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use forerun::geometry::Epoch;
 use nix::errno::Errno;
 
-use super::super::{ObjectKind, ObjectName, ReplaceError, Store, StoreSpace, Upload};
+use super::{ObjectKind, ObjectName, ReplaceError, Store, StoreSpace, Upload};
+use crate::fast_tier::sim::Power;
 
 #[derive(Clone, Default)]
 struct Object {
@@ -28,8 +31,23 @@ pub enum Trouble {
     Crash,
 }
 
+/// What may go wrong by itself, and whether time passes: each once in so many operations, 0 for never.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Faults {
+    /// Operations take time.
+    pub latency: bool,
+    /// Operations that fail and do nothing.
+    pub fail: u64,
+    /// Operations that are done and say that they failed.
+    pub lost_reply: u64,
+    /// Reads that give something else than what is there.
+    pub corrupt: u64,
+}
+
 #[derive(Default)]
 struct Disk {
+    faults: Faults,
+    power: Arc<Power>,
     objects: BTreeMap<ObjectName, Object>,
     deleted: BTreeMap<ObjectName, Object>,
     head: Option<Vec<u8>>,
@@ -75,6 +93,11 @@ impl MemoryStore {
         self.0.borrow().crashed
     }
 
+    pub fn is_full(&self) -> bool {
+        let disk = self.0.borrow();
+        disk.full || matches!(disk.trouble, Some((_, Trouble::Full)))
+    }
+
     pub fn heal(&self) {
         let mut disk = self.0.borrow_mut();
         (disk.full, disk.trouble) = (false, None);
@@ -111,6 +134,56 @@ impl MemoryStore {
         Self(Rc::new(RefCell::new(next)))
     }
 
+    /// The process was killed: what it had done is there, what it held is not held any more.
+    pub fn after_kill(&self) -> Self {
+        let next = Self::default();
+        {
+            let mut disk = self.0.borrow_mut();
+            let mut found = next.0.borrow_mut();
+            found.random = disk.random(u64::MAX);
+            found.objects = std::mem::take(&mut disk.objects);
+            found.deleted = std::mem::take(&mut disk.deleted);
+            found.head = disk.head.take();
+            found.durable_head = disk.durable_head.take();
+        }
+        next
+    }
+
+    /// Of the machine with this power.
+    pub fn of(self, power: &Arc<Power>) -> Self {
+        self.0.borrow_mut().power = Arc::clone(power);
+        self
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.0.borrow_mut().faults = faults;
+    }
+
+    pub fn faults(&self) -> Faults {
+        self.0.borrow().faults
+    }
+
+    async fn pause(&self) {
+        let wait = {
+            let mut disk = self.0.borrow_mut();
+            disk.faults.latency.then(|| match disk.random(64) {
+                0 => Duration::from_millis(disk.random(2000)),
+                _ => Duration::from_micros(1 + disk.random(3000)),
+            })
+        };
+        match wait {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => tokio::task::yield_now().await,
+        }
+    }
+
+    /// What has been done is answered, or the answer is lost.
+    fn reply(&self) -> io::Result<()> {
+        let mut disk = self.0.borrow_mut();
+        let rate = disk.faults.lost_reply;
+        if rate > 0 && disk.random(rate) == 0 { Err(Errno::ETIMEDOUT.into()) } else { Ok(()) }
+    }
+
     pub fn names(&self) -> Vec<ObjectName> {
         self.0.borrow().objects.keys().copied().collect()
     }
@@ -138,10 +211,14 @@ impl MemoryStore {
 
     async fn operation(&self, writes: bool) -> io::Result<()> {
         // Others get their turn before and in the middle of everything.
-        tokio::task::yield_now().await;
+        self.pause().await;
         let mut disk = self.0.borrow_mut();
         disk.operations += 1;
-        if disk.crashed {
+        if disk.crashed || disk.power.is_off() {
+            return Err(Errno::EIO.into());
+        }
+        let rate = disk.faults.fail;
+        if rate > 0 && disk.random(rate) == 0 {
             return Err(Errno::EIO.into());
         }
         if let Some((at, trouble)) = disk.trouble
@@ -155,6 +232,7 @@ impl MemoryStore {
                 Trouble::Full => disk.full = true,
                 Trouble::Crash => {
                     disk.crashed = true;
+                    disk.power.cut();
                     return Err(Errno::EIO.into());
                 }
             }
@@ -175,7 +253,7 @@ impl Upload for MemoryUpload {
             let mut disk = self.store.0.borrow_mut();
             disk.objects.get_mut(&self.name).unwrap().bytes.extend_from_slice(&bytes);
         }
-        (done, bytes)
+        (done.and_then(|()| self.store.reply()), bytes)
     }
 
     async fn finish(self) -> io::Result<()> {
@@ -183,7 +261,7 @@ impl Upload for MemoryUpload {
         self.store.operation(true).await?;
         self.store.operation(true).await?;
         self.store.0.borrow_mut().objects.get_mut(&self.name).unwrap().durable = true;
-        Ok(())
+        self.store.reply()
     }
 }
 
@@ -232,11 +310,16 @@ impl Store for MemoryStore {
         mut buffer: Vec<u8>,
     ) -> io::Result<Vec<u8>> {
         self.operation(false).await?;
-        let disk = self.0.borrow();
+        let mut disk = self.0.borrow_mut();
+        let rate = disk.faults.corrupt;
+        let corrupt = (rate > 0 && disk.random(rate) == 0).then(|| disk.random(len as u64) as usize);
         let object = disk.objects.get(&name).ok_or(Errno::ENOENT)?;
         let range = object.bytes.get(offset as usize..offset as usize + len);
         buffer.clear();
         buffer.extend_from_slice(range.ok_or(io::ErrorKind::UnexpectedEof)?);
+        if let Some(byte) = corrupt.and_then(|at| buffer.get_mut(at)) {
+            *byte ^= 0x10;
+        }
         Ok(buffer)
     }
 
@@ -253,7 +336,8 @@ impl Store for MemoryStore {
         if let Some(object) = disk.objects.remove(&name) {
             disk.deleted.insert(name, object);
         }
-        Ok(())
+        drop(disk);
+        self.reply()
     }
 
     async fn read_head(&self, limit: usize) -> io::Result<Option<Vec<u8>>> {
@@ -276,7 +360,7 @@ impl Store for MemoryStore {
         }
         self.operation(true).await.map_err(ReplaceError::InDoubt)?;
         self.0.borrow_mut().durable_head = Some(new);
-        Ok(())
+        self.reply().map_err(ReplaceError::InDoubt)
     }
 
     async fn space(&self) -> io::Result<StoreSpace> {

@@ -1,0 +1,8 @@
+//! The fast tier's superblock.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| forerun_fuzz::bounded(
+    data,
+    64,
+    ublk_target::fuzzing::fast_tier::superblock
+));

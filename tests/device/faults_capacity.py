@@ -34,10 +34,19 @@ def prepared(lab, name, place, fill=True, fast=None):
     if fill:
         ledger.fill()
         expect(ledger.flush(), "the first flush failed")
-        volume.snapshot("before")
+        snapshot_with_room(volume, "before")
         volume.written_back()
         drop_caches()
     return volume, ledger
+
+
+def snapshot_with_room(volume, name):
+    """Takes a snapshot; it is refused until write-back has made some room."""
+
+    def is_taken():
+        return volume.forerun.try_("snapshot", "create", volume.name, name).returncode == 0
+
+    until("a snapshot to be taken", RETRY_LIMIT, is_taken)
 
 
 def full_of_dirty(volume, limit=120):
@@ -57,8 +66,7 @@ def recovers(lab, volume, ledger, load, healed):
     load.end(RETRY_LIMIT + REQUEST_LIMIT)
     resumed = time.monotonic() - healed
     expect(ledger.flush(), "a flush after the fault failed")
-    # Refused until write-back has made some room.
-    until("a snapshot to be taken", RETRY_LIMIT, lambda: volume.forerun.try_("snapshot", "create", volume.name, "after").returncode == 0)
+    snapshot_with_room(volume, "after")
     volume.written_back(RETRY_LIMIT + 60)
     equal(ledger.look(ledger.acknowledged), [], "what differs after the fault")
     expect("write-back" not in volume.status()["volume"]["health"], "write-back is still said to fail")

@@ -21,8 +21,8 @@ use crate::volume::{LayerBlock, LayerContent, Source};
 
 /// Blocks read from the fast tier side by side.
 const READS_IN_FLIGHT: usize = 16;
-/// After a layer of so many blocks the memory that it took is given back (1 GiB of blocks, some MiB of memory).
-const LARGE_LAYER_BLOCKS: usize = 16_384;
+/// After a layer of so many blocks (256 MiB) the memory that it took is given back.
+const LARGE_LAYER_BLOCKS: usize = 4_096;
 /// Blocks that the map is told of before other tasks of the thread get a turn.
 const NOTES_A_TURN: usize = 64;
 /// The first wait after a failure; doubled each time up to [`RETRY_MAX`].

@@ -4,12 +4,12 @@
 //! exactly where it lies; which pages that were is remembered.
 
 use std::io;
-use std::sync::Mutex;
 
 use nix::errno::Errno;
 
 use super::device::FastDevice;
 use super::page::PAGE_BYTES;
+use crate::sync::Mutex;
 use crate::volume::lock;
 
 /// A read-only view of a device.

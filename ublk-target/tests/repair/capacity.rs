@@ -168,12 +168,12 @@ fn segments_and_records() {
     // Records: blocks that the fast tier has too are saved, others are told.
     for how in HARMS {
         let report = case("records", new_capacity, |case| {
-            change(&largest_segment(case), |bytes| {
-                let middle = bytes.len() / 2 / UNIT * UNIT;
-                how(&mut bytes[middle..middle + 40 * UNIT]);
-                let end = bytes.len();
-                how(&mut bytes[end - 40 * UNIT..]);
-            });
+            for segment in objects(case, "segments") {
+                change(&segment, |bytes| {
+                    let records = bytes.chunks_exact_mut(UNIT).skip(1);
+                    records.step_by(7).for_each(how);
+                });
+            }
         });
         assert!(!report.lost.is_empty() && report.blocks_supplied > 0, "{report:?}");
         assert!(report.lost.snapshots.iter().all(|change| change.kept_as.is_some()));

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ublk_target::capacity_tier::{CapacityTier, LayerId, ObjectName};
 use ublk_target::offline::repair::{RepairOptions, Report};
 
 use crate::cases::Case;
@@ -17,11 +18,21 @@ type Harm = fn(&mut [u8]);
 /// Destroyed, and zeroed.
 const HARMS: [Harm; 2] = [noise, |bytes| bytes.fill(0)];
 
-fn objects(case: &Case, folder: &str) -> Vec<PathBuf> {
-    let list = std::fs::read_dir(case.config.capacity.path.join(folder)).expect("a folder");
+fn segments(case: &Case) -> Vec<PathBuf> {
+    let list = std::fs::read_dir(case.config.capacity.path.join("segments")).expect("a folder");
     let mut all: Vec<PathBuf> = list.map(|entry| entry.expect("an entry").path()).collect();
     all.sort();
     all
+}
+
+/// The tables that HEAD names, by number: one that was merged into another stays for a while, and nobody looks at it.
+fn tables(case: &Case) -> Vec<PathBuf> {
+    let folder = &case.config.capacity.path;
+    let head =
+        tokio_uring::start(async { CapacityTier::open_reader(folder, None).await.expect("a tier").head() });
+    let mut ids: Vec<LayerId> = head.layers().iter().map(|layer| layer.id).collect();
+    ids.sort_unstable_by_key(|id| id.0);
+    ids.iter().map(|id| folder.join(ObjectName::layer(*id).to_string())).collect()
 }
 
 fn largest(objects: &[PathBuf]) -> PathBuf {
@@ -82,7 +93,7 @@ fn head() {
     case("missing", both, |case| std::fs::remove_file(head(case)).expect("removed"));
     // Of another volume, or a table in its place.
     case("a table", both, |case| {
-        std::fs::copy(&objects(case, "layers")[0], head(case)).expect("copied");
+        std::fs::copy(&tables(case)[0], head(case)).expect("copied");
     });
 }
 
@@ -108,7 +119,7 @@ fn an_old_head() {
 fn pages_of_tables() {
     let harm = |number: Which, how: Harm| {
         move |case: &Case| {
-            change(&largest(&objects(case, "layers")), |bytes| {
+            change(&largest(&tables(case)), |bytes| {
                 let at = number(bytes.len() / PAGE) * PAGE;
                 how(&mut bytes[at..at + PAGE]);
             });
@@ -123,7 +134,7 @@ fn pages_of_tables() {
         }
     }
     let report = case("swapped pages", new_capacity, |case| {
-        change(&largest(&objects(case, "layers")), |bytes| {
+        change(&largest(&tables(case)), |bytes| {
             let (a, b) = (bytes[PAGE..2 * PAGE].to_vec(), bytes[2 * PAGE..3 * PAGE].to_vec());
             bytes[PAGE..2 * PAGE].copy_from_slice(&b);
             bytes[2 * PAGE..3 * PAGE].copy_from_slice(&a);
@@ -131,7 +142,7 @@ fn pages_of_tables() {
     });
     assert!(report.lost.is_empty(), "{report:?}");
     case("cut", new_capacity, |case| {
-        change(&largest(&objects(case, "layers")), |bytes| bytes.truncate(2 * PAGE + 100));
+        change(&largest(&tables(case)), |bytes| bytes.truncate(2 * PAGE + 100));
     });
 }
 
@@ -139,25 +150,25 @@ fn pages_of_tables() {
 fn whole_tables() {
     for number in [0, 1] {
         case("missing", new_capacity, |case| {
-            let layers = objects(case, "layers");
+            let layers = tables(case);
             std::fs::remove_file(&layers[number.min(layers.len() - 1)]).expect("removed");
         });
     }
     case("swapped", new_capacity, |case| {
-        let layers = objects(case, "layers");
+        let layers = tables(case);
         let (a, b) = (std::fs::read(&layers[0]).expect("a"), std::fs::read(&layers[1]).expect("b"));
         std::fs::write(&layers[0], b).expect("swapped");
         std::fs::write(&layers[1], a).expect("swapped");
     });
     case("a table and HEAD", both, |case| {
-        std::fs::remove_file(&objects(case, "layers")[0]).expect("removed");
+        std::fs::remove_file(&tables(case)[0]).expect("removed");
         std::fs::remove_file(case.config.capacity.path.join("HEAD")).expect("removed");
     });
 }
 
 #[test]
 fn segments_and_records() {
-    let largest_segment = |case: &Case| largest(&objects(case, "segments"));
+    let largest_segment = |case: &Case| largest(&segments(case));
     // The header alone: every record tells itself.
     for how in HARMS {
         let report = case("header", new_capacity, |case| {
@@ -168,7 +179,7 @@ fn segments_and_records() {
     // Records: blocks that the fast tier has too are saved, others are told.
     for how in HARMS {
         let report = case("records", new_capacity, |case| {
-            for segment in objects(case, "segments") {
+            for segment in segments(case) {
                 change(&segment, |bytes| {
                     let records = bytes.chunks_exact_mut(UNIT).skip(1);
                     records.step_by(7).for_each(how);
@@ -190,15 +201,15 @@ fn segments_and_records() {
     });
     case("missing", new_capacity, |case| std::fs::remove_file(largest_segment(case)).expect("removed"));
     let report = case("swapped", new_capacity, |case| {
-        let segments = objects(case, "segments");
-        let (a, b) = (std::fs::read(&segments[0]).expect("a"), std::fs::read(&segments[1]).expect("b"));
-        std::fs::write(&segments[0], b).expect("swapped");
-        std::fs::write(&segments[1], a).expect("swapped");
+        let all = segments(case);
+        let (a, b) = (std::fs::read(&all[0]).expect("a"), std::fs::read(&all[1]).expect("b"));
+        std::fs::write(&all[0], b).expect("swapped");
+        std::fs::write(&all[1], a).expect("swapped");
     });
     assert!(report.lost.is_empty(), "each record tells where it belongs: {report:?}");
     case("a segment and a table", new_capacity, |case| {
         std::fs::remove_file(largest_segment(case)).expect("removed");
-        std::fs::remove_file(largest(&objects(case, "layers"))).expect("removed");
+        std::fs::remove_file(largest(&tables(case))).expect("removed");
     });
 }
 
@@ -206,7 +217,7 @@ fn segments_and_records() {
 #[test]
 fn a_damaged_record_below_a_dirty_slot() {
     let mut case = Case::of(&Template::get().clean);
-    for segment in objects(&case, "segments") {
+    for segment in segments(&case) {
         change(&segment, |bytes| noise(&mut bytes[UNIT..]));
     }
     let outcome = case.check();

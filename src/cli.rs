@@ -9,14 +9,17 @@ mod completions;
 mod create;
 mod devices;
 mod diff;
+mod dump;
 pub mod failure;
 mod history;
 mod launch;
 mod list;
+mod offline;
 mod output;
 mod programs;
 mod recover;
 mod remove;
+mod repair;
 mod snapshot;
 mod status;
 mod status_page;
@@ -48,6 +51,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Chain { command: ChainCommand::List(options) } => chain::list(&paths, &options),
         Command::History(options) => history::run(&paths, &options),
         Command::Check(options) => check::run(&paths, &options),
+        Command::Dump(options) => dump::run(&paths, &options),
+        Command::Repair(options) => repair::run(&paths, &options),
         Command::Completions { shell } => completions::run(shell),
     }
 }

@@ -36,7 +36,8 @@ Exit codes:
   2  wrong usage, or a value that was refused; the message names the allowed range
   3  no such volume, snapshot or device
   4  the volume is not running
-  5  `check` found damage
+  5  `check` found damage, `dump` could not read all
+  6  `repair` is done, and something is lost; it says what
 
 Environment:
   FORERUN_STATE_DIR  where volumes are configured (/var/lib/forerun)
@@ -82,6 +83,10 @@ pub enum Command {
     History(HistoryOptions),
     /// Verify every checksum of a stopped volume's tiers
     Check(CheckOptions),
+    /// Print what is on a stopped volume's tiers, damaged or not
+    Dump(DumpOptions),
+    /// Make new tiers of what is left of a stopped volume's
+    Repair(RepairOptions),
     /// Print a shell's completions
     #[command(after_help = "Example: forerun completions bash > /etc/bash_completion.d/forerun")]
     Completions {
@@ -445,23 +450,143 @@ pub struct HistoryOptions {
 /// Options of `check`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-Reads superblocks, journal, map, layers and segments and verifies every checksum. Changes nothing. The
-volume must be stopped.
+Reads superblocks, journal, checkpoints, map, layers and segments, verifies every checksum, and
+sees whether the two tiers fit each other. Changes nothing. The volume must be stopped. The
+data in the fast tier's slots has no checksum and is not looked at. Progress is shown on a
+terminal only.
+
+Exit codes:
+  0  clean
+  1  could not be checked: a tier is missing, in use, or of another volume
+  2  wrong usage
+  3  no such volume
+  5  damage was found; each finding says what, where, and what to do
 
 Examples:
   forerun check data
+  forerun check data --json | jq '.findings[]'
   forerun check --fast /dev/nvme0n1p3 --capacity /srv/forerun/data")]
 pub struct CheckOptions {
+    #[command(flatten)]
+    pub which: WhichTiers,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Whose tiers, or which.
+#[derive(Args, Debug)]
+pub struct WhichTiers {
     /// The volume
-    #[arg(required_unless_present = "fast", conflicts_with_all = ["fast", "capacity"])]
+    #[arg(required_unless_present_any = ["fast", "capacity"], conflicts_with_all = ["fast", "capacity"])]
     pub volume: Option<VolumeName>,
     /// The fast tier of a volume that is not configured here
-    #[arg(long, value_name = "PATH", requires = "capacity")]
+    #[arg(long, value_name = "PATH")]
     pub fast: Option<PathBuf>,
     /// The capacity tier of that volume
-    #[arg(long, value_name = "DIR", requires = "fast")]
+    #[arg(long, value_name = "DIR")]
     pub capacity: Option<PathBuf>,
-    /// Print JSON
+}
+
+/// Options of `dump`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+What cannot be read is marked BROKEN, and the dump goes on. Without a choice: superblocks,
+checkpoints, journal and layers. Memory follows the fast tier and the number of layers, not the
+volume. Changes nothing; the volume must be stopped.
+
+Exit codes:
+  0  all that was asked for could be read
+  1  nothing could be read: a tier is missing, in use, or of another volume
+  2  wrong usage
+  3  no such volume
+  5  something could not be read, and is marked
+
+Examples:
+  forerun dump data
+  forerun dump data --map --blocks 0..99    # block -> slots -> layer -> place
+  forerun dump data --layers 41             # with the entries of the layer that holds epoch 41
+  forerun dump data --segments 7 --json     # a segment's records, one JSON object a line
+  forerun dump --fast /dev/nvme0n1p3 --superblocks")]
+pub struct DumpOptions {
+    #[command(flatten)]
+    pub which: WhichTiers,
+    /// The superblocks
+    #[arg(long)]
+    pub superblocks: bool,
+    /// The journal's records and their changes
+    #[arg(long)]
+    pub journal: bool,
+    /// The checkpoints' facts
+    #[arg(long)]
+    pub checkpoint: bool,
+    /// Where each block is: slots, layer, place
+    #[arg(long)]
+    pub map: bool,
+    /// HEAD and the layers; with EPOCH also the entries of the layer that holds it
+    #[arg(long, value_name = "EPOCH")]
+    pub layers: Option<Option<u32>>,
+    /// The segments with their records, or one of them by its number
+    #[arg(long, value_name = "ID")]
+    pub segments: Option<Option<u64>>,
+    /// Only blocks FROM to TO, both included
+    #[arg(long, value_name = "FROM..TO")]
+    pub blocks: Option<String>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `repair`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Makes new tiers, at new places, of what can be read of both old ones, checks them, and then, as
+the last step, puts the new places into the volume's configuration. The old tiers are only
+read, and stay as they are; so do the old configuration and the report, beside the new one. A
+crash at any moment leaves the old volume or the repaired one; just run it again. It says
+exactly what is lost: blocks (they read as zeros), writes after some moment, snapshots. A
+snapshot that lost blocks is kept as NAME.damaged. Begin with --dry-run. Once the repaired
+volume has run, the old fast tier is refused. The volume must be stopped.
+
+Which to give: --to-fast when the fast tier is lost or damaged; --to-capacity when the capacity
+tier is damaged; both when HEAD or both are.
+
+Exit codes:
+  0  done, and nothing is lost
+  1  not done, for the reason printed; the volume is as it was
+  2  wrong usage
+  3  no such volume
+  6  done, and something is lost (with --dry-run: would be)
+
+Examples:
+  forerun repair data --to-fast /dev/nvme1n1p1 --dry-run
+  forerun repair data --to-fast /dev/nvme1n1p1
+  # The old fast tier is gone for good
+  forerun repair data --to-fast /fast/new.img --fast-size 64G --without-fast
+  forerun repair data --to-capacity /srv/forerun/data-2
+  forerun repair data --to-fast /dev/nvme1n1p1 --to-capacity /srv/forerun/data-2 --json")]
+pub struct RepairOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// Make a new fast tier here: an empty block device, or a file
+    #[arg(long, value_name = "PATH", required_unless_present = "to_capacity")]
+    pub to_fast: Option<PathBuf>,
+    /// The size of the file to be made for it; without it as large as the old one's
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "to_fast")]
+    pub fast_size: Option<u64>,
+    /// Make a new capacity tier here: a new or empty directory
+    #[arg(long, value_name = "DIR")]
+    pub to_capacity: Option<PathBuf>,
+    /// The fast tier is gone for good, or not to be used: what was not yet on the capacity tier is lost
+    #[arg(long, requires = "to_fast", conflicts_with = "without_capacity")]
+    pub without_fast: bool,
+    /// The capacity tier is gone for good, or not to be used: what the fast tier does not have is lost
+    #[arg(long, requires = "to_fast", requires = "to_capacity")]
+    pub without_capacity: bool,
+    /// Only say what would come of it; changes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
 }

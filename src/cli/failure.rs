@@ -7,7 +7,8 @@
 //! | 2 | wrong usage, or a value that was refused; the message names the allowed range |
 //! | 3 | no such volume, snapshot or device |
 //! | 4 | the volume is not running: nothing answers on its socket |
-//! | 5 | `check` found damage |
+//! | 5 | `check` found damage, `dump` could not read all |
+//! | 6 | `repair` is done, and something is lost |
 
 use std::io;
 use std::process::ExitCode;

@@ -30,7 +30,17 @@ fn usage_and_ranges_are_code_2() {
         ("recover data --json --foreground", "cannot be used with"),
         ("list -a -n 1", "cannot be used with"),
         ("check", "<VOLUME>"),
-        ("check --fast /x", "--capacity"),
+        ("check data --fast /x", "cannot be used with"),
+        ("dump", "<VOLUME>"),
+        ("dump data --layers x", "invalid digit"),
+        ("repair data", "--to-fast <PATH>"),
+        ("repair data --to-capacity /c --fast-size 1G", "--to-fast <PATH>"),
+        ("repair data --to-capacity /c --without-fast", "--to-fast <PATH>"),
+        ("repair data --to-fast /f --without-capacity", "--to-capacity <DIR>"),
+        (
+            "repair data --to-fast /f --to-capacity /c --without-fast --without-capacity",
+            "cannot be used with",
+        ),
         ("status data --watch --interval 0", "1..=3600"),
         ("create v --size 10GB --fast /f --capacity /c", "read as 1000 by some and as 1024 by others"),
         ("create v --size 1.5G --fast /f --capacity /c", "use the next smaller unit"),
@@ -59,6 +69,8 @@ fn what_is_not_there_is_code_3() {
         run(&mut rig.forerun(words)).failed(3, "there is no volume none here");
     }
     run(&mut rig.forerun("check none")).failed(3, "there is no volume \"none\" here");
+    run(&mut rig.forerun("dump none")).failed(3, "there is no volume \"none\" here");
+    run(&mut rig.forerun("repair none --to-fast /f")).failed(3, "there is no volume \"none\" here");
     run(&mut rig.forerun("add none")).failed(3, "there is no volume \"none\" here");
     rig.configure("data");
     run(&mut rig.forerun("del data")).failed(3, "volume data has no device");
@@ -105,10 +117,19 @@ fn a_targets_exit_code_is_kept() {
     fake_target::target(&rig, "echo 'segment 3: wrong checksum' >&2; exit 5");
     run(&mut rig.forerun("check data")).failed(5, "segment 3: wrong checksum");
     run(&mut rig.forerun("check --fast /f --capacity /c --json")).failed(5, "segment 3");
+    run(&mut rig.forerun("check --capacity /c")).failed(5, "segment 3");
+    run(&mut rig.forerun("dump data --map --layers 4 --segments --blocks 1..9 --json"))
+        .failed(5, "segment 3");
+    run(&mut rig.forerun("repair data --to-fast f --fast-size 1G --to-capacity /c --dry-run"))
+        .failed(5, "segment 3");
     run(&mut rig.forerun("del -n 3")).failed(5, "segment 3");
     run(&mut rig.forerun("list -a")).failed(5, "segment 3");
-    assert_eq!(
-        fake_target::calls(&rig),
-        "check --volume data\ncheck --fast /f --capacity /c --json\ndel -n 3\nlist\n"
+    let new_fast = rig.path().join("f");
+    let calls = format!(
+        "check --volume data\ncheck --fast /f --capacity /c --json\ncheck --capacity /c\n\
+         dump --volume data --map --layers 4 --json --segments --blocks 1..9\n\
+         repair --volume data --to-fast {} --to-capacity /c --fast-size 1073741824 --dry-run\ndel -n 3\nlist\n",
+        new_fast.display()
     );
+    assert_eq!(fake_target::calls(&rig), calls);
 }

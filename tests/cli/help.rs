@@ -20,6 +20,8 @@ fn help_is_as_written() {
         ("status --help", "help-status.txt"),
         ("threshold --help", "help-threshold.txt"),
         ("check --help", "help-check.txt"),
+        ("dump --help", "help-dump.txt"),
+        ("repair --help", "help-repair.txt"),
     ] {
         golden(name, &run(&mut rig.forerun(words)).ok());
     }

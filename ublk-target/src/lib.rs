@@ -9,6 +9,7 @@ pub mod device;
 pub mod engine;
 pub mod fast_tier;
 pub mod memory;
+pub mod offline;
 pub mod priority;
 pub mod request;
 #[cfg(test)]

@@ -8,7 +8,9 @@ use ublk_target::daemon::{self, Offline, Source};
 use ublk_target::device::DeviceInfo;
 
 mod check;
+mod dump;
 mod open;
+mod repair;
 
 struct Volumes;
 
@@ -35,7 +37,9 @@ impl Source for Volumes {
 fn offline(command: Offline) -> anyhow::Result<ExitCode> {
     match command {
         Offline::Create { config_file } => open::create(&config_file).map(|()| ExitCode::SUCCESS),
-        Offline::Check(args) => check::check(&args),
+        Offline::Check(args) => check::run(&args),
+        Offline::Dump(args) => dump::run(&args),
+        Offline::Repair(args) => repair::run(&args),
     }
 }
 

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, SegmentId};
 
+use super::damage::is_of_the_medium;
 use super::directory_store::DirectoryStore;
 use super::error::{CapacityError, Result};
 use super::fault::Fault;
@@ -18,7 +19,6 @@ use super::layer_cursor::{LayerCursor, PAGES_PER_READ};
 use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::options::Options;
 use super::place::{Place, UNIT_BYTES};
-use super::plain_file::OTHER_KIND;
 use super::record::read_record;
 use super::segment::{MAX_SEGMENT_BYTES, RecordWalk, SegmentHeader};
 use super::state::Inner;
@@ -26,7 +26,7 @@ use super::store::Store;
 use super::tier::{CapacityTier, read_head};
 
 /// The most findings a report lists; the rest is counted.
-pub const MAX_FINDINGS: usize = 1_000;
+pub const MAX_FINDINGS: usize = 100_000;
 
 /// How grave a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +74,10 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
     /// Findings of damage, those that are not listed included.
     pub damaged: u64,
+    /// The records in use that cannot be read, by block and epoch.
+    pub damaged_records: BTreeSet<(BlockIndex, Epoch)>,
+    /// HEAD, if it is sound.
+    pub head: Option<Head>,
 }
 
 impl CheckReport {
@@ -118,16 +122,19 @@ pub async fn check_store<S: Store>(
     let mut report = CheckReport::default();
     let (head, bytes) = match read_head(&store, volume).await {
         Ok(read) => read,
-        Err(CapacityError::Corrupt { place, fault }) => {
-            let advice = "Without HEAD no layer is reachable; segments and layers tell their own volume, \
-                          number and epoch, so HEAD can be rebuilt from them or restored from a copy.";
-            report.add(Severity::Damage, fault.to_string(), place, advice);
+        Err(error) if is_lost_head(&error, &store) => {
+            let (what, place) = match error {
+                CapacityError::Corrupt { place, fault } => (fault.to_string(), place),
+                error => (error.to_string(), format!("{}/HEAD", store.place())),
+            };
+            report.add(Severity::Damage, what, place, HEAD_ADVICE);
             return Ok(report);
         }
         Err(error) => return Err(error),
     };
     report.objects += 1;
     report.bytes += bytes.len() as u64;
+    report.head = Some(head.clone());
     let tier = Rc::new(Inner::new(store, head.clone(), bytes, Options::default(), None));
     let mut check = Check { tier, report, used: BTreeSet::new(), sizes: BTreeMap::new() };
     check.list(&head).await?;
@@ -139,6 +146,18 @@ pub async fn check_store<S: Store>(
     progress(CheckProgress { layers: layers_total, layers_total, bytes: check.report.bytes });
     check.note_orphans();
     Ok(check.report)
+}
+
+/// Whether HEAD is gone, and not the whole tier: folders of objects without a HEAD are what is left of a volume.
+fn is_lost_head<S: Store>(error: &CapacityError, store: &S) -> bool {
+    match error {
+        CapacityError::NoVolume { .. } => {
+            let place = std::path::PathBuf::from(store.place());
+            [ObjectKind::Segment, ObjectKind::Layer].iter().any(|kind| place.join(kind.folder()).is_dir())
+        }
+        CapacityError::Io { source, .. } => is_of_the_medium(source),
+        error => error.is_corrupt(),
+    }
 }
 
 struct Reference {
@@ -157,8 +176,14 @@ struct Check<S: Store> {
 impl<S: Store> Check<S> {
     async fn list(&mut self, head: &Head) -> Result<()> {
         for kind in [ObjectKind::Segment, ObjectKind::Layer] {
-            let listed = self.tier.store.list(kind).await;
-            let listed = listed.map_err(|error| self.tier.io_error("list", kind.folder(), error))?;
+            let listed = match self.tier.store.list(kind).await {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    let (what, place) = ("the folder is missing".to_owned(), kind.folder().to_owned());
+                    self.report.add(Severity::Damage, what, place, SEGMENT_ADVICE);
+                    continue;
+                }
+                listed => listed.map_err(|error| self.tier.io_error("list", kind.folder(), error))?,
+            };
             for (name, bytes) in listed {
                 match kind {
                     ObjectKind::Segment => {
@@ -229,10 +254,7 @@ impl<S: Store> Check<S> {
                 Ok(())
             }
             // Unreadable sectors are damage like any other, and so is what is no file.
-            CapacityError::Io { source, .. }
-                if source.kind() == OTHER_KIND
-                    || source.raw_os_error() == Some(nix::errno::Errno::EIO as i32) =>
-            {
+            CapacityError::Io { source, .. } if is_of_the_medium(&source) => {
                 self.report.add(Severity::Damage, source.to_string(), name.to_string(), advice);
                 Ok(())
             }
@@ -244,17 +266,22 @@ impl<S: Store> Check<S> {
         let name = ObjectName::segment(segment);
         let Some(len) = self.sizes.get(&segment).copied() else {
             let what = format!("the segment is missing with {} blocks", references.len());
+            self.all_damaged(references);
             self.report.add(Severity::Damage, what, name.to_string(), SEGMENT_ADVICE);
             return Ok(());
         };
         if len > MAX_SEGMENT_BYTES {
             let what = format!("{len} bytes are more than any segment has");
+            self.all_damaged(references);
             self.report.add(Severity::Damage, what, name.to_string(), SEGMENT_ADVICE);
             return Ok(());
         }
         let bytes = match self.tier.read_range(name, 0, len as usize, Vec::new()).await {
             Ok(bytes) => bytes,
-            Err(error) => return self.damage_of(error, name, SEGMENT_ADVICE),
+            Err(error) => {
+                self.all_damaged(references);
+                return self.damage_of(error, name, SEGMENT_ADVICE);
+            }
         };
         self.report.objects += 1;
         self.report.bytes += len;
@@ -264,6 +291,7 @@ impl<S: Store> Check<S> {
             self.report.blocks += 1;
             if let Err(fault) = self.reference(&bytes, reference, &mut block) {
                 lost.insert(reference.place.offset_units());
+                self.report.damaged_records.insert((reference.block, reference.epoch));
                 let (what, place) = (fault.to_string(), reference.place.to_string());
                 let what = format!("block {} of epoch {}: {what}", reference.block, reference.epoch);
                 self.report.add(Severity::Damage, what, place, BLOCK_ADVICE);
@@ -271,6 +299,11 @@ impl<S: Store> Check<S> {
         }
         self.walk(name, segment, &bytes, &lost);
         Ok(())
+    }
+
+    fn all_damaged(&mut self, references: &[Reference]) {
+        let all = references.iter().map(|reference| (reference.block, reference.epoch));
+        self.report.damaged_records.extend(all);
     }
 
     fn reference(
@@ -328,11 +361,14 @@ impl<S: Store> Check<S> {
     }
 }
 
+const HEAD_ADVICE: &str = "Without HEAD no layer is reachable; layers and segments tell their own volume, number and \
+    epoch. `forerun repair --to-fast --to-capacity` makes a new tier of them; or restore HEAD from a copy, if it is the newest.";
 const LAYER_ADVICE: &str = "What this layer changed cannot be found, and later states build on it. \
-    Restore the object from a copy of the capacity tier; segments hold enough to rebuild it.";
-const SEGMENT_ADVICE: &str =
-    "The blocks in it cannot be read. Restore the object from a copy of the capacity tier.";
-const BLOCK_ADVICE: &str = "Reading this block in the states that include it gives an I/O error. \
-    Restore the segment from a copy of the capacity tier, or write the block anew.";
-const UNUSED_ADVICE: &str = "No block in use is affected as far as none is named here. \
-    Watch the disk: damage seldom comes alone.";
+    Restore the object from a copy of the capacity tier, or run `forerun repair --to-capacity`, which pieces it together from \
+    segments.";
+const SEGMENT_ADVICE: &str = "The blocks in it cannot be read. Restore the object from a copy of the capacity tier, or \
+    run `forerun repair --to-capacity`, which takes from the fast tier what that has of them.";
+const BLOCK_ADVICE: &str = "Reading this block in the states that include it gives an I/O error. Restore the segment from a \
+    copy of the capacity tier, write the block anew, or run `forerun repair --to-capacity`.";
+const UNUSED_ADVICE: &str = "No block in use is affected as far as none is named here. Watch the disk: damage seldom \
+    comes alone. `forerun repair --to-capacity` leaves it behind.";

@@ -29,7 +29,7 @@ pub enum CapacityError {
     /// Something that was read is not what was written there.
     #[error(
         "{place} is damaged: {fault}. Nothing was changed; run 'forerun check' for all that is damaged, \
-         and restore this object from a copy of the capacity tier"
+         and restore this object from a copy of the capacity tier, or run 'forerun repair'"
     )]
     Corrupt {
         /// The object.

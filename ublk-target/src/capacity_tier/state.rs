@@ -90,6 +90,19 @@ impl<S: Store> Inner<S> {
         }
     }
 
+    /// Over a store in which a tier is made anew, with numbers enough for all of it: HEAD is not written before the end.
+    pub fn for_rebuild(store: S, volume: VolumeUuid, geometry: Geometry, generation: Generation) -> Self {
+        let head = Head { numbers_taken_to: MAX_SEGMENT, ..Head::new(volume, geometry) };
+        let inner = Self::new(store, head, Vec::new(), Options::default(), Some(generation));
+        inner.state.borrow_mut().next_number = 1;
+        inner
+    }
+
+    /// Above every number that was taken here.
+    pub fn next_number(&self) -> u64 {
+        self.state.borrow().next_number
+    }
+
     pub fn head(&self) -> Rc<Head> {
         Rc::clone(&self.state.borrow().head)
     }

@@ -78,6 +78,85 @@ pub enum Offline {
     },
     /// Verify every checksum of a volume that is not in use; 0: sound, 5: damaged
     Check(CheckArgs),
+    /// Print what is on the tiers of a volume that is not in use; 0: all of it could be read, 5: not all
+    Dump(DumpArgs),
+    /// Make new tiers of what is left of a volume's; 0: nothing lost, 6: something is
+    Repair(RepairArgs),
+}
+
+/// What `dump` takes.
+#[derive(ClapArgs, Debug)]
+pub struct DumpArgs {
+    /// The volume's name
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["fast", "capacity"])]
+    pub volume: Option<String>,
+    /// A fast tier: device or file
+    #[arg(long, value_name = "PATH", conflicts_with = "volume")]
+    pub fast: Option<PathBuf>,
+    /// A capacity tier: directory
+    #[arg(long, value_name = "DIR", conflicts_with = "volume")]
+    pub capacity: Option<PathBuf>,
+    /// The superblocks
+    #[arg(long)]
+    pub superblocks: bool,
+    /// The journal's records
+    #[arg(long)]
+    pub journal: bool,
+    /// The checkpoints' facts
+    #[arg(long)]
+    pub checkpoint: bool,
+    /// Where each block is
+    #[arg(long)]
+    pub map: bool,
+    /// HEAD and the layers; with EPOCH also the entries of the layer that holds it
+    #[arg(long, value_name = "EPOCH")]
+    pub layers: Option<Option<u32>>,
+    /// The segments' records, or those of one segment
+    #[arg(long, value_name = "ID")]
+    pub segments: Option<Option<u64>>,
+    /// Only blocks FROM to TO
+    #[arg(long, value_name = "FROM..TO", value_parser = parse_blocks)]
+    pub blocks: Option<(u32, u32)>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads `FROM..TO`, both included.
+fn parse_blocks(text: &str) -> Result<(u32, u32), String> {
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a block's number"));
+    let (from, to) = text.split_once("..").unwrap_or((text, text));
+    let (from, to) = (number(from)?, number(to)?);
+    if from <= to { Ok((from, to)) } else { Err(format!("{from} comes after {to}")) }
+}
+
+/// What `repair` takes.
+#[derive(ClapArgs, Debug)]
+pub struct RepairArgs {
+    /// The volume's name
+    #[arg(long, value_name = "NAME")]
+    pub volume: String,
+    /// Make a new fast tier here: device or file
+    #[arg(long, value_name = "PATH")]
+    pub to_fast: Option<PathBuf>,
+    /// The size of the file to be made for it, in bytes
+    #[arg(long, value_name = "BYTES", requires = "to_fast")]
+    pub fast_size: Option<u64>,
+    /// Make a new capacity tier here: directory
+    #[arg(long, value_name = "DIR")]
+    pub to_capacity: Option<PathBuf>,
+    /// The fast tier is lost for good
+    #[arg(long)]
+    pub without_fast: bool,
+    /// The capacity tier is lost for good
+    #[arg(long)]
+    pub without_capacity: bool,
+    /// Only tell what would be lost
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `check` takes.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 
-pub use args::{AddArgs, Args, CheckArgs, Command, Offline};
+pub use args::{AddArgs, Args, CheckArgs, Command, DumpArgs, Offline, RepairArgs};
 pub use pid_file::{PidFile, RUN_DIR, TARGET_NAME};
 
 use crate::device::DeviceInfo;

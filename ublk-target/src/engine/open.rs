@@ -46,7 +46,7 @@ pub enum OpenError {
     /// The two tiers do not fit.
     #[error(
         "the fast tier of volume {volume} is at epoch {fast}, older than epoch {capacity} on the capacity tier: \
-         it is an old copy; put the right one back, or make a new fast tier from the capacity tier"
+         it is an old copy; put the right one back, or have a new one made by `forerun repair --to-fast PATH`"
     )]
     FastTierIsOld {
         /// The volume.
@@ -58,8 +58,8 @@ pub enum OpenError {
     },
     /// What the fast tier remembers makes no map.
     #[error(
-        "the fast tier of volume {volume} is damaged: its metadata is whole, but says what cannot be; \
-         nothing was changed, and what the capacity tier holds can be restored from there"
+        "the tiers of volume {volume} do not fit each other, or the fast tier says what cannot be; nothing was changed; \
+         `forerun check` says more, and `forerun repair` makes new tiers of what both have"
     )]
     Unsound {
         /// The volume.

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use forerun::geometry::Lsn;
+use forerun::geometry::{Geometry, Lsn};
 use uuid::Uuid;
 
 use super::checkpoint::{self, BadPage, Header};
@@ -18,8 +18,11 @@ use super::delta::Delta;
 use super::device::{FastDevice, TierFile};
 use super::error::FastTierError;
 use super::page::NoPage;
+use super::patient::Patient;
 use super::recovery::recover;
+use super::ring_scan::scan;
 use super::superblock::{Copies, Superblock};
+use crate::volume::Recovered;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -58,10 +61,16 @@ pub struct Report {
     pub held_slots: u64,
     /// Commits after the newest checkpoint.
     pub journal_commits: u64,
+    /// The volume's shape, if a superblock says.
+    pub geometry: Option<Geometry>,
+    /// What it remembers, if it can be opened.
+    pub recovered: Option<Recovered>,
 }
 
 const REOPEN: &str = "opening the volume writes it anew; if it comes back, replace the device";
-const RESTORE: &str = "restore from the capacity tier what it holds, to a volume with a new fast tier";
+const RESTORE: &str = "`forerun repair --to-fast PATH` makes a new fast tier of what can still be read";
+const UNREADABLE: &str =
+    "the device fails: copy what is on it to another, or run `forerun repair --to-fast PATH`";
 
 /// Checks the tier at `path`, which nobody may be using. With `volume`, it has to be that volume's.
 ///
@@ -78,32 +87,64 @@ pub(crate) fn check_device(
     name: &str,
     volume: Option<Uuid>,
 ) -> Result<Report, FastTierError> {
+    let patient = Patient::new(device);
     let mut report = Report::default();
+    look(&mut report, &patient, name, volume)?;
+    for (offset, why) in patient.unreadable() {
+        report.add(Severity::Minor, format!("cannot be read: {why}"), format!("byte {offset}"), UNREADABLE);
+    }
+    Ok(report)
+}
+
+fn look(
+    report: &mut Report,
+    device: &dyn FastDevice,
+    name: &str,
+    volume: Option<Uuid>,
+) -> Result<(), FastTierError> {
     let copies = Copies::read(device).map_err(FastTierError::tier("read the superblocks"))?;
     let verified = copies.newest(name).and_then(|newest| newest.verify(name, device.size_bytes(), volume));
     let superblock = match verified {
         Ok(superblock) => superblock,
+        // It is no damage to be newer than this program.
+        Err(error @ FastTierError::Newer { .. }) => return Err(error),
         Err(error) => {
             report.add(Severity::Fatal, error.to_string(), "superblocks".to_owned(), RESTORE);
-            return Ok(report);
+            return Ok(());
         }
     };
     report.volume = Some(superblock.volume);
+    report.geometry = Some(superblock.geometry);
     report.clean = superblock.clean.is_some();
     report.superblocks(&copies, &superblock);
+    let ring = scan(device, &superblock.layout, superblock.volume)
+        .map_err(FastTierError::tier("read the journal"))?;
+    if ring.generation > superblock.generation {
+        let what = format!(
+            "both superblocks are older (generation {}) than the journal ({})",
+            superblock.generation, ring.generation
+        );
+        report.add(Severity::Fatal, what, "superblocks".to_owned(), RESTORE);
+    }
     report.checkpoints(device, &superblock)?;
     match recover(device, &superblock) {
         Ok(recovery) => {
             report.lsn = recovery.ring.next().lsn;
             report.journal_commits = recovery.commits;
-            report.held_slots = recovery.state.finish().holds.len() as u64;
+            if ring.misplaced > report.lsn {
+                let what = format!("record {} of the journal lies in another's place", ring.misplaced);
+                report.add(Severity::Fatal, what, "journal".to_owned(), RESTORE);
+            }
+            let recovered = recovery.state.finish();
+            report.held_slots = recovered.holds.len() as u64;
+            report.recovered = Some(recovered);
         }
         Err(FastTierError::Damaged { what, offset }) => {
             report.add(Severity::Fatal, what, format!("byte {offset}"), RESTORE);
         }
         Err(other) => return Err(other),
     }
-    Ok(report)
+    Ok(())
 }
 
 impl Report {

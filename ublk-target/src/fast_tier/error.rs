@@ -86,8 +86,8 @@ pub enum FastTierError {
     Foreign(String),
     /// Both superblocks are there, and both are broken.
     #[error(
-        "both superblocks of the fast tier {0} are damaged: nothing on it can be trusted; what the capacity tier \
-         holds can be restored from there; nothing was changed"
+        "both superblocks of the fast tier {0} are damaged: `forerun repair --to-fast PATH` makes a new one of what can \
+         still be read; nothing was changed"
     )]
     BothDamaged(String),
     /// Made by a later version of this program.
@@ -150,7 +150,7 @@ pub enum FastTierError {
     /// Metadata that should be there is damaged.
     #[error(
         "the fast tier's metadata is damaged: {what}, at byte {offset}; nothing was changed; \
-         `forerun check` lists all of the damage, and what the capacity tier holds can be restored from there"
+         `forerun check` lists all of the damage, and `forerun repair --to-fast PATH` makes a new tier of what is left"
     )]
     Damaged {
         /// What is damaged, and how.

@@ -42,7 +42,7 @@ pub(super) fn check(path: &Path, file_bytes: Option<u64>, geometry: Geometry) ->
     check_open(&tier, geometry).map(drop)
 }
 
-fn check_open(tier: &TierFile, geometry: Geometry) -> Result<Layout, FastTierError> {
+pub(super) fn check_open(tier: &TierFile, geometry: Geometry) -> Result<Layout, FastTierError> {
     let layout = Layout::for_tier(tier.size_bytes())?;
     tier.takes(geometry.logical_block_bytes())?;
     refuse_occupied(tier, tier.path())?;
@@ -94,19 +94,7 @@ pub(crate) fn write(
 
 fn write_all(device: &dyn FastDevice, superblock: &Superblock) -> io::Result<()> {
     let Superblock { volume, generation, layout, .. } = superblock;
-    // Zeros in the ring, so that nothing of an earlier tier can be taken for a record; and at the far end,
-    // where an earlier tier's second superblock would be.
-    let zeros = AlignedBuffer::zeroed(CHUNK_BYTES as usize);
-    let mut at = 0;
-    while at < layout.journal_bytes {
-        let len = CHUNK_BYTES.min(layout.journal_bytes - at);
-        device.write_at(layout.journal_offset + at, zeros.get(..len as usize).unwrap_or_default())?;
-        at += len;
-    }
-    let [first, second] = layout.superblock_offsets();
-    for offset in [first, second] {
-        device.write_at(offset, zeros.get(..PAGE_BYTES).unwrap_or_default())?;
-    }
+    clear(device, layout)?;
     let start = JournalPoint { lsn: Lsn(0), page: 0 };
     for (area, number) in [(0, 1), (1, 2)] {
         let writer = CheckpointWriter::new(device, layout, *volume, *generation, Place { area, number });
@@ -115,4 +103,23 @@ fn write_all(device: &dyn FastDevice, superblock: &Superblock) -> io::Result<()>
     }
     device.sync()?;
     superblock.write(device, 0)
+}
+
+/// Zeros in the ring, so that nothing of an earlier tier can be taken for a record; where the superblocks will be, the
+/// far one of an earlier tier included; and over the headers of both checkpoints.
+pub(super) fn clear(device: &dyn FastDevice, layout: &Layout) -> io::Result<()> {
+    let zeros = AlignedBuffer::zeroed(CHUNK_BYTES as usize);
+    let page = zeros.get(..PAGE_BYTES).unwrap_or_default();
+    for offset in layout.superblock_offsets().into_iter().chain(layout.checkpoint_offsets) {
+        device.write_at(offset, page)?;
+    }
+    // Without its superblocks it is no tier any more, before anything else of it is touched.
+    device.sync()?;
+    let mut at = 0;
+    while at < layout.journal_bytes {
+        let len = CHUNK_BYTES.min(layout.journal_bytes - at);
+        device.write_at(layout.journal_offset + at, zeros.get(..len as usize).unwrap_or_default())?;
+        at += len;
+    }
+    Ok(())
 }

@@ -161,6 +161,12 @@ pub fn open(page: &[u8], volume: Uuid, kind: Kind, number: u64) -> Result<(Label
     Ok((label, payload))
 }
 
+/// Reads a page wherever it lies: it need only be what it says of itself.
+pub fn open_anywhere(page: &[u8], volume: Uuid, kind: Kind) -> Option<Label> {
+    let (header, _) = Header::ref_from_prefix(page).ok()?;
+    open(page, volume, kind, header.number.get()).ok().map(|(label, _)| label)
+}
+
 fn checksum(header: &Header, body: &[u8], kind: Kind, number: u64) -> u32 {
     let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
     digest.update(&(kind as u32).to_le_bytes());

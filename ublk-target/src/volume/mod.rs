@@ -58,7 +58,7 @@ use slots::{ADDED, SlotTable};
 pub use evict::{Effort, Evicted};
 pub use promote::{FillTicket, PromoteTicket};
 pub use read::{Piece, ReadHit, ReadPlan, Source};
-pub use recover::{Recovered, RecoveredLayer, Recovery, Unsound};
+pub use recover::{Recovered, RecoveredLayer, Recovery, SEAM_EPOCHS, Unsound};
 pub use reserve::Reservation;
 pub use seal::SealError;
 pub use stats::Stats;

@@ -23,6 +23,15 @@ use crate::fast_tier::log::DeltaLog;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 
+/// A repaired fast tier begins with an epoch that is a multiple of this, far beyond all that its predecessor can have
+/// had: so the predecessor is refused as too old as soon as anything of the new one is on the capacity tier.
+pub const SEAM_EPOCHS: u32 = 1 << 16;
+
+/// Whether epochs may be missing before this one.
+const fn is_seam(epoch: Epoch) -> bool {
+    epoch.0.is_multiple_of(SEAM_EPOCHS)
+}
+
 /// Why what a fast tier remembers makes no map.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum Unsound {
@@ -39,6 +48,18 @@ pub enum Unsound {
     /// Two slots for what one can hold.
     #[error("slots {0} and {1} both hold block {2} of epoch {3}")]
     Twice(SlotId, SlotId, BlockIndex, Epoch),
+    /// Epochs that were written back to the capacity tier, as far as the fast tier knows, and are not there.
+    #[error(
+        "the epochs {first} to {last} are neither here nor on the capacity tier, whose newest is {newest}: the capacity \
+         tier is an old copy, or its HEAD is",
+        first = newest.next(), last = before.0.saturating_sub(1)
+    )]
+    Gap {
+        /// The oldest epoch that the fast tier still has.
+        before: Epoch,
+        /// The newest on the capacity tier.
+        newest: Epoch,
+    },
     /// More sealed epochs than there can be.
     #[error("{0} sealed epochs are not on the capacity tier, more than there can be")]
     TooManyLayers(usize),
@@ -72,12 +93,19 @@ impl Recovered {
     }
 
     /// Sees whether a map can be made of it.
-    fn check(&self, written_back: Epoch) -> Result<(), Unsound> {
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub fn check(&self, written_back: Epoch) -> Result<(), Unsound> {
         let open = self.open_epoch();
         let mut live: HashSet<Epoch> = self.sealed.iter().map(|layer| layer.sealed.epoch).collect();
         live.retain(|epoch| *epoch > written_back);
         if live.len() + 1 >= LAYERS {
             return Err(Unsound::TooManyLayers(live.len()));
+        }
+        let oldest = live.iter().min().copied().unwrap_or(open);
+        if oldest > written_back.next() && !is_seam(oldest) {
+            return Err(Unsound::Gap { before: oldest, newest: written_back });
         }
         let check_epoch = |block, epoch| match epoch <= written_back || epoch == open || live.contains(&epoch)
         {

@@ -31,12 +31,17 @@ mod pack;
 mod page;
 #[path = "../../../../ublk-target/src/fast_tier/page_io.rs"]
 mod page_io;
+#[path = "../../../../ublk-target/src/fast_tier/patient.rs"]
+mod patient;
 #[path = "../../../../ublk-target/src/fast_tier/pending.rs"]
 pub mod pending;
 #[path = "../../../../ublk-target/src/fast_tier/recovery.rs"]
 mod recovery;
 #[path = "../../../../ublk-target/src/fast_tier/ring.rs"]
 mod ring;
+#[allow(dead_code, reason = "for salvage, which is not compiled here")]
+#[path = "../../../../ublk-target/src/fast_tier/ring_scan.rs"]
+mod ring_scan;
 #[path = "../../../../ublk-target/src/fast_tier/rounds.rs"]
 mod rounds;
 #[path = "../../../../ublk-target/src/fast_tier/state.rs"]

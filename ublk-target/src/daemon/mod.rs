@@ -64,6 +64,7 @@ pub trait Source {
 
 /// The whole program. `offline` does the commands that need no device.
 pub fn main(source: &impl Source, offline: impl FnOnce(Offline) -> anyhow::Result<ExitCode>) -> ExitCode {
+    crate::memory::set_up();
     let args = Args::parse();
     let result = match args.command {
         Command::Offline(command) => {

@@ -50,21 +50,27 @@ impl Case {
 
     /// Dumps everything. It goes on over any damage; gives how much it could not read.
     pub fn dump(&self, json: bool) -> u64 {
-        let (places, shape) = (Places::of(&self.config), Some((self.config.uuid, self.config.geometry)));
-        let options = DumpOptions {
+        let all_but_tables = DumpOptions {
             superblocks: true,
             journal: true,
             checkpoint: true,
             map: true,
-            layers: Some(Some(1)),
             segments: Some(None),
-            blocks: None,
             json,
+            ..DumpOptions::default()
         };
+        let epochs = 1..=self.template.written_back.0;
+        let tables =
+            epochs.map(|epoch| DumpOptions { layers: Some(Some(epoch)), json, ..DumpOptions::default() });
+        std::iter::once(all_but_tables).chain(tables).map(|options| self.dump_of(&options)).sum()
+    }
+
+    fn dump_of(&self, options: &DumpOptions) -> u64 {
+        let (places, shape) = (Places::of(&self.config), Some((self.config.uuid, self.config.geometry)));
         let mut out = Vec::new();
-        let broken = dump(&places, shape, &options, &mut out).expect("a dump goes on");
+        let broken = dump(&places, shape, options, &mut out).expect("a dump goes on");
         let text = String::from_utf8(out).expect("text");
-        let told = if json {
+        let told = if options.json {
             let lines =
                 text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
             lines.filter(|line| line["kind"] == "broken").count()

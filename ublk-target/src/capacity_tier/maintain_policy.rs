@@ -60,14 +60,21 @@ pub fn choose_merge(
         let (this, next) = (layers.get(at), layers.get(at + 1));
         this.is_some_and(|layer| layer.snapshot.is_none() && whole(layer)) && next.is_some_and(whole)
     };
-    let reclaims = |at: usize| joins(at) && layers.get(at).is_some_and(|layer| layer.reclaim);
-    if let Some(first) = (0..layers.len()).find(|at| reclaims(*at)) {
-        let end =
-            (first + 1..first + MERGE_WIDTH - 1).find(|at| !reclaims(*at)).unwrap_or(first + MERGE_WIDTH - 1);
-        return Some(first..end + 1);
-    }
     let kept = if urgency == Urgency::SpaceShort { 0 } else { options.unmerged_layers };
     let old = layers.len().saturating_sub(kept);
+    let reclaims = |at: usize| joins(at) && layers.get(at).is_some_and(|layer| layer.reclaim);
+    if let Some(found) = (0..layers.len()).find(|at| reclaims(*at)) {
+        // What the snapshot was the last to need may lie in the epochs before it, and be superseded in those after it: of the
+        // newest layers all that can be merged with it are, or an idle volume would keep their space for good.
+        let (mut first, mut last) = (found, found);
+        while first > old && joins(first - 1) {
+            first -= 1;
+        }
+        while joins(last) && (reclaims(last) || last >= old) && last + 1 < first + MERGE_WIDTH {
+            last += 1;
+        }
+        return Some(first..last + 1);
+    }
     let entries = |at: usize| layers.get(at).map_or(0, |layer| layer.counts.entries());
     for first in 0..old {
         let mut last = first;
@@ -180,5 +187,26 @@ mod tests {
         let crowded = head(CROWDED_LAYERS as u32, 4);
         assert_eq!(choose(&crowded), Some(0..4), "up to the first snapshot, and not beyond");
         assert_eq!(choose(&head(CROWDED_LAYERS as u32, 1)), None, "snapshots are never merged");
+    }
+
+    #[test]
+    fn a_deleted_snapshot_takes_the_newest_layers_around_it_along() {
+        let choose =
+            |head: &Head| choose_merge(head, &BTreeSet::new(), &Options::default(), Urgency::Relaxed);
+        let deleted = |layers: u32, named: u32, at: usize| {
+            let mut head = head(layers, named);
+            head.layers[at] = LayerInfo { reclaim: true, snapshot: None, ..head.layers[at].clone() };
+            head
+        };
+        assert_eq!(
+            choose(&deleted(8, 4, 3)),
+            Some(0..8),
+            "a whole volume that is young: up to the next snapshot"
+        );
+        assert_eq!(choose(&deleted(10, 4, 5)), Some(4..8), "not beyond a snapshot on either side");
+        assert_eq!(choose(&deleted(100, 7, 20)), Some(20..22), "old layers: only the next one");
+        let mut two = deleted(100, 7, 20);
+        two.layers[21].reclaim = true;
+        assert_eq!(choose(&two), Some(20..23), "and the one after that, if it is to give space back as well");
     }
 }

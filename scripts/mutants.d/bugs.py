@@ -44,13 +44,9 @@ BUGS = (
     ),)),
     Bug("lost-dirty", "a write into a slot that is there already is not logged", ((
         "volume/write.rs",
-        "        if kept && new != bits {\n            record.set_bits(new);\n            volume.log_holds(",
-        "        if kept && new != bits {\n            record.set_bits(new);\n            if bits.valid.is_empty() { volume.log_holds(",
-    ), (
-        "volume/write.rs",
-        "volume.layers.epoch(self.joined.layer()));\n        }\n        drop(shard);",
-        "volume.layers.epoch(self.joined.layer())); }\n        }\n        drop(shard);",
-    ))),
+        "            volume.log.append(&Delta::Holds(holds));\n            record.set_bits(new);",
+        "            if bits.valid.is_empty() {\n                volume.log.append(&Delta::Holds(holds));\n            }\n            record.set_bits(new);",
+    ),)),
     Bug("no-tombstone", "a discard leaves no trace in the log", ((
         "volume/discard.rs",
         "            self.log.append(&Delta::Deleted { block, epoch: self.layers.epoch(layer) });\n",

@@ -22,10 +22,10 @@ BUGS = (
         "        self.shared.sync().await?;\n        Ok(pages)",
         "        Ok(pages)",
     ),)),
-    Bug("early-header", "a checkpoint's header is written before its pages are durable", ((
+    Bug("early-free", "the journal is given free before the checkpoint that replaces it is durable", ((
         "fast_tier/checkpointer.rs",
-        "    shared.sync().await?;\n    let (offset, header)",
-        "    let (offset, header)",
+        "    device.write_at(offset, &header)?;\n    shared.sync().await?;\n",
+        "    device.write_at(offset, &header)?;\n    shared.lock().ring.free_to(start);\n    shared.sync().await?;\n",
     ),)),
     Bug("checkpoint-ahead", "a checkpoint does not wait for what its walk has seen", ((
         "fast_tier/checkpointer.rs",

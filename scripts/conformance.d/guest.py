@@ -179,7 +179,7 @@ def xfstests(options, devices, notes):
         notes.end(current, status, began, text, [*sorted((results / folder).glob(f"{number}.*")), options.tree / "tests" / f"{current}.out"])
         kernel.seen = len(kernel.lines())
 
-    process = subprocess.Popen(["./check", *options.tests], cwd=options.tree, env=environment, stdin=subprocess.DEVNULL,
+    process = subprocess.Popen(["./check", "--exact-order", *options.tests], cwd=options.tree, env=environment, stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     while True:
         ready, _, _ = select.select([process.stdout], [], [], 1)
@@ -230,7 +230,7 @@ def main():
     parser.add_argument("tests", nargs="+")
     options = parser.parse_args()
     os.environ["PATH"] = f"{HERE / 'bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
-    os.environ.update(CONFORMANCE_PROGRAMS=options.programs, CONFORMANCE_PLACE=str(PLACE))
+    os.environ.update(CONFORMANCE_PROGRAMS=options.programs, CONFORMANCE_PLACE=str(PLACE), CONFORMANCE_NOTES=options.notes)
     notes = Notes(options.notes, options.keep)
     devices = Devices(options)
     notes.note(kernel=os.uname().release, devices=devices.paths if options.suite != "ublk" else [])

@@ -34,9 +34,10 @@ ON_OUR_DEVICE = re.compile(r"(I/O error|error), dev ublkb|Buffer I/O error on de
 
 
 class Notes:
-    def __init__(self, path, kept):
+    def __init__(self, path, kept, limit):
         self.file = open(path, "a", encoding="utf-8")
         self.kept = Path(kept)
+        self.limit = limit
 
     def note(self, **fields):
         print(json.dumps(fields), file=self.file, flush=True)
@@ -44,7 +45,8 @@ class Notes:
 
     def end(self, test, status, began, said, files=()):
         """Notes a test's end; what it left in files is kept where it did not pass."""
-        self.note(end=test, status=status, seconds=round(time.monotonic() - began, 1), said="\n".join(said.splitlines()[:MANY]))
+        self.note(end=test, status=status, seconds=round(time.monotonic() - began, 1), limit=self.limit,
+                  said="\n".join(said.splitlines()[:MANY]))
         for file in files if status in ("failed", "time") else ():
             if file.is_file():
                 shutil.copy(file, self.kept / f"{test.replace('/', '-')}{file.name.removeprefix(test.split('/')[-1]) or '.result'}")
@@ -231,16 +233,14 @@ def main():
     options = parser.parse_args()
     os.environ["PATH"] = f"{HERE / 'bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
     os.environ.update(CONFORMANCE_PROGRAMS=options.programs, CONFORMANCE_PLACE=str(PLACE), CONFORMANCE_NOTES=options.notes)
-    notes = Notes(options.notes, options.keep)
+    notes = Notes(options.notes, options.keep, options.limit)
     devices = Devices(options)
     notes.note(kernel=os.uname().release, devices=devices.paths if options.suite != "ublk" else [])
     whole = (xfstests if options.suite == "xfstests" else blktests)(options, devices, notes)
-    if not whole:
-        return AGAIN
-    for path in ("test", "scratch"):
-        result(["umount", WORK / path], 120)
-    devices.sound(notes)
-    return 0
+    run(["dmsetup", "remove_all"], 60, ok=None)
+    if all(result(["umount", path], 120).returncode == 0 for path in (WORK / "test", WORK / "scratch") if os.path.ismount(path)):
+        devices.sound(notes)
+    return 0 if whole else AGAIN
 
 
 sys.exit(main())

@@ -106,6 +106,8 @@ pub(super) struct Shared {
     pub after_commit: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     /// One checkpoint at a time.
     pub checkpoint_turn: tokio::sync::Mutex<()>,
+    /// One sync at a time, up to the note that it failed.
+    pub syncing: Mutex<()>,
 }
 
 /// What they share under the lock.
@@ -165,10 +167,16 @@ impl Shared {
         self.used.store(if failed { usize::MAX } else { inner.active.used() }, Ordering::Release);
     }
 
-    /// Makes completed writes durable; a failure is for good.
+    /// Makes completed writes durable; a failure is for good, whoever's sync it was.
+    ///
+    /// Linux tells of lost writes once. So where a checkpoint's sync was told that a commit's pages are lost, the commit's own
+    /// sync succeeds after that: its success counts only if none has failed.
     pub async fn sync(&self) -> io::Result<()> {
         self.device.turn().await;
-        self.device.sync().inspect_err(|error| self.sync_failed(error))
+        // Until a failure is noted: no sync that comes after it may succeed before.
+        let _one = lock(&self.syncing);
+        self.device.sync().inspect_err(|error| self.sync_failed(error))?;
+        self.check_health()
     }
 
     /// Takes note of a failed sync, whoever asked the device for it: Linux tells of lost writes once.

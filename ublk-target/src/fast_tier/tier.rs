@@ -307,6 +307,7 @@ impl<D: FastDevice + 'static> FastTier<D> {
             failed: AtomicBool::new(false),
             after_commit: Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
+            syncing: Mutex::default(),
         };
         let (committer, work) = Committer::new(Arc::new(shared));
         let committer = Arc::new(committer);

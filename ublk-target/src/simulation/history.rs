@@ -114,7 +114,8 @@ impl History {
         let shape = Shape {
             blocks,
             slots,
-            journal_bytes: 4096 * (64 + random.below(3) * 64),
+            // From the smallest that is sound: it goes round often, and is full now and then.
+            journal_bytes: 4096 * (16 << random.below(4)),
             logical,
             sync_interval_seconds: 1 + random.below(4) as u32,
         };

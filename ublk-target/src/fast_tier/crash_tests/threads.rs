@@ -1,9 +1,14 @@
 //! Several threads, checkpoints by themselves, a small ring: power cuts and faults at any time.
 
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use forerun::geometry::Epoch;
+
 use super::*;
 use crate::fast_tier::log::DeltaLog;
 use crate::fast_tier::sim::Random;
-use crate::fast_tier::{Health, LastEnd};
+use crate::fast_tier::{Committer, FastDevice, Health, LastEnd};
 
 /// Threads change and commit until `turns` are over or the disk fails.
 fn live_in_threads(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64) -> Past {
@@ -107,6 +112,56 @@ fn a_failed_sync_fails_the_tier_and_a_failed_write_does_not() {
         // After a failed sync nobody knows what of the data is there: what is durable counts, as after a power cut.
         assert_eq!(info.end, if step == 2 { LastEnd::Killed } else { LastEnd::Crashed });
         past.find(&recovered, step == 2);
+    }
+}
+
+/// A disk one of whose syncs somebody else asked for just before, and was told that writes are lost.
+struct ToldAnother {
+    disk: SimDisk,
+    log: Mutex<Option<Arc<Committer>>>,
+    /// Syncs until then.
+    left: AtomicU64,
+}
+
+impl FastDevice for ToldAnother {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if let Some(log) = &*lock(&self.log)
+            && self.left.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            log.sync_failed(&io::Error::other("writes are lost"));
+        }
+        self.disk.sync()
+    }
+}
+
+/// Linux tells of lost writes once: the sync that comes after it succeeds.
+#[test]
+fn a_sync_that_succeeds_after_anothers_failed_is_not_believed() {
+    // Data sync, journal sync.
+    for sync in 1..=2 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = SimDisk::new(layout().tier_bytes, sync);
+        write(&disk, layout(), &format_options()).expect("formatted");
+        let disk = Arc::new(ToldAnother { disk, log: Mutex::default(), left: AtomicU64::new(sync) });
+        let options = OpenOptions::new(folder.path().join("pending"));
+        let (tier, ..) = FastTier::open_on(Arc::clone(&disk), "a disk", VOLUME, &options).expect("opened");
+        let log = tier.committer();
+        *lock(&disk.log) = Some(Arc::clone(&log));
+        log.append(&Delta::Unnamed { epoch: Epoch(1) });
+        assert!(log.commit_blocking().is_err(), "sync {sync}: a commit that may be lost is acknowledged");
+        *lock(&disk.log) = None;
     }
 }
 

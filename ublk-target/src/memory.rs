@@ -2,7 +2,7 @@
 
 /// From this size on an allocation is a mapping of its own, which goes back to the system when it is freed. glibc begins with
 /// 128 KiB, and goes up to 32 MiB as large buffers are freed (mallopt(3), M_MMAP_THRESHOLD); segments of 8 MiB then come out
-/// of the heap and leave it in holes: after 340,000 blocks it kept 27 MiB for that.
+/// of the heap and leave it in holes: 27 MiB were kept so by a process that had written 340,000 blocks back.
 #[cfg(target_env = "gnu")]
 const LARGE_BYTES: nix::libc::c_int = 512 << 10;
 

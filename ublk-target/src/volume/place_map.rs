@@ -3,9 +3,8 @@
 //! The volume is cut into regions of 256 MiB. A region costs nothing while it has no places, 10 bytes
 //! a block (12.5 with spare room) while it has few, and 8 bytes for each of its 4,096 blocks once that is less:
 //! at most 12.5 bytes a mapped block however sparsely the volume is written, where leaves of
-//! neighbouring blocks would cost a leaf for each lone block. With the holes that growing leaves in the heap it is 15 to 16
-//! bytes resident, measured at random blocks of 1 TiB. (Chunks of one size leave no holes and came to 14 to 15.5, but a
-//! terabyte's places took five times as long to build.)
+//! neighbouring blocks would cost a leaf for each lone block. (Chunks of one size, which leave no holes in the heap, were no
+//! smaller when measured, and a terabyte's places took five times as long to build.)
 //!
 //! Each region has a lock of its own, held for one look-up. A hit on the fast tier never comes here.
 

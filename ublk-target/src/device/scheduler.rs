@@ -42,8 +42,12 @@ pub(super) fn take_off(id: u32) {
 /// Writes `none` into the file of the kernel, by another process. (`tee` says why the kernel refuses; a shell's `echo`
 /// calls everything an I/O error.)
 fn write_none(path: &str) -> Result<(), Error> {
-    let mut tee =
-        Command::new("tee").arg(path).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut tee = Command::new("tee")
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
     // The pipe is closed here, which ends what `tee` reads. That it cannot be written to is said by `tee` itself.
     let written = tee.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(b"none"));
     let ended = tee.wait_with_output()?;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::aligned::AlignedBuffer;
 use crate::background::{Ask, Shared};
 use crate::request::{Backend, Request, RequestIo};
+use crate::volume::Flushes;
 use crate::volume::handle::{Handler, Services};
 
 /// One request in so many is timed, for the budget of background work.
@@ -35,6 +36,10 @@ impl Services for Threads {
 
     fn commit(&self) -> impl Future<Output = io::Result<()>> {
         self.shared.committer.commit()
+    }
+
+    fn flushes(&self) -> &Flushes {
+        self.shared.committer.flushes()
     }
 
     fn flush_failed(&self, error: &io::Error) {

@@ -33,7 +33,7 @@ use super::ring::Ring;
 use super::rounds::Rounds;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use crate::volume::{Room, lock};
+use crate::volume::{Flushes, Room, lock};
 
 /// Bytes of a half that are kept for what is appended beside requests' promised deltas (the ends of epochs, deletions,
 /// slots given up), at most; of small halves it is one half of them.
@@ -106,8 +106,8 @@ pub(super) struct Shared {
     pub after_commit: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     /// One checkpoint at a time.
     pub checkpoint_turn: tokio::sync::Mutex<()>,
-    /// One sync at a time, up to the note that it failed.
-    pub syncing: Mutex<()>,
+    /// The device's flushes that are on their way, also those of requests.
+    pub flushes: Flushes,
 }
 
 /// What they share under the lock.
@@ -169,14 +169,31 @@ impl Shared {
 
     /// Makes completed writes durable; a failure is for good, whoever's sync it was.
     ///
-    /// Linux tells of lost writes once. So where a checkpoint's sync was told that a commit's pages are lost, the commit's own
-    /// sync succeeds after that: its success counts only if none has failed.
+    /// Linux tells of lost writes once. So where a checkpoint's sync, or a request's flush, was told that a commit's pages are
+    /// lost, the commit's own sync succeeds after that: its success counts only if none has failed.
     pub async fn sync(&self) -> io::Result<()> {
         self.device.turn().await;
-        // Until a failure is noted: no sync that comes after it may succeed before.
-        let _one = lock(&self.syncing);
+        let flush = self.flushes.begin();
         self.device.sync().inspect_err(|error| self.sync_failed(error))?;
+        tokio::select! {
+            // Not by chance: a simulation's runs are the same each time.
+            biased;
+            () = flush.succeeded() => {}
+            // It may hold a lock that the thread of one of those flushes waits for, and would never get.
+            () = self.blocked_appender() => {}
+        }
         self.check_health()
+    }
+
+    /// Waits until somebody waits for room in [`DeltaLog::append`], which is rare: most look first.
+    async fn blocked_appender(&self) {
+        loop {
+            let seen = self.changed.now();
+            if self.lock().blocked > 0 {
+                return;
+            }
+            self.changed.after(seen).await;
+        }
     }
 
     /// Takes note of a failed sync, whoever asked the device for it: Linux tells of lost writes once.
@@ -290,6 +307,12 @@ impl Committer {
             Health::Failed(words) => Some(words.clone()),
             _ => None,
         }
+    }
+
+    /// The device's flushes that are on their way: whoever flushes it beside the committer begins one here.
+    #[must_use]
+    pub fn flushes(&self) -> &Flushes {
+        &self.shared.flushes
     }
 
     /// Takes note of a sync of the tier's device that failed for somebody else: the tier has failed.

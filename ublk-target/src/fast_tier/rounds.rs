@@ -153,9 +153,10 @@ impl Rounds {
 
     /// Waits until `pages` pages of the ring can be written, with enough left for a checkpoint to end.
     async fn wait_for_ring(&self, pages: u64) -> io::Result<JournalPoint> {
+        let tried = self.shared.lock().checkpoint.attempted;
         loop {
             let seen = self.shared.changed.now();
-            if let Some(point) = self.look_at_ring(pages)? {
+            if let Some(point) = self.look_at_ring(pages, tried)? {
                 return Ok(point);
             }
             self.shared.tell();
@@ -163,8 +164,9 @@ impl Rounds {
         }
     }
 
-    /// Where the next record goes; `None` while a checkpoint has to make room, which is wanted then.
-    fn look_at_ring(&self, pages: u64) -> io::Result<Option<JournalPoint>> {
+    /// Where the next record goes; `None` while a checkpoint has to make room, which is wanted then. Only one that was
+    /// begun after the first `tried` says that there is none: the fault that an earlier one met may be over.
+    fn look_at_ring(&self, pages: u64, tried: u64) -> io::Result<Option<JournalPoint>> {
         let mut inner = self.shared.lock();
         let draining = inner.draining.is_some_and(|end| end > self.shared.durable.load(Ordering::SeqCst));
         if inner.ring.free() >= pages + reserve(draining, &inner, self.shared.layout.batch_pages()) {
@@ -184,8 +186,10 @@ impl Rounds {
             return Err(io::Error::other(words.clone()));
         }
         let checkpoint = &mut inner.checkpoint;
-        let why = match (&checkpoint.source, checkpoint.failed.take()) {
-            (_, Some(Err((_, words)))) if !checkpoint.running => words,
+        let why = match (&checkpoint.source, &checkpoint.failed) {
+            (_, Some(Err((_, words)))) if !checkpoint.running && checkpoint.attempted > tried => {
+                words.clone()
+            }
             (None, _) if !checkpoint.running => "nobody takes one".to_owned(),
             _ => {
                 checkpoint.wanted |= !checkpoint.running;

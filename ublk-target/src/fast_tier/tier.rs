@@ -33,7 +33,7 @@ use super::recovery::{Recovery, recover};
 use super::superblock::{Copies, Superblock};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Arc, Condvar, Mutex};
-use crate::volume::{Recovered, Room};
+use crate::volume::{Flushes, Recovered, Room};
 
 /// How long a pending delta waits for a commit when nobody asks for one.
 pub const IDLE_COMMIT: Duration = Duration::from_secs(1);
@@ -307,7 +307,7 @@ impl<D: FastDevice + 'static> FastTier<D> {
             failed: AtomicBool::new(false),
             after_commit: Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
-            syncing: Mutex::default(),
+            flushes: Flushes::default(),
         };
         let (committer, work) = Committer::new(Arc::new(shared));
         let committer = Arc::new(committer);

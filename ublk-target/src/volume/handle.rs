@@ -18,7 +18,7 @@ use forerun::geometry::{BLOCK_BYTES, BlockIndex, SUB_BLOCK_BYTES, SlotId};
 
 use super::read::{Piece, ReadPlan, Source};
 use super::write::{LogFailed, NotYet, WriteTicket};
-use super::{Span, Volume};
+use super::{Flushes, Span, Volume};
 use crate::aligned::AlignedBuffer;
 use crate::request::{Operation, Request, RequestIo};
 
@@ -35,6 +35,8 @@ pub trait Services: Send + Sync {
     ) -> impl Future<Output = io::Result<Arc<AlignedBuffer>>>;
     /// Makes all data and all deltas that were there before the call durable.
     fn commit(&self) -> impl Future<Output = io::Result<()>>;
+    /// The flushes of the fast tier that are on their way.
+    fn flushes(&self) -> &Flushes;
     /// Says that a flush of the fast tier failed. The device tells of lost writes once: nothing may be taken for
     /// durable from now on.
     fn flush_failed(&self, error: &io::Error);
@@ -314,8 +316,10 @@ impl<S: Services> Handler<'_, S> {
         }
         if log.durable() == log.appended() {
             // Nothing was remapped since the journal's last commit: the data is all there is.
+            let flush = self.services.flushes().begin();
             io.flush_fast().await.inspect_err(|error| self.services.flush_failed(error))?;
-            // The device tells of lost writes once, and may have told the journal meanwhile.
+            // The device tells of lost writes once, and may have told another queue or the journal meanwhile.
+            flush.succeeded().await;
             return if log.has_failed() { Err(log_failed()) } else { Ok(()) };
         }
         self.services.commit().await

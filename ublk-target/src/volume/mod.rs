@@ -20,6 +20,7 @@ mod allocator;
 mod discard;
 mod evict;
 mod facts;
+mod flushes;
 pub mod handle;
 mod index;
 mod join;
@@ -56,6 +57,7 @@ use shard::Shard;
 use slots::{ADDED, SlotTable};
 
 pub use evict::{Effort, Evicted};
+pub use flushes::{Flush, Flushes};
 pub use promote::{FillTicket, PromoteTicket};
 pub use read::{Piece, ReadHit, ReadPlan, Source};
 pub use recover::{Recovered, RecoveredLayer, Recovery, SEAM_EPOCHS, Unsound};

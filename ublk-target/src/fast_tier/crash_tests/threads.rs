@@ -165,6 +165,46 @@ fn a_sync_that_succeeds_after_anothers_failed_is_not_believed() {
     }
 }
 
+/// The same for a request's flush: it has failed, but its thread has not come to say so yet.
+#[test]
+fn a_commit_waits_for_what_a_flush_on_its_way_has_been_told() {
+    let machine = Machine::new();
+    let (tier, ..) = machine.open(&formatted(1)).expect("opened");
+    let log = tier.committer();
+    let flush = log.flushes().begin();
+    log.append(&Delta::Unnamed { epoch: Epoch(1) });
+    let commit = log.commit();
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(commit.outcome().is_none(), "acknowledged while a flush may have been told that it is lost");
+    log.sync_failed(&io::Error::other("writes are lost"));
+    drop(flush);
+    assert!(commit.wait().is_err(), "a commit that may be lost is acknowledged");
+}
+
+/// An earlier checkpoint's failure is no answer: what it met may be over.
+#[test]
+fn a_full_ring_tries_a_checkpoint_before_it_fails_a_commit() {
+    let machine = Machine::new();
+    let disk = formatted(1);
+    let (tier, ..) = machine.open(&disk).expect("opened");
+    let log = tier.committer();
+    let engine = Arc::new(Mutex::new(Engine::resume(&tier, &Past::none(), 0, 1)));
+    (0..50).try_for_each(|_| lock(&engine).change()).expect("written");
+    let all = All(Arc::clone(&engine));
+    disk.fail_at(1);
+    let checkpoint = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    checkpoint.block_on(log.checkpoint(&all)).expect_err("the disk failed");
+    let full = loop {
+        lock(&engine).many_changes();
+        if let Err(error) = log.commit_blocking() {
+            break error;
+        }
+    };
+    assert!(full.to_string().contains("nobody takes one"), "{full}");
+    log.checkpoints(Arc::new(all));
+    log.commit_blocking().expect("a checkpoint makes room now");
+}
+
 #[test]
 fn a_full_ring_waits_for_its_checkpoint() {
     let machine = Machine::new();
@@ -182,10 +222,7 @@ fn a_full_ring_waits_for_its_checkpoint() {
     };
     assert!(error.to_string().contains("journal is full"), "{error}");
     log.checkpoints(Arc::new(All(Arc::clone(&engine))));
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while log.commit_blocking().is_err() {
-        assert!(std::time::Instant::now() < deadline, "the checkpoint makes room");
-    }
+    log.commit_blocking().expect("the checkpoint makes room");
     // It is counted by its own thread, a moment after the room that it freed was used.
     let begun = std::time::Instant::now();
     while log.status().checkpoints == 0 {

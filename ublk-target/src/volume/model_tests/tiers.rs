@@ -12,7 +12,7 @@ use super::log::MemoryLog;
 use crate::aligned::AlignedBuffer;
 use crate::fast_tier::log::DeltaLog;
 use crate::volume::handle::Services;
-use crate::volume::lock;
+use crate::volume::{Flushes, lock};
 
 pub type Places = Vec<(BlockIndex, Option<NonZeroU64>)>;
 
@@ -46,6 +46,7 @@ pub struct TestServices {
     pub log: Arc<MemoryLog>,
     pub room_wanted: Mutex<bool>,
     pub flush_wanted: Mutex<bool>,
+    pub flushes: Flushes,
 }
 
 impl Services for TestServices {
@@ -59,6 +60,10 @@ impl Services for TestServices {
         std::future::poll_fn(|_| if self.log.durable() >= target { Poll::Ready(()) } else { Poll::Pending })
             .await;
         Ok(())
+    }
+
+    fn flushes(&self) -> &Flushes {
+        &self.flushes
     }
 
     fn flush_failed(&self, _: &io::Error) {

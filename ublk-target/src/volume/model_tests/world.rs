@@ -18,6 +18,7 @@ use crate::aligned::AlignedBuffer;
 use crate::fast_tier::log::DeltaLog;
 use crate::request::{Operation, Request};
 use crate::simulation::truth::{self, Truth};
+use crate::volume::Flushes;
 use crate::volume::handle::Handler;
 use crate::volume::{Effort, Evicted, Source, Volume, lock, slots};
 use crate::volume::{Recovery, Span};
@@ -92,6 +93,7 @@ impl World {
                 log: log.clone(),
                 room_wanted: Mutex::new(false),
                 flush_wanted: Mutex::new(false),
+                flushes: Flushes::default(),
             },
             capacity,
             log,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, SlotId};
 use forerun_interleavings::aligned::AlignedBuffer;
 use forerun_interleavings::request::{Request, RequestIo};
+use forerun_interleavings::volume::Flushes;
 use forerun_interleavings::volume::handle::Services;
 
 use crate::world::{CELL_BYTES, CELLS, Cells, World, cells, held};
@@ -24,6 +25,10 @@ impl Services for World {
     async fn commit(&self) -> io::Result<()> {
         self.log.make_durable();
         Ok(())
+    }
+
+    fn flushes(&self) -> &Flushes {
+        &self.flushes
     }
 
     fn flush_failed(&self, error: &io::Error) {

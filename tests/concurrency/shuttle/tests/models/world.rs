@@ -22,7 +22,7 @@ use forerun_interleavings::sync::atomic::{AtomicU32, Ordering};
 use forerun_interleavings::volume::handle::Handler;
 use forerun_interleavings::volume::layers::LayerNumber;
 use forerun_interleavings::volume::{
-    Effort, Evicted, LayerContent, Piece, ReadPlan, Recovery, Source, Span, Volume,
+    Effort, Evicted, Flushes, LayerContent, Piece, ReadPlan, Recovery, Source, Span, Volume,
 };
 
 use crate::io::Data;
@@ -73,6 +73,8 @@ pub struct World {
     /// Blocks that the last written-back epoch ended with.
     mapped: Mutex<HashSet<BlockIndex>>,
     stepped: AtomicU32,
+    /// None is ever on its way for long: a flush is one step.
+    pub flushes: Flushes,
 }
 
 /// Takes one of the bookkeeping's locks, which nobody ever holds over a step.
@@ -114,6 +116,7 @@ impl World {
             sealed: Mutex::default(),
             mapped: Mutex::default(),
             stepped: AtomicU32::new(0),
+            flushes: Flushes::default(),
         }
     }
 

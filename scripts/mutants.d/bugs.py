@@ -32,7 +32,12 @@ BUGS = (
         "    if shared.durable.load(Ordering::SeqCst) < seen {\n",
         "    if false && shared.durable.load(Ordering::SeqCst) < seen {\n",
     ),)),
-    Bug("journal-wrap", "one page too many is given free when the journal goes round", ((
+    Bug("journal-wrap", "a commit that goes round the ring's end is written on beyond it", ((
+        "fast_tier/journal.rs",
+        "            if self.pages.is_full() || (index == 0 && self.pages.filled() > 0) {",
+        "            if self.pages.is_full() {",
+    ),)),
+    Bug("wrong-room", "one page too many counts as free when the journal goes round", ((
         "fast_tier/ring.rs",
         "            self.used = if used == 0 { self.pages } else { used };",
         "            self.used = if used == 0 { self.pages } else { used - 1 };",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::history::BLOCK_SECTORS;
 use super::machine::{Life, SimIo};
 use super::truth::{Begun, Truth};
-use crate::fast_tier::sim::{Power, SimDisk};
+use crate::fast_tier::sim::{Power, Random, SimDisk};
 use crate::request::{Operation, Request};
 use crate::volume::handle::Handler;
 use crate::volume::lock;
@@ -55,10 +55,7 @@ impl Requests {
                     Operation::Write { .. } => {
                         let stamp = truth.next_stamp();
                         let from = (at - sector) * SECTOR;
-                        // All of the sector, so that a piece of another one shows.
-                        for word in io.data.borrow_mut()[from..from + SECTOR].chunks_mut(8) {
-                            word.copy_from_slice(&stamp.to_le_bytes());
-                        }
+                        put_stamp(&mut io.data.borrow_mut()[from..from + SECTOR], stamp);
                         stamp
                     }
                     _ => 0,
@@ -177,11 +174,24 @@ impl Requests {
     }
 }
 
+/// The words of a sector with this stamp: the stamp, and what follows from it, so that a piece of another sector shows. Those of
+/// an odd one cannot be compressed: else all segments would be small, and none worth compacting.
+fn words(stamp: u64) -> impl Iterator<Item = [u8; 8]> {
+    let word = move |n: u64| match (n, stamp % 2) {
+        (1.., 1) => Random(stamp.rotate_left(32) ^ n).next(),
+        _ => stamp,
+    };
+    (0..SECTOR as u64 / 8).map(move |n| word(n).to_le_bytes())
+}
+
+fn put_stamp(sector: &mut [u8], stamp: u64) {
+    sector.chunks_mut(8).zip(words(stamp)).for_each(|(bytes, word)| bytes.copy_from_slice(&word));
+}
+
 /// A sector is of one write.
 pub fn assert_whole(sector: usize, bytes: &[u8]) {
-    let first = &bytes[..8];
     assert!(
-        bytes.chunks(8).all(|word| word == first),
+        bytes.chunks(8).zip(words(stamp_of(bytes))).all(|(bytes, word)| bytes == word),
         "sector {sector} is of two writes, or of none: {:x?}",
         &bytes[..16]
     );

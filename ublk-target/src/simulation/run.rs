@@ -197,6 +197,7 @@ impl Run<'_> {
             ("read misses", stats.read_misses.get()),
             ("blocks written back", stats.written_back_bytes.get() >> 16),
             ("reservations used", stats.reservations_used.get()),
+            ("blocks followed to a new place", stats.followed.get()),
             ("waits for room", stats.waits_for_room.get()),
         ] {
             self.counts.add(what, count);

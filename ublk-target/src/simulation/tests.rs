@@ -62,7 +62,14 @@ fn many_seeds() {
         {
             assert!(all.of(what) > 20, "hardly any {what}: {}", all.of(what));
         }
-        for what in ["evictions", "promotions", "reservations used", "waits for room", "snapshots read"] {
+        for what in [
+            "blocks followed to a new place",
+            "evictions",
+            "promotions",
+            "reservations used",
+            "waits for room",
+            "snapshots read",
+        ] {
             assert!(all.of(what) > 200, "hardly any {what}: {}", all.of(what));
         }
     }

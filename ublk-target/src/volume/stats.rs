@@ -71,6 +71,8 @@ counters! {
     fast_tier_errors,
     /// Rounds of the fast tier's journal that failed.
     journal_failures,
+    /// Blocks whose place on the capacity tier the map has followed, after compaction.
+    followed,
     /// Attempts at writing a layer back that failed.
     write_back_failures,
     /// Blocks that could not be read from the capacity tier.

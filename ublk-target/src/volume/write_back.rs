@@ -227,6 +227,7 @@ impl Volume {
         let _shard = self.shard(block);
         if self.places.get(block) == Some(from) {
             self.places.set(block, Some(to));
+            self.stats.followed.add(1);
         }
     }
 }

@@ -87,10 +87,10 @@ BUGS = (
         "                    shared.volume.relocated(block, old.word(), new.word());",
         "                    let _ = (block, old, new);",
     ),)),
-    Bug("stale-promotion", "a block is promoted though it was deleted or written back anew meanwhile", ((
+    Bug("stale-promotion", "a promotion ends though the block was deleted meanwhile", ((
         "volume/promote.rs",
-        "        if shard.deleted.contains_key(&block) || self.index.find(&self.slots, block).is_some() {",
-        "        if self.index.find(&self.slots, block).is_some() {",
+        "            && !shard.deleted.contains_key(&block)\n",
+        "",
     ),)),
     Bug("unsure-write-back", "HEAD gets a layer that was read from a device that has lost writes since", ((
         "background/write_back.rs",

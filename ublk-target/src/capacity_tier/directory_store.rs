@@ -257,6 +257,11 @@ impl Store for DirectoryStore {
         sync_folder(&self.path).await.map_err(ReplaceError::InDoubt)
     }
 
+    async fn settle_head(&self) -> io::Result<()> {
+        // Its bytes were durable before it got its name.
+        sync_folder(&self.path).await
+    }
+
     async fn space(&self) -> io::Result<StoreSpace> {
         let stat = nix::sys::statvfs::statvfs(&self.path)?;
         let unit = stat.fragment_size();

@@ -262,6 +262,10 @@ impl Store for Objects {
         Err(ReplaceError::Conflict)
     }
 
+    async fn settle_head(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     async fn space(&self) -> io::Result<StoreSpace> {
         Ok(StoreSpace::default())
     }

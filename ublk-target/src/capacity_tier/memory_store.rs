@@ -103,6 +103,12 @@ impl MemoryStore {
         (disk.full, disk.trouble) = (false, None);
     }
 
+    /// Whether a power cut may bring an older HEAD back.
+    pub fn durable_head_differs(&self) -> bool {
+        let disk = self.0.borrow();
+        disk.head != disk.durable_head
+    }
+
     /// Power comes back: what was not durable is there, there in part, or gone.
     pub fn after_crash(&self) -> Self {
         let mut disk = self.0.borrow_mut();
@@ -361,6 +367,13 @@ impl Store for MemoryStore {
         self.operation(true).await.map_err(ReplaceError::InDoubt)?;
         self.0.borrow_mut().durable_head = Some(new);
         self.reply().map_err(ReplaceError::InDoubt)
+    }
+
+    async fn settle_head(&self) -> io::Result<()> {
+        self.operation(true).await?;
+        let mut disk = self.0.borrow_mut();
+        disk.durable_head = disk.head.clone();
+        Ok(())
     }
 
     async fn space(&self) -> io::Result<StoreSpace> {

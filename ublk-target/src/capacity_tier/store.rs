@@ -75,6 +75,8 @@ pub trait Store: 'static {
     ///
     /// `label` is unique among all attempts and may name what is written on the way.
     async fn replace_head(&self, expected: &[&[u8]], new: Vec<u8>, label: &str) -> Result<(), ReplaceError>;
+    /// Makes HEAD durable as it can be read now: the process that put it there may have been killed before it was.
+    async fn settle_head(&self) -> io::Result<()>;
     /// How much room there is.
     async fn space(&self) -> io::Result<StoreSpace>;
     /// Takes a lease on an epoch. What HEAD says after that can be read for as long as the lease lives.

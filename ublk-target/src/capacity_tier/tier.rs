@@ -58,6 +58,14 @@ impl CapacityTier {
         Self::open_reader_in(DirectoryStore::new(directory), volume).await
     }
 
+    /// Opens a volume's capacity tier for reading, to build the map from it. What it says is durable then.
+    ///
+    /// # Errors
+    /// As [`Self::open_reader`], or HEAD cannot be made durable.
+    pub async fn open_for_recovery(directory: &Path, volume: VolumeUuid) -> Result<Self> {
+        Self::open_for_recovery_in(DirectoryStore::new(directory), volume).await
+    }
+
     /// Opens a snapshot for reading; while this lives nothing that the snapshot needs is deleted, by any
     /// process.
     ///
@@ -136,6 +144,23 @@ impl<S: Store> CapacityTier<S> {
         let (head, bytes) = read_head(&store, volume).await?;
         let inner = Rc::new(Inner::new(store, head, bytes, Options::default(), None));
         Ok(Self { inner, lease: None })
+    }
+
+    /// Opens for reading, to build the map from it, over any store.
+    ///
+    /// A process that is killed between the replacement of HEAD and the word that it is durable leaves a HEAD that a power cut
+    /// still takes back. Who forgets on the fast tier what such a HEAD has would lose it.
+    ///
+    /// # Errors
+    /// As [`CapacityTier::open_for_recovery`].
+    pub async fn open_for_recovery_in(store: S, volume: VolumeUuid) -> Result<Self> {
+        let tier = Self::open_reader_in(store, Some(volume)).await?;
+        let store = &tier.inner.store;
+        store.settle_head().await.map_err(|source| {
+            let place = format!("{}/HEAD", store.place());
+            CapacityError::Io { operation: "make durable", place, source }
+        })?;
+        Ok(tier)
     }
 
     /// Opens a snapshot for reading, over any store; `store` gives access to the same one each time.

@@ -169,10 +169,10 @@ impl Opened {
     }
 }
 
-/// Sees whether the capacity tier is there, the volume's, and writable; changes nothing. Gives the newest epoch on it.
+/// Sees whether the capacity tier is there, the volume's, and writable; changes nothing in it. Gives the newest epoch on it.
 fn look_at_capacity(directory: &Path, uuid: [u8; 16]) -> io::Result<Epoch> {
     let written_back = tokio_uring::start(async {
-        let tier = CapacityTier::open_reader(directory, Some(VolumeUuid(uuid))).await?;
+        let tier = CapacityTier::open_for_recovery(directory, VolumeUuid(uuid)).await?;
         Ok(tier.head().written_back_epoch())
     })
     .map_err(|error: CapacityError| io::Error::other(error))?;
@@ -192,7 +192,7 @@ fn read_map(config: &VolumeConfig, fast: &FastTier, recovered: &Recovered) -> Re
     let (slots, log) = (fast.slot_count(), fast.committer());
     let map = tokio_uring::start(async {
         let tier =
-            CapacityTier::open_reader(&config.capacity.path, Some(uuid)).await.map_err(NoMap::Capacity)?;
+            CapacityTier::open_for_recovery(&config.capacity.path, uuid).await.map_err(NoMap::Capacity)?;
         build_map(&tier, config.geometry, slots, log, recovered, now_us()).await
     });
     let volume = config.name.to_string();

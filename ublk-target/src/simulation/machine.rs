@@ -197,7 +197,7 @@ impl Machine {
     /// Opens the volume, as `engine::Opened` does.
     pub async fn open(&self, take_over: bool) -> anyhow::Result<Life> {
         let uuid = VolumeUuid(*VOLUME.as_bytes());
-        let reader = CapacityTier::open_reader_in(self.store.clone(), Some(uuid)).await?;
+        let reader = CapacityTier::open_for_recovery_in(self.store.clone(), uuid).await?;
         let options = OpenOptions {
             geometry: Some(self.geometry),
             take_over,
@@ -214,7 +214,7 @@ impl Machine {
         }
         let log = Arc::new(Watching { log: tier.committer(), truth: self.truth.clone() });
         lock(&self.truth).open_again(recovered.open_epoch());
-        let reader = CapacityTier::open_reader_in(self.store.clone(), Some(uuid)).await?;
+        let reader = CapacityTier::open_for_recovery_in(self.store.clone(), uuid).await?;
         let map = build_map(&reader, self.geometry, tier.slot_count(), log, &recovered, now_us());
         let map = map.await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let written_back = map.written_back();

@@ -184,3 +184,28 @@ fn a_layer_that_lost_a_segment_cannot_be_committed() {
         compare(&tier, &model).await;
     });
 }
+
+/// A process is killed between the replacement of HEAD and the word that it is durable. The next one sees the new HEAD, and
+/// forgets on the fast tier what it has: a power cut may not bring the old one back then.
+#[test]
+fn what_an_opening_goes_by_is_durable() {
+    run(async {
+        let mut undecided = 0;
+        for operation in 0..40 {
+            for cut in 0..8 {
+                let (store, clock) = (MemoryStore::new(cut), Clock::new());
+                CapacityTier::create_in(&store, VOLUME, geometry()).await.unwrap();
+                let tier = open(&store, &clock).await.unwrap();
+                store.trouble(operation, Trouble::Crash);
+                let changes = Changes::from([(1, Some(1))]);
+                let _ = write_back(&tier, &Model::default(), 1, &changes, None).await;
+                let found = store.after_kill();
+                undecided += u32::from(found.durable_head_differs());
+                let seen = CapacityTier::open_for_recovery_in(found.clone(), VOLUME).await.unwrap();
+                let after = CapacityTier::open_reader_in(found.after_crash(), Some(VOLUME)).await.unwrap();
+                assert_eq!(after.head().written_back_epoch(), seen.head().written_back_epoch());
+            }
+        }
+        assert!(undecided > 0, "no process was killed between the two");
+    });
+}

@@ -221,6 +221,11 @@ impl SimDisk {
         disk
     }
 
+    /// Whether a sync has failed, and the process has seen it.
+    pub fn sync_failed(&self) -> bool {
+        self.state().sync_failed
+    }
+
     /// A process that is killed in a sync does not see it fail, as those who run on beside this simulation do: takes back what
     /// they noted in the pending log.
     pub fn forget_the_end(&self, pending: &std::path::Path) {

@@ -127,7 +127,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn end(&mut self, how: End) {
-        if how == End::Cut {
+        // A kill may come after a failed sync that no step has looked for yet.
+        if how == End::Cut || self.machine.disk.sync_failed() {
             self.expect = Expect::Durable;
         }
         self.machine.end(how);

@@ -2,7 +2,8 @@
 //!
 //! A device tells of lost writes once, to whoever's flush it was; the flush that comes after it succeeds. So the success of
 //! one says nothing while another may have failed and nobody has taken note of it yet: whoever is told that its flush
-//! succeeded waits for those that were on their way at that moment, and then looks whether the tier has failed.
+//! succeeded waits for those that were on their way at that moment, and then looks whether the tier has failed. (The journal
+//! does not wait while an appender is blocked: see `Shared::sync`.)
 
 use std::collections::BTreeSet;
 

@@ -181,15 +181,20 @@ fn a_commit_waits_for_what_a_flush_on_its_way_has_been_told() {
     assert!(commit.wait().is_err(), "a commit that may be lost is acknowledged");
 }
 
+/// An engine that has made some changes.
+fn with_changes(tier: &FastTier<SimDisk>) -> Arc<Mutex<Engine>> {
+    let mut engine = Engine::resume(tier, &Past::none(), 0, 1);
+    (0..50).try_for_each(|_| engine.change()).expect("written");
+    Arc::new(Mutex::new(engine))
+}
+
 /// An earlier checkpoint's failure is no answer: what it met may be over.
 #[test]
 fn a_full_ring_tries_a_checkpoint_before_it_fails_a_commit() {
     let machine = Machine::new();
     let disk = formatted(1);
     let (tier, ..) = machine.open(&disk).expect("opened");
-    let log = tier.committer();
-    let engine = Arc::new(Mutex::new(Engine::resume(&tier, &Past::none(), 0, 1)));
-    (0..50).try_for_each(|_| lock(&engine).change()).expect("written");
+    let (log, engine) = (tier.committer(), with_changes(&tier));
     let all = All(Arc::clone(&engine));
     disk.fail_at(1);
     let checkpoint = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -210,9 +215,7 @@ fn a_full_ring_waits_for_its_checkpoint() {
     let machine = Machine::new();
     let disk = formatted(1);
     let (tier, ..) = machine.open(&disk).expect("opened");
-    let log = tier.committer();
-    let engine = Arc::new(Mutex::new(Engine::resume(&tier, &Past::none(), 0, 1)));
-    (0..50).try_for_each(|_| lock(&engine).change()).expect("written");
+    let (log, engine) = (tier.committer(), with_changes(&tier));
     // Nobody takes checkpoints: at some time a commit fails, and says why.
     let error = loop {
         lock(&engine).many_changes();

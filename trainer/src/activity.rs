@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use forerun::change_vector::{ChangeKind, ChangeVector};
 
+use crate::association::Leaders;
+use crate::rng::Rng;
+
 /// The half-lives of the decayed rates, in epochs.
 pub const HALF_LIVES_EPOCHS: [f32; 4] = [1.0, 3.0, 12.0, 48.0];
 /// Blocks in the groups whose activity is remembered as a whole, and their half-life in epochs.
@@ -34,6 +37,10 @@ pub struct BlockActivity {
     pub kind: ChangeKind,
     /// Of its changes while it held data, the decayed share that deleted it.
     pub deleted_share: f32,
+    /// How often it began to change: it did, and had not in the epoch before.
+    pub begun: u32,
+    /// What begins to change an epoch before it does.
+    leaders: Leaders,
     rates: [f32; 4],
 }
 
@@ -67,6 +74,9 @@ pub struct Decays {
 pub struct Activity {
     blocks: BTreeMap<u32, BlockActivity>,
     groups: [HashMap<u32, (f32, u32)>; 3],
+    /// The blocks that began to change in the newest epoch, ascending.
+    began: Vec<u32>,
+    rng: Rng,
     step: u32,
     limit: usize,
 }
@@ -75,7 +85,14 @@ impl Activity {
     /// Remembers at most `limit` blocks.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { blocks: BTreeMap::new(), groups: Default::default(), step: 0, limit }
+        Self {
+            blocks: BTreeMap::new(),
+            groups: Default::default(),
+            began: Vec::new(),
+            rng: Rng::new(0xA550),
+            step: 0,
+            limit,
+        }
     }
 
     /// Epochs taken so far; the newest one's step.
@@ -129,11 +146,18 @@ impl Activity {
         rates
     }
 
+    /// How much the blocks that began to change in the newest epoch speak for this one, 0 to 1, and how many do.
+    #[must_use]
+    pub fn association(&self, past: &BlockActivity) -> (f32, u32) {
+        past.leaders.speak(&self.began, |leader| self.get(leader).map_or(0, |leader| leader.begun))
+    }
+
     /// Takes the next epoch.
     pub fn push(&mut self, vector: &ChangeVector) {
         self.step += 1;
         let step = self.step;
         let decays = self.decays();
+        let mut began = Vec::new();
         for change in vector.changes() {
             let block = change.block.0;
             let entry = self.blocks.entry(block).or_insert(BlockActivity {
@@ -145,9 +169,16 @@ impl Activity {
                 last_gap: 0,
                 kind: change.kind,
                 deleted_share: 0.0,
+                begun: 0,
+                leaders: Leaders::default(),
                 rates: [0.0; 4],
             });
             let gap = step - entry.last;
+            if entry.count == 0 || gap > 1 {
+                began.push(block);
+                entry.begun = entry.begun.saturating_add(1);
+                entry.leaders.follow(block, &self.began, &mut self.rng);
+            }
             if entry.count > 0 {
                 let weight = 1.0 / entry.count.min(8) as f32;
                 entry.mean_gap += weight * (gap as f32 - entry.mean_gap);
@@ -170,6 +201,7 @@ impl Activity {
                 *at = step;
             }
         }
+        self.began = began;
         self.forget();
     }
 

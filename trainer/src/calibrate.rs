@@ -43,16 +43,21 @@ impl Default for Calibration {
 impl Calibration {
     /// Takes an epoch's scores and what became of them.
     pub fn learn(&mut self, scores: &[f32], changed: &[bool]) {
+        self.learn_weighted(scores.iter().zip(changed).map(|(score, changed)| (*score, *changed, 1.0)));
+    }
+
+    /// Takes (score, whether it happened, for how many it stands).
+    pub fn learn_weighted(&mut self, epoch: impl Iterator<Item = (f32, bool, f32)>) {
         for bin in &mut self.bins {
             *bin = Bin { changed: bin.changed * KEPT, all: bin.all * KEPT, logits: bin.logits * KEPT };
         }
-        for (score, changed) in scores.iter().zip(changed) {
-            if *score > 0.0 {
-                let logit = to_logit(*score);
+        for (score, changed, weight) in epoch {
+            if score > 0.0 {
+                let logit = to_logit(score);
                 if let Some(bin) = self.bins.get_mut(bin_of(logit)) {
-                    bin.changed += f32::from(u8::from(*changed));
-                    bin.all += 1.0;
-                    bin.logits += logit;
+                    bin.changed += f32::from(u8::from(changed)) * weight;
+                    bin.all += weight;
+                    bin.logits += logit * weight;
                 }
             }
         }

@@ -25,6 +25,9 @@ pub struct Config {
     pub history_epochs: u32,
     /// Below this mean average precision of the best predictor, predictions are said not to pay (0 to 1).
     pub pays_from_mean_average_precision: f64,
+    /// From this probability on, something counts as predicted in precision and recall (0 to 1). What the target acts on
+    /// is the volume's own threshold.
+    pub threshold: f64,
     /// The seed of first weights and of the choice of samples.
     pub seed: u64,
     /// How epochs are linked into chains.
@@ -56,6 +59,7 @@ impl Default for Config {
             frontier_candidates: 64 << 10,
             history_epochs: 4096,
             pays_from_mean_average_precision: 0.1,
+            threshold: 0.5,
             seed: 1,
             chain: ChainConfig::default(),
         }
@@ -134,6 +138,7 @@ impl Config {
             ("frontier_candidates", self.frontier_candidates as f64, 0.0, 1_048_576.0),
             ("history_epochs", f64::from(self.history_epochs), 16.0, 100_000.0),
             ("pays_from_mean_average_precision", self.pays_from_mean_average_precision, 0.0, 1.0),
+            ("threshold", self.threshold, 0.0, 1.0),
             ("chain.link_from_similarity", chain.link_from_similarity, 0.0, 1.0),
             ("chain.prune_below_similarity", chain.prune_below_similarity, 0.0, chain.link_from_similarity),
             ("chain.max_age_hours", f64::from(chain.max_age_hours), 1.0, 87_600.0),

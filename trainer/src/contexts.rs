@@ -8,7 +8,7 @@
 use crate::facts::Facts;
 
 /// How many tables there are.
-pub const TABLES: usize = 7;
+pub const TABLES: usize = 8;
 /// Cells a table can have.
 const CELLS: usize = 2048;
 /// What the counts keep from one epoch to the next.
@@ -137,6 +137,10 @@ pub fn cells(facts: &Facts) -> Cells {
             + log2_bucket(run_len, 7) * 16
             + u32::from(facts.now.run.continues) * 8
             + written,
+        ((facts.association * 8.0).ceil() as u32).min(7) * 160
+            + facts.leaders.min(4) * 32
+            + log2_bucket(facts.count, 7) * 4
+            + (facts.history & 3) as u32,
     ]
     .map(|cell| cell.min(CELLS as u32 - 1) as u16)
 }

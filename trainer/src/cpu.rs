@@ -56,6 +56,25 @@ impl Budget {
     }
 }
 
+/// Splits CPU time among what it was used for.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Duration);
+
+impl Stopwatch {
+    /// Counts from now on.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(thread_time())
+    }
+
+    /// Adds this thread's CPU time since the start or the last lap to `total`.
+    pub fn lap(&mut self, total: &mut Duration) {
+        let now = thread_time();
+        *total += now.saturating_sub(self.0);
+        self.0 = now;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

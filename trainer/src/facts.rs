@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use forerun::change_vector::ChangeKind;
+
 use crate::activity::{Activity, Decays};
 use crate::epochs::{Cursor, EpochView, Point, RecentEpochs};
 use crate::frontier::Frontier;
@@ -20,6 +22,8 @@ pub struct Facts {
     pub block: u32,
     /// Bit `i`: it changed `i` epochs ago, 0 being the last epoch.
     pub history: u64,
+    /// Whether it holds no data, as far as is known: only then can it be added.
+    pub empty: bool,
     /// Changes remembered; 0: it never changed.
     pub count: u32,
     /// Epochs since its first and last change remembered.
@@ -44,6 +48,10 @@ pub struct Facts {
     pub frontier: Frontier,
     /// Weight of the epochs like the last one after which it changed, 0 to 1.
     pub similar: f32,
+    /// How much the blocks that have just begun to change speak for it, 0 to 1.
+    pub association: f32,
+    /// How many of them do.
+    pub leaders: u32,
     /// The last epoch's volume ratio and time of day.
     pub volume_ratio: f32,
     /// Time of day on a circle.
@@ -91,9 +99,11 @@ impl<'a> FactSource<'a> {
         let past_frontier = frontier
             .map_or(FAR_BLOCKS, |frontier| (i64::from(block) - i64::from(frontier.end)).min(FAR_BLOCKS));
         let past = self.activity.get(block);
+        let (association, leaders) = past.map_or((0.0, 0), |past| self.activity.association(past));
         Some(Facts {
             block,
             history: past.map_or(0, |past| past.history_at(step)),
+            empty: past.is_none_or(|past| past.kind == ChangeKind::Deleted),
             count: past.map_or(0, |past| past.count),
             age: past.map_or(0, |past| step - past.first),
             since: past.map_or(step, |past| step - past.last),
@@ -106,6 +116,8 @@ impl<'a> FactSource<'a> {
             past_frontier,
             frontier: frontier.copied().unwrap_or(none),
             similar: self.similar.get(&block).copied().unwrap_or(0.0),
+            association,
+            leaders,
             volume_ratio: view.volume_ratio,
             hour: view.hour,
             step,

@@ -10,11 +10,13 @@ use crate::facts::Facts;
 use crate::state::VolumeState;
 
 /// The version of what the inputs mean.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Numbers an epoch in the sequence.
 pub const PER_EPOCH: usize = 12;
+/// Wide inputs that are facts; the others are the context tables' logits.
+const OWN: usize = 40;
 /// Wide inputs of a candidate.
-pub const WIDE: usize = 38 + TABLES;
+pub const WIDE: usize = OWN + TABLES;
 
 /// The wide inputs of a candidate, from its facts and the context tables' logits.
 #[must_use]
@@ -32,7 +34,7 @@ pub fn wide(facts: &Facts, contexts: &[f32; TABLES]) -> [f32; WIDE] {
     let run_len = (facts.now.run.end - facts.now.run.start) as f32;
     let after_run = facts.now.after_run.map_or(1e6, |distance| distance as f32);
     let before_run = facts.now.before_run.map_or(1e6, |distance| distance as f32);
-    let own: [f32; 38] = [
+    let own: [f32; OWN] = [
         rate_1,
         rate_3,
         rate_12,
@@ -71,6 +73,8 @@ pub fn wide(facts: &Facts, contexts: &[f32; TABLES]) -> [f32; WIDE] {
         facts.similar,
         facts.volume_ratio,
         flag(facts.now.run.continues) * (-after_run / 16.0).exp(),
+        facts.association,
+        log(facts.leaders as f32),
     ];
     let mut wide = [0.0; WIDE];
     let logits = contexts.iter().map(|logit| logit / 4.0);

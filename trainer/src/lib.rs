@@ -6,14 +6,15 @@
 //! - [`service`] receives change vectors from the target, and goes on for ever
 //! - [`history`] keeps them
 //! - [`learner`] is one volume's learning: it scores what it predicted, learns, and predicts again, out of
-//!   [`state`] ([`activity`], [`epochs`], [`frontier`], [`similar`]), [`facts`] and [`inputs`] of each candidate,
-//!   the [`predictors`] with [`contexts`], [`linear`] and [`model`], and [`calibrate`], [`score`] and [`select`]
+//!   [`state`] ([`activity`], [`association`], [`epochs`], [`frontier`], [`similar`]), [`facts`] and [`inputs`] of each candidate,
+//!   the [`predictors`] with [`contexts`], [`logistic`] and [`model`], and [`calibrate`], [`score`] and [`select`]
 //! - [`chain`] links epochs that are alike
 //! - [`publish`] turns probabilities into the prediction table
 //!
 //! [`evaluate`] runs the same learner over block traces.
 
 pub mod activity;
+pub mod association;
 pub mod calibrate;
 pub mod chain;
 pub mod config;
@@ -27,7 +28,7 @@ pub mod frontier;
 pub mod history;
 pub mod inputs;
 pub mod learner;
-pub mod linear;
+pub mod logistic;
 pub mod model;
 pub mod predictors;
 pub mod publish;

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use forerun::prediction::Horizon;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use trainer::config::Config;
-use trainer::evaluate::epochs::EpochLength;
-use trainer::evaluate::evaluate;
+use trainer::evaluate::epochs::{BlockSize, EpochLength};
+use trainer::evaluate::{Cut, cost, evaluate};
 use trainer::service::{self, Paths};
 
 /// Learns from a volume's change vectors which blocks will change next.
@@ -67,15 +68,28 @@ struct Run {
 
 #[derive(Args)]
 struct Evaluate {
-    /// CSV traces (timestamp_us,op,offset_bytes,len_bytes; op is R, W, D or A for unknown), also .zst.
-    #[arg(required = true, value_name = "TRACE")]
+    /// Block traces, compressed with zstd (.zst) or not: CSV as timestamp_us,op,offset_bytes,len_bytes (op is R, W, D, or A for
+    /// read or write), MSR Cambridge CSV, vscsiStats CSV, blkparse's output, or fio iologs.
+    #[arg(required_unless_present = "cost", value_name = "TRACE")]
     traces: Vec<PathBuf>,
     /// An epoch's length: 5m, 30s, 500ms, 1h, or 1000-requests [default: 150 epochs of equal time].
     #[arg(long, value_name = "LENGTH")]
     epoch: Option<EpochLength>,
+    /// A block's size, a power of two from 4K to 4M [default: 64K, as the target's].
+    #[arg(long, value_name = "SIZE")]
+    block: Option<BlockSize>,
+    /// Score predictions for so many epochs ahead as well, 2 to 64.
+    #[arg(long, value_name = "EPOCHS", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64), hide_default_value = true)]
+    horizon: u32,
+    /// From this probability on, something counts as predicted in precision and recall [default: 0.5, or as configured].
+    #[arg(long, value_name = "P")]
+    threshold: Option<f64>,
     /// Write all results to FILE as well.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure CPU time and memory of an epoch with N candidates, on a volume that changes at random.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..=16_777_216))]
+    cost: Vec<u32>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -146,12 +160,21 @@ fn serve(run: &Run) -> Result<()> {
 }
 
 fn evaluate_all(arguments: &Evaluate) -> Result<()> {
-    let config = arguments.settings.config()?;
-    let length = arguments.epoch.unwrap_or(EpochLength::Count(150));
+    let mut config = arguments.settings.config()?;
+    config.threshold = arguments.threshold.unwrap_or(config.threshold);
+    let config = config.checked()?;
+    for candidates in &arguments.cost {
+        println!("{}", cost::measure(*candidates, &config)?.line());
+    }
+    let cut = Cut {
+        epoch: arguments.epoch.unwrap_or(EpochLength::Count(150)),
+        block: arguments.block.unwrap_or_default(),
+        horizon: Horizon::new(arguments.horizon)?,
+    };
     let mut reports = Vec::new();
     let shows = std::io::stderr().is_terminal();
     for path in &arguments.traces {
-        let report = evaluate(path, length, &config, |done, all| {
+        let report = evaluate(path, cut, &config, |done, all| {
             if shows {
                 eprint!("\r{}: epoch {done} of {all}", path.display());
                 let _ = std::io::stderr().flush();

@@ -5,7 +5,7 @@
 use crate::facts::Facts;
 
 /// How many predictors there are.
-pub const PREDICTORS: usize = 12;
+pub const PREDICTORS: usize = 13;
 
 /// A predictor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -27,13 +27,15 @@ pub enum Predictor {
     GrowthFrontier,
     /// What changed after epochs like the last one.
     SimilarEpochs,
+    /// What follows the blocks that have just begun to change.
+    Association,
     /// The context tables together.
     ContextTables,
     /// Logistic regression on the wide inputs.
     Linear,
     /// The network.
     Lstm,
-    /// The mean of the linear predictor's, the network's and the context tables' logits.
+    /// Logistic regression on the others' probabilities.
     Blend,
 }
 
@@ -48,6 +50,7 @@ impl Predictor {
         Self::RecencyFrequency,
         Self::GrowthFrontier,
         Self::SimilarEpochs,
+        Self::Association,
         Self::ContextTables,
         Self::Linear,
         Self::Lstm,
@@ -66,6 +69,7 @@ impl Predictor {
             Self::RecencyFrequency => "recency-frequency",
             Self::GrowthFrontier => "growth-frontier",
             Self::SimilarEpochs => "similar-epochs",
+            Self::Association => "association",
             Self::ContextTables => "context-tables",
             Self::Linear => "linear",
             Self::Lstm => "lstm",
@@ -80,28 +84,28 @@ impl Predictor {
     }
 }
 
-/// The scores of the predictors that are computed from a candidate's facts alone, in the order of
-/// [`Predictor::ALL`]; 0 for the others.
+/// The score of a predictor that needs no weights; 0 for the others.
 #[must_use]
-pub fn simple_scores(facts: &Facts) -> [f32; PREDICTORS] {
+pub fn simple_score(predictor: Predictor, facts: &Facts) -> f32 {
     let [rate_1, rate_3, rate_12, rate_48] = facts.rates;
-    let lifetime = facts.count as f32 / (facts.age + 1) as f32;
-    let recency_frequency = if facts.count == 0 { 0.0 } else { lifetime / (1.0 + facts.since as f32).sqrt() };
-    let mut scores = [0.0; PREDICTORS];
-    let own = [
-        (facts.history & 1) as f32,
-        rate_1,
-        rate_3,
-        rate_12,
-        rate_48,
-        recency_frequency.min(1.0),
-        growth(facts).max(rate_3 * 0.9),
-        facts.similar,
-    ];
-    for (to, from) in scores.iter_mut().zip(own) {
-        *to = from;
+    match predictor {
+        Predictor::LastEpoch => (facts.history & 1) as f32,
+        Predictor::DecayedRate1 => rate_1,
+        Predictor::DecayedRate3 => rate_3,
+        Predictor::DecayedRate12 => rate_12,
+        Predictor::DecayedRate48 => rate_48,
+        Predictor::RecencyFrequency => recency_frequency(facts),
+        Predictor::GrowthFrontier => growth(facts).max(rate_3 * 0.9),
+        Predictor::SimilarEpochs => facts.similar,
+        // Where nothing speaks, the rate decides: an order for all candidates.
+        Predictor::Association => (facts.association * 0.9).max(rate_12 * 0.5),
+        Predictor::ContextTables | Predictor::Linear | Predictor::Lstm | Predictor::Blend => 0.0,
     }
-    scores
+}
+
+fn recency_frequency(facts: &Facts) -> f32 {
+    let lifetime = facts.count as f32 / (facts.age + 1) as f32;
+    if facts.count == 0 { 0.0 } else { (lifetime / (1.0 + facts.since as f32).sqrt()).min(1.0) }
 }
 
 /// How likely growth reaches a block: falls with the distance in units of the usual extension, and

@@ -1,10 +1,9 @@
 //! From a scored candidate to a prediction in the table.
 //!
-//! What a predictor says is about the next epoch. For a longer horizon of `h` epochs, a block that is known to
-//! change with the rate `r` (decayed, half-life 12 epochs) is expected within it with `1 - (1 - p) (1 - min(r, p'))^(h - 1)`,
-//! `p'` being at least the calibrated p: as if later epochs were independent of each other. That overstates
-//! blocks that change in bursts. A block never written before gets what growth adds: the frontier
-//! is expected `h` times as far ahead. Neither is calibrated for the horizon itself.
+//! What a predictor says, `p`, is about the next epoch. For a longer horizon of `h` epochs that the network has not learned,
+//! a block that is known to change with the rate `r` (decayed, half-life 12 epochs) is expected within it with
+//! `1 - (1 - p) (1 - r)^(h - 1)`, one that never changed with `1 - (1 - p)^h`: as if epochs were independent of each other.
+//! That overstates blocks that change in bursts, and it is not calibrated for the horizon itself.
 
 use crate::facts::Facts;
 
@@ -17,15 +16,9 @@ pub fn within(horizon: u32, next: f32, facts: &Facts) -> f32 {
     if horizon <= 1 {
         return next;
     }
-    let later = (horizon - 1) as i32;
     if facts.count > 0 {
         let [_, _, rate, _] = facts.rates;
-        return 1.0 - (1.0 - next) * (1.0 - rate.clamp(0.0, 1.0)).powi(later);
+        return 1.0 - (1.0 - next) * (1.0 - rate.clamp(0.0, 1.0)).powi((horizon - 1) as i32);
     }
-    // How much likelier exponential growth reaches here with `horizon` times the extension.
-    let distance = facts.past_frontier.max(0) as f32;
-    let extension = facts.frontier.extension.max(1.0);
-    let gain = (distance / extension - distance / (extension * horizon as f32)).exp();
-    let steady = if facts.frontier.moves > 0 { gain.min(f32::from(u16::MAX)) } else { 1.0 };
-    (next * steady).min(next.max(0.9)).clamp(0.0, 1.0)
+    1.0 - (1.0 - next).powi(horizon as i32)
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::predictors::{PREDICTORS, Predictor};
+use crate::score::Outcome;
 
 /// What a score keeps from one epoch to the next.
 const KEPT: f64 = 0.9;
@@ -25,7 +26,7 @@ const FIRST: Predictor = Predictor::DecayedRate3;
 pub struct Tally {
     average_precision: f64,
     weight: f64,
-    /// Predicted at 0.5 and above; of those, changed; changed in all.
+    /// Predicted at the threshold and above; of those, changed; changed in all.
     predicted: f64,
     right: f64,
     changed: f64,
@@ -40,13 +41,13 @@ impl Tally {
         if self.weight > 0.0 { self.average_precision / self.weight } else { 0.0 }
     }
 
-    /// Of what was predicted at 0.5 and above, the share that changed.
+    /// Of what was predicted at the threshold and above, the share that changed.
     #[must_use]
     pub fn precision(&self) -> f64 {
         if self.predicted > 0.0 { self.right / self.predicted } else { 0.0 }
     }
 
-    /// Of what changed, the share predicted at 0.5 and above.
+    /// Of what changed, the share predicted at the threshold and above.
     #[must_use]
     pub fn recall(&self) -> f64 {
         if self.changed > 0.0 { self.right / self.changed } else { 0.0 }
@@ -64,12 +65,8 @@ impl Tally {
 pub struct EpochScore {
     /// Average precision.
     pub average_precision: f64,
-    /// Predicted at 0.5 and above.
-    pub predicted: usize,
-    /// Of those, changed.
-    pub right: usize,
-    /// Changed in all.
-    pub changed: usize,
+    /// What was predicted at the threshold and above.
+    pub outcome: Outcome,
 }
 
 /// All predictors' results, and who serves.
@@ -92,9 +89,9 @@ impl Scoreboard {
         if let Some(tally) = self.tallies.get_mut(predictor as usize) {
             tally.average_precision = tally.average_precision * KEPT + score.average_precision;
             tally.weight = tally.weight * KEPT + 1.0;
-            tally.predicted = tally.predicted * KEPT + score.predicted as f64;
-            tally.right = tally.right * KEPT + score.right as f64;
-            tally.changed = tally.changed * KEPT + score.changed as f64;
+            tally.predicted = tally.predicted * KEPT + score.outcome.predicted as f64;
+            tally.right = tally.right * KEPT + score.outcome.right as f64;
+            tally.changed = tally.changed * KEPT + score.outcome.changed as f64;
             tally.epochs = tally.epochs.saturating_add(1);
         }
     }

@@ -9,7 +9,7 @@ use crate::epochs::RecentEpochs;
 use crate::frontier::Frontiers;
 use crate::similar::after_similar_epochs;
 
-/// A deleted share from which a block's next change is expected to be a deletion.
+/// A share of deletions from which a block's next change is expected to be a deletion.
 const DELETES_FROM: f32 = 0.5;
 
 /// What the predictors' facts are made from.
@@ -58,14 +58,14 @@ impl VolumeState {
         candidates
     }
 
-    /// What will happen to a block if it changes: added where it holds nothing as far as is known,
-    /// deleted where most of its changes are, else modified.
+    /// What will happen to a block if it changes: added where it holds nothing as far as is known; else deleted where that
+    /// is likelier than not (as `deleted` says, or else its own past), else modified.
     #[must_use]
-    pub fn expected_kind(&self, block: u32) -> ChangeKind {
+    pub fn expected_kind(&self, block: u32, deleted: Option<f32>) -> ChangeKind {
         match self.activity.get(block) {
             None => ChangeKind::Added,
             Some(past) if past.kind == ChangeKind::Deleted => ChangeKind::Added,
-            Some(past) if past.deleted_share > DELETES_FROM => ChangeKind::Deleted,
+            Some(past) if deleted.unwrap_or(past.deleted_share) > DELETES_FROM => ChangeKind::Deleted,
             Some(_) => ChangeKind::Modified,
         }
     }
@@ -86,12 +86,12 @@ mod tests {
             let changes = vec![change(1, kinds[(epoch as usize - 1) % 2]), change(2, ChangeKind::Modified)];
             state.push(&ChangeVector::new(Epoch(epoch), 0, 1, changes).expect("sorted"));
             if epoch == 11 {
-                assert_eq!(state.expected_kind(1), ChangeKind::Deleted);
+                assert_eq!(state.expected_kind(1, None), ChangeKind::Deleted);
             }
         }
-        assert_eq!(state.expected_kind(1), ChangeKind::Added);
-        assert_eq!(state.expected_kind(2), ChangeKind::Modified);
-        assert_eq!(state.expected_kind(3), ChangeKind::Added);
+        assert_eq!(state.expected_kind(1, None), ChangeKind::Added);
+        assert_eq!(state.expected_kind(2, None), ChangeKind::Modified);
+        assert_eq!(state.expected_kind(3, None), ChangeKind::Added);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Cuts a trace into epochs and makes the change vectors that the target would have made.
 //!
+//! A block has 64 KiB, as the target's, or what is asked for; it always has 16 sub-blocks.
+//!
 //! A block is added when it is first written or was discarded before, deleted when it is discarded as a
 //! whole, else modified.
 
@@ -48,18 +50,55 @@ impl FromStr for EpochLength {
     }
 }
 
+/// A block's size, in bytes: a power of two from 4 KiB to 4 MiB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockSize(u64);
+
+impl Default for BlockSize {
+    fn default() -> Self {
+        Self(BLOCK_BYTES)
+    }
+}
+
+impl BlockSize {
+    /// In bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for BlockSize {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let units = [("K", 10), ("M", 20), ("KiB", 10), ("MiB", 20)];
+        let parsed = units
+            .iter()
+            .find_map(|(unit, shift)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(1 << shift));
+        match parsed.or_else(|| text.parse().ok()) {
+            Some(bytes) if bytes.is_power_of_two() && (4 << 10..=4 << 20).contains(&bytes) => Ok(Self(bytes)),
+            _ => bail!("a block is a power of two from 4K to 4M, like 64K, not {text:?}"),
+        }
+    }
+}
+
 /// The change vectors of a trace; epochs without changes are there too. And the volume's size in blocks.
 ///
 /// # Errors
 /// A request past the largest volume, or more epochs than can be numbered.
-pub fn change_vectors(requests: &[Request], length: EpochLength) -> Result<(Vec<ChangeVector>, u32)> {
+pub fn change_vectors(
+    requests: &[Request],
+    length: EpochLength,
+    block: BlockSize,
+) -> Result<(Vec<ChangeVector>, u32)> {
     let start_us = requests.first().map_or(0, |request| request.timestamp_us);
     let end_us = requests.last().map_or(0, |request| request.timestamp_us);
     let length = match length {
         EpochLength::Count(count) => EpochLength::Time(((end_us - start_us) / count.max(1)).max(1)),
         other => other,
     };
-    let (mut vectors, mut open) = (Vec::new(), Open::default());
+    let (mut vectors, mut open) = (Vec::new(), Open { block: block.bytes(), ..Open::default() });
     let mut blocks = 1024;
     let mut index = 0u64;
     for (at, request) in requests.iter().enumerate() {
@@ -81,7 +120,7 @@ pub fn change_vectors(requests: &[Request], length: EpochLength) -> Result<(Vec<
         }
         let end = request.offset_bytes.checked_add(request.len_bytes).filter(|end| *end <= MAX_VOLUME_BYTES);
         let end = end.with_context(|| format!("request {at} lies past the largest volume, 64 TiB"))?;
-        blocks = blocks.max(end.div_ceil(BLOCK_BYTES) as u32);
+        blocks = blocks.max(u32::try_from(end.div_ceil(block.bytes()))?);
         open.take(request);
     }
     vectors.push(open.seal(index as u32 + 1, end_us)?);
@@ -91,6 +130,8 @@ pub fn change_vectors(requests: &[Request], length: EpochLength) -> Result<(Vec<
 /// The open epoch: what was written and discarded in each block.
 #[derive(Default)]
 struct Open {
+    /// Bytes of a block.
+    block: u64,
     changes: BTreeMap<u32, (SubBlockMask, bool)>,
     holds_data: HashSet<u32>,
     opened_us: u64,
@@ -103,13 +144,13 @@ impl Open {
         }
         let (mut at, end) = (request.offset_bytes, request.offset_bytes + request.len_bytes);
         while at < end {
-            let block = at / BLOCK_BYTES;
-            let within = at - block * BLOCK_BYTES;
-            let len = (BLOCK_BYTES - within).min(end - at);
+            let block = at / self.block;
+            let within = at - block * self.block;
+            let len = (self.block - within).min(end - at);
             at += len;
             let block = block as u32;
             if request.op == Op::Discard {
-                if len == BLOCK_BYTES
+                if len == self.block
                     && (self.holds_data.contains(&block) || self.changes.contains_key(&block))
                 {
                     self.changes.insert(block, (SubBlockMask::FULL, true));
@@ -117,7 +158,7 @@ impl Open {
             } else {
                 let (mask, deleted) = self.changes.entry(block).or_default();
                 let before = if *deleted { SubBlockMask::EMPTY } else { *mask };
-                *mask = before.union(SubBlockMask::touched(within, len));
+                *mask = before.union(touched(within, len, self.block));
                 *deleted = false;
             }
         }
@@ -140,6 +181,12 @@ impl Open {
     }
 }
 
+/// The sixteenths of a block that a range of bytes touches.
+fn touched(within: u64, len: u64, block: u64) -> SubBlockMask {
+    let (from, end) = (within * BLOCK_BYTES / block, ((within + len) * BLOCK_BYTES).div_ceil(block));
+    SubBlockMask::touched(from, end.saturating_sub(from))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,7 +202,8 @@ mod tests {
             request(12, Op::Write, 0, 1),
             request(33, Op::Discard, 0, BLOCK_BYTES * 2 - 1),
         ];
-        let (vectors, blocks) = change_vectors(&requests, EpochLength::Time(10)).expect("epochs");
+        let (vectors, blocks) =
+            change_vectors(&requests, EpochLength::Time(10), BlockSize::default()).expect("epochs");
         let of = |index: usize| -> Vec<_> {
             let changes = vectors[index].changes().iter();
             changes.map(|change| (change.block.0, change.kind, change.sub_blocks)).collect()
@@ -165,7 +213,13 @@ mod tests {
         assert_eq!(of(1), [(0, ChangeKind::Modified, 1)]);
         assert!(of(2).is_empty());
         assert_eq!(of(3), [(0, ChangeKind::Deleted, 16)]);
-        assert_eq!(change_vectors(&requests, EpochLength::Requests(2)).expect("epochs").0.len(), 3);
+        let by_count = change_vectors(&requests, EpochLength::Requests(2), BlockSize::default());
+        assert_eq!(by_count.expect("epochs").0.len(), 3);
+        let small = "4K".parse().expect("a size");
+        let (vectors, _) = change_vectors(&requests, EpochLength::Time(10), small).expect("epochs");
+        let changes: Vec<_> = vectors[0].changes().iter().map(|c| (c.block.0, c.sub_blocks)).collect();
+        assert_eq!(changes, [(0, 16), (15, 16), (16, 16)]);
+        assert_eq!(vectors[3].changes().len(), 3, "only what held data is deleted");
     }
 
     #[test]
@@ -173,6 +227,10 @@ mod tests {
         assert_eq!("5m".parse::<EpochLength>().expect("minutes"), EpochLength::Time(300_000_000));
         assert_eq!("7-requests".parse::<EpochLength>().expect("requests"), EpochLength::Requests(7));
         assert_eq!("500ms".parse::<EpochLength>().expect("milliseconds"), EpochLength::Time(500_000));
+        assert_eq!("1M".parse::<BlockSize>().expect("a size").bytes(), 1 << 20);
+        for bad in ["", "64", "48K", "8M", "2KiB", "K"] {
+            assert!(bad.parse::<BlockSize>().is_err(), "{bad}");
+        }
         for bad in ["", "5", "0s", "0-requests", "5d", "-1s"] {
             assert!(bad.parse::<EpochLength>().is_err(), "{bad}");
         }

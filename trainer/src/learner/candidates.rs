@@ -3,32 +3,37 @@
 //! The cheap predictors score every candidate. The network scores those that the cheap ones think likeliest, as
 //! many as the CPU time allows; of the others it says what the linear predictor says.
 
-use super::Learner;
-use crate::contexts::{Cells, cells, from_logit, to_logit};
-use crate::cpu::Budget;
+use super::{Costs, Learner};
+use crate::contexts::{Cells, cells, from_logit};
+use crate::cpu::{Budget, Stopwatch};
 use crate::epochs::SEQUENCE_EPOCHS;
-use crate::facts::FactSource;
+use crate::facts::{FactSource, Facts};
 use crate::inputs::{PER_EPOCH, SequenceSource, WIDE, wide};
-use crate::predictors::{PREDICTORS, Predictor, simple_scores};
+use crate::model::Scores;
+use crate::predictors::{PREDICTORS, Predictor, simple_score};
 
 /// Candidates the network scores at a time.
 const BATCH: usize = 512;
+/// Candidates whose facts are held at a time.
+const CHUNK: usize = 4096;
 /// Candidates scored to learn how long one takes on this machine, before anything depends on it.
 const PROBE: usize = 64;
 /// The most candidates the network scores, whatever the CPU time.
 const MAX_BY_NETWORK: usize = 1 << 18;
-/// Weights in the blend rise with this power of the mean average precision.
-const BLEND_SHARPNESS: i32 = 4;
 
 /// The candidates of an epoch with every predictor's scores.
 #[derive(Clone, Debug)]
 pub(super) struct Scored {
     /// Ascending.
     pub blocks: Vec<u32>,
+    /// Whether they hold no data, as far as is known.
+    pub empty: Vec<bool>,
     /// Their cells in the context tables.
     pub cells: Vec<Cells>,
     /// By predictor; empty where it did not score.
     scores: [Vec<f32>; PREDICTORS],
+    /// What the network says of each; zeros where it said nothing, and empty before it has said anything.
+    pub by_net: Vec<Scores>,
     /// How many the network scored.
     pub by_network: usize,
 }
@@ -52,36 +57,54 @@ impl Learner {
         &mut self,
         with_network: bool,
         budget: &Budget,
+        costs: &mut Costs,
     ) -> candle_core::Result<Scored> {
+        let mut watch = Stopwatch::start();
         let candidates = self.state.candidates(self.config.frontier_candidates, self.volume_blocks);
         let mut scored = Scored {
             blocks: Vec::with_capacity(candidates.len()),
+            empty: Vec::with_capacity(candidates.len()),
             cells: Vec::with_capacity(candidates.len()),
             scores: std::array::from_fn(|_| Vec::with_capacity(candidates.len())),
+            by_net: Vec::new(),
             by_network: 0,
         };
         let mut source = FactSource::new(&self.state);
-        for block in candidates {
-            let Some(facts) = source.facts(block) else { continue };
-            let cells = cells(&facts);
-            let logits = self.contexts.logits(&cells);
-            let mut scores = simple_scores(&facts);
-            scores[Predictor::ContextTables as usize] = self.contexts.probability(&logits);
-            scores[Predictor::Linear as usize] = from_logit(self.linear.logit(&wide(&facts, &logits)));
-            for (list, score) in scored.scores.iter_mut().zip(scores) {
-                list.push(score);
+        // In chunks, so that the facts of all candidates are never held at once.
+        for blocks in candidates.chunks(CHUNK) {
+            let facts: Vec<Facts> = blocks.iter().filter_map(|block| source.facts(*block)).collect();
+            watch.lap(&mut costs.facts);
+            for (list, predictor) in scored.scores.iter_mut().zip(Predictor::ALL) {
+                if predictor.is_simple() {
+                    list.extend(facts.iter().map(|facts| simple_score(predictor, facts)));
+                }
             }
-            scored.blocks.push(block);
-            scored.cells.push(cells);
+            watch.lap(&mut costs.simple);
+            self.score_by_tables(&facts, &mut scored);
+            watch.lap(&mut costs.tables);
         }
-        scored.take(Predictor::Lstm, Vec::new());
-        scored.take(Predictor::Blend, Vec::new());
         if with_network && !self.replay.is_empty() {
             self.score_by_network(&mut scored, budget)?;
             let blend = self.blend(&scored);
             scored.take(Predictor::Blend, blend);
         }
+        watch.lap(&mut costs.network);
         Ok(scored)
+    }
+
+    /// The scores that come from weights, but for the network's.
+    fn score_by_tables(&self, facts: &[Facts], scored: &mut Scored) {
+        for facts in facts {
+            let cells = cells(facts);
+            let logits = self.contexts.logits(&cells);
+            let by_tables = self.contexts.probability(&logits);
+            let by_linear = from_logit(self.linear.logit(&wide(facts, &logits)));
+            scored.scores[Predictor::ContextTables as usize].push(by_tables);
+            scored.scores[Predictor::Linear as usize].push(by_linear);
+            scored.blocks.push(facts.block);
+            scored.empty.push(facts.empty);
+            scored.cells.push(cells);
+        }
     }
 
     fn score_by_network(&mut self, scored: &mut Scored, budget: &Budget) -> candle_core::Result<()> {
@@ -92,11 +115,12 @@ impl Learner {
         order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let mut chosen: Vec<usize> = order.into_iter().map(|(_, at)| at).collect();
         let mut scores = linear.to_vec();
+        let mut by_net = vec![Scores::default(); scored.blocks.len()];
         let seconds = match self.network_seconds {
             Some(seconds) => seconds,
             None => {
                 let probe = chosen.get(..PROBE.min(chosen.len())).unwrap_or_default();
-                let (_, seconds) = self.score_in_order(scored, probe, budget, &mut scores)?;
+                let (_, seconds) = self.score_in_order(scored, probe, budget, &mut by_net)?;
                 seconds
             }
         };
@@ -104,11 +128,17 @@ impl Learner {
         let affordable = budget.left().as_secs_f64() / seconds.max(1e-7);
         chosen.truncate((affordable as usize).clamp(PROBE, MAX_BY_NETWORK));
         chosen.sort_unstable();
-        let (by_network, measured) = self.score_in_order(scored, &chosen, budget, &mut scores)?;
+        let (by_network, measured) = self.score_in_order(scored, &chosen, budget, &mut by_net)?;
         if by_network >= PROBE {
             self.network_seconds = Some(f64::midpoint(seconds, measured));
         }
+        for (score, own) in scores.iter_mut().zip(&by_net) {
+            if own.change > 0.0 {
+                *score = own.change;
+            }
+        }
         scored.by_network = by_network;
+        scored.by_net = by_net;
         scored.take(Predictor::Lstm, scores);
         Ok(())
     }
@@ -120,7 +150,7 @@ impl Learner {
         scored: &Scored,
         chosen: &[usize],
         budget: &Budget,
-        scores: &mut [f32],
+        scores: &mut [Scores],
     ) -> candle_core::Result<(usize, f64)> {
         let started = budget.used();
         let (mut facts, mut sequences) = (FactSource::new(&self.state), SequenceSource::new(&self.state));
@@ -150,29 +180,5 @@ impl Learner {
         }
         let took = budget.used().saturating_sub(started).as_secs_f64();
         Ok((done, took / done.max(1) as f64))
-    }
-
-    /// Mean of logits, weighted by how well each did lately.
-    fn blend(&self, scored: &Scored) -> Vec<f32> {
-        let mut sums = vec![0.0; scored.blocks.len()];
-        let mut total = 0.0;
-        for predictor in
-            [Predictor::Lstm, Predictor::Linear, Predictor::ContextTables, Predictor::DecayedRate12]
-        {
-            let tally = self.scoreboard.tally(predictor);
-            let weight = (tally.mean_average_precision().powi(BLEND_SHARPNESS) + 1e-6) as f32;
-            let (Some(scores), Some(calibration)) =
-                (scored.of(predictor), self.calibrations.get(predictor as usize))
-            else {
-                continue;
-            };
-            total += weight;
-            for (sum, score) in sums.iter_mut().zip(scores) {
-                // The calibrated value for the level, a little of the score itself to break its ties.
-                let logit = 0.8 * to_logit(calibration.probability(*score)) + 0.2 * to_logit(*score);
-                *sum += weight * logit;
-            }
-        }
-        sums.into_iter().map(|sum| from_logit(sum / total)).collect()
     }
 }

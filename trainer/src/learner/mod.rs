@@ -8,6 +8,7 @@
 //! Memory: about 300 bytes a block remembered or candidate, and some 50 MB of samples at most; nothing grows
 //! with the volume's size.
 
+mod blend;
 mod candidates;
 mod samples;
 mod saved;
@@ -17,7 +18,7 @@ mod tests;
 use std::path::Path;
 use std::time::Duration;
 
-use forerun::change_vector::ChangeVector;
+use forerun::change_vector::{ChangeKind, ChangeVector};
 use forerun::geometry::{BlockIndex, Epoch};
 use forerun::prediction::{Horizon, Prediction, Probability};
 
@@ -25,24 +26,27 @@ use crate::calibrate::Calibration;
 use crate::chain::Chains;
 use crate::config::Config;
 use crate::contexts::ContextTables;
-use crate::cpu::Budget;
-use crate::facts::FactSource;
-use crate::linear::Linear;
-use crate::model::{Network, Replay, Trainer, TrainingReport, WeightsError};
+use crate::cpu::{Budget, thread_time};
+use crate::facts::{FactSource, Facts};
+use crate::inputs::WIDE;
+use crate::logistic::Logistic;
+use crate::model::{LEARNED_HORIZON_EPOCHS, Network, Replay, Scores, Trainer, TrainingReport, WeightsError};
 use crate::predictors::{PREDICTORS, Predictor};
 use crate::publish::{MIN_PROBABILITY, within};
 use crate::rng::Rng;
-use crate::score::{Quality, Truth, quality};
+use crate::score::{Outcome, Quality, Reliability, Truth, qualities};
 use crate::select::{EpochScore, Scoreboard};
 use crate::state::VolumeState;
 
 use candidates::Scored;
 pub use saved::SavedError;
 
+/// Epochs whose horizon must have ended before the network's word on the horizon counts.
+const MIN_HORIZON_EPOCHS: u32 = 4;
+/// The length of the linear predictor's first steps.
+const LINEAR_RATE: f32 = 0.06;
 /// Passes of the linear predictor over an epoch's samples.
 const LINEAR_PASSES: usize = 2;
-/// From this probability on, something counts as predicted in precision and recall.
-const PREDICTED_FROM: f32 = 0.5;
 /// The share of the CPU time that training may use; the rest is for scoring.
 const TRAINING_SHARE: f64 = 0.5;
 
@@ -57,11 +61,64 @@ pub enum Effort {
     Remember,
 }
 
+/// What a horizon of several epochs is predicted by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HorizonBy {
+    /// The network, where it has learned this horizon and serves; else the formula.
+    Network,
+    /// The formula of [`within`] alone.
+    Formula,
+}
+
+/// What an epoch said of one predictor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Judgement {
+    /// The quality of its ranking.
+    pub quality: Quality,
+    /// That for added blocks alone; `None` where none was.
+    pub added: Option<Quality>,
+    /// What it predicted at the threshold and above.
+    pub outcome: Outcome,
+    /// What its probabilities meant.
+    pub reliability: Reliability,
+}
+
+/// CPU time that an epoch took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Costs {
+    /// Training of the network.
+    pub training_network: Duration,
+    /// Training of the linear predictor, the context tables and the calibrations, the choice of samples included.
+    pub training_others: Duration,
+    /// Finding the candidates, and what is known of each.
+    pub facts: Duration,
+    /// The scores of the predictors without weights.
+    pub simple: Duration,
+    /// The scores of the context tables and of the linear predictor.
+    pub tables: Duration,
+    /// The scores of the network, and the blend.
+    pub network: Duration,
+}
+
+impl Costs {
+    /// All of training.
+    #[must_use]
+    pub fn training(&self) -> Duration {
+        self.training_network + self.training_others
+    }
+
+    /// All of scoring.
+    #[must_use]
+    pub fn scoring(&self) -> Duration {
+        self.facts + self.simple + self.tables + self.network
+    }
+}
+
 /// What an epoch brought.
 #[derive(Clone, Debug, Default)]
 pub struct EpochReport {
-    /// The quality of each predictor on it, in the order of [`Predictor::ALL`]; `None` where it had predicted nothing.
-    pub qualities: [Option<Quality>; PREDICTORS],
+    /// What it said of each predictor, in the order of [`Predictor::ALL`]; `None` where it had predicted nothing.
+    pub judgements: [Option<Judgement>; PREDICTORS],
     /// Who served.
     pub served: Option<Predictor>,
     /// The share of its changes that were candidates.
@@ -72,12 +129,8 @@ pub struct EpochReport {
     pub scored_by_network: usize,
     /// What training did.
     pub training: TrainingReport,
-    /// CPU time of training.
-    pub training_time: Duration,
-    /// CPU time of making candidates, facts and scores.
-    pub scoring_time: Duration,
-    /// (Probability served, whether it changed) of the candidates served with 0.05 and more.
-    pub served_probabilities: Vec<(f32, bool)>,
+    /// What it cost.
+    pub costs: Costs,
 }
 
 /// All that is learned about a volume.
@@ -87,7 +140,8 @@ pub struct Learner {
     state: VolumeState,
     chains: Chains,
     contexts: ContextTables,
-    linear: Linear,
+    linear: Logistic<WIDE>,
+    blending: blend::Weights,
     trainer: Trainer,
     replay: Replay,
     calibrations: Vec<Calibration>,
@@ -95,6 +149,10 @@ pub struct Learner {
     scored: Option<Scored>,
     rng: Rng,
     last: Option<Epoch>,
+    /// The horizon that is learned, what its scores have meant, and over how many epochs that is known.
+    horizon: Horizon,
+    horizon_calibration: Calibration,
+    horizon_epochs: u32,
     /// CPU seconds that the network takes a candidate, as measured; `None` before it has been.
     network_seconds: Option<f64>,
 }
@@ -110,7 +168,8 @@ impl Learner {
             state: VolumeState::new(config.tracked_blocks),
             chains: Chains::new(config.chain.clone()),
             contexts: ContextTables::default(),
-            linear: Linear::default(),
+            linear: Logistic::new([0.0; WIDE], -2.0, LINEAR_RATE),
+            blending: blend::first_weights(),
             trainer: Trainer::new(config.seed)?,
             replay: Replay::default(),
             calibrations: vec![Calibration::default(); PREDICTORS],
@@ -118,6 +177,9 @@ impl Learner {
             scored: None,
             rng: Rng::new(config.seed),
             last: None,
+            horizon: Horizon::DEFAULT,
+            horizon_calibration: Calibration::default(),
+            horizon_epochs: 0,
             network_seconds: None,
             config,
         })
@@ -171,25 +233,27 @@ impl Learner {
     /// candle refuses, for want of memory at most; the learner can go on being used.
     pub fn observe(&mut self, vector: &ChangeVector, effort: Effort) -> candle_core::Result<EpochReport> {
         let mut report = EpochReport::default();
+        let whole = self.config.cpu_seconds_per_epoch;
+        let started = thread_time();
         if let Some(scored) = self.scored.take() {
             self.judge(&scored, vector, &mut report);
         }
+        self.learn_horizon(vector);
+        report.costs.training_others = thread_time().saturating_sub(started);
         if effort == Effort::Full {
-            let budget = Budget::start(self.config.cpu_seconds_per_epoch * TRAINING_SHARE);
+            let budget = Budget::start(whole * TRAINING_SHARE - report.costs.training_others.as_secs_f64());
             report.training = self.trainer.train(&self.replay, self.config.steps_per_epoch, &budget)?;
-            report.training_time = budget.used();
+            report.costs.training_network = budget.used();
         }
         self.state.push(vector);
         self.chains.push(vector);
         self.last = Some(vector.epoch);
         if effort != Effort::Remember {
-            let whole = self.config.cpu_seconds_per_epoch;
-            let left = (whole - report.training_time.as_secs_f64()).max(whole * (1.0 - TRAINING_SHARE));
-            let budget = Budget::start(left);
-            let scored = self.score_candidates(effort == Effort::Full, &budget)?;
+            let left = whole - report.costs.training().as_secs_f64();
+            let budget = Budget::start(left.max(whole * (1.0 - TRAINING_SHARE)));
+            let scored = self.score_candidates(effort == Effort::Full, &budget, &mut report.costs)?;
             report.candidates = scored.blocks.len();
             report.scored_by_network = scored.by_network;
-            report.scoring_time = budget.used();
             self.scored = Some(scored);
         }
         Ok(report)
@@ -202,64 +266,108 @@ impl Learner {
     pub fn score_again(&mut self) -> candle_core::Result<()> {
         if self.scored.is_some() {
             let budget = Budget::start(self.config.cpu_seconds_per_epoch);
-            self.scored = Some(self.score_candidates(true, &budget)?);
+            self.scored = Some(self.score_candidates(true, &budget, &mut Costs::default())?);
         }
         Ok(())
     }
 
     /// Learns from what became of the candidates.
     fn judge(&mut self, scored: &Scored, vector: &ChangeVector, report: &mut EpochReport) {
-        let truth = Truth::new(&scored.blocks, vector.changes().iter().map(|change| change.block.0));
+        let truth = Truth::new(&scored.blocks, scored.empty.clone(), vector);
         report.reach = truth.reach();
         let serving = self.scoreboard.serving();
         report.served = Some(serving);
+        let chosen = self.choose_samples(scored, &truth);
+        // Before the calibrations learn: with those, the scores were blended.
+        self.learn_to_blend(scored, &truth.changed, &chosen);
         if truth.total > 0 {
-            self.take_scores(scored, &truth, serving, report);
+            self.take_scores(scored, &truth, report);
             self.scoreboard.choose(self.config.pays_from_mean_average_precision);
         }
-        let samples = self.samples(scored, &truth);
+        let samples = self.samples(scored, vector, &chosen);
         for sample in std::iter::repeat_n(&samples, LINEAR_PASSES).flatten() {
-            self.linear.learn(&sample.wide, sample.changed, sample.weight.min(4.0));
+            self.linear.learn(&sample.wide, sample.changed.is_some(), sample.stands_for.min(4.0));
         }
-        self.replay.push(samples);
+        self.replay.push(self.state.activity.step() + 1, samples);
         self.contexts.fade();
         for (cells, changed) in scored.cells.iter().zip(&truth.changed) {
             self.contexts.learn(cells, *changed);
         }
     }
 
-    fn take_scores(&mut self, scored: &Scored, truth: &Truth, serving: Predictor, report: &mut EpochReport) {
-        // As many as changed in the epoch before: what a fixed reservation would hold.
-        let budget = self.state.recent.last().map_or(0, |view| view.blocks.len());
+    fn take_scores(&mut self, scored: &Scored, truth: &Truth, report: &mut EpochReport) {
+        // As many as in the epoch before: what a fixed reservation would hold.
+        let budgets = self.state.recent.last().map_or([0; 2], |view| {
+            [view.blocks.len(), view.kinds.iter().filter(|kind| **kind == ChangeKind::Added).count()]
+        });
+        let threshold = self.config.threshold as f32;
         for (predictor, calibration) in Predictor::ALL.into_iter().zip(&mut self.calibrations) {
             let Some(scores) = scored.of(predictor) else { continue };
-            let found = quality(scores, truth, budget);
-            if let Some(slot) = report.qualities.get_mut(predictor as usize) {
-                *slot = Some(found);
-            }
-            let mut score = EpochScore {
-                average_precision: found.average_precision,
-                changed: truth.total,
-                ..EpochScore::default()
-            };
+            let [all, added] = qualities(scores, truth, budgets);
+            let mut judgement = Judgement { quality: all.unwrap_or_default(), added, ..Judgement::default() };
+            judgement.outcome.changed = truth.total;
             for (value, changed) in scores.iter().zip(&truth.changed) {
                 let probability = calibration.probability(*value);
-                if probability >= PREDICTED_FROM {
-                    score.predicted += 1;
-                    score.right += usize::from(*changed);
-                }
-                if predictor == serving && probability >= 0.05 {
-                    report.served_probabilities.push((probability, *changed));
+                judgement.reliability.take(probability, *changed);
+                if probability >= threshold {
+                    judgement.outcome.predicted += 1;
+                    judgement.outcome.right += usize::from(*changed);
                 }
             }
-            self.scoreboard.learn(predictor, score);
+            let average_precision = judgement.quality.average_precision;
+            self.scoreboard.learn(predictor, EpochScore { average_precision, outcome: judgement.outcome });
             calibration.learn(scores, &truth.changed);
+            if let Some(slot) = report.judgements.get_mut(predictor as usize) {
+                *slot = Some(judgement);
+            }
+        }
+    }
+
+    /// Learns to predict for this horizon as well, from now on.
+    pub fn set_horizon(&mut self, horizon: Horizon) {
+        if horizon != self.horizon {
+            self.horizon = horizon;
+            self.replay.forget_horizon();
+            (self.horizon_calibration, self.horizon_epochs) = (Calibration::default(), 0);
+        }
+    }
+
+    /// Learns from what became of candidates within the horizon that ends with this epoch.
+    fn learn_horizon(&mut self, vector: &ChangeVector) {
+        let epochs = self.horizon.epochs();
+        if !(2..=LEARNED_HORIZON_EPOCHS).contains(&epochs) {
+            return;
+        }
+        let ended = self.replay.happened(self.state.activity.step() + 1, vector, epochs);
+        if !ended.is_empty() {
+            let known = ended
+                .iter()
+                .map(|sample| (sample.within_score, sample.within == Some(true), sample.stands_for));
+            self.horizon_calibration.learn_weighted(known);
+            self.horizon_epochs = self.horizon_epochs.saturating_add(1);
+        }
+    }
+
+    /// The probability of a change within the horizon, from that in the next epoch: by the network where it has learned
+    /// this horizon, else as [`within`] makes it.
+    fn expected(&self, horizon: Horizon, next: f32, facts: &Facts, by_net: Option<&Scores>) -> f32 {
+        let learned = horizon == self.horizon && self.horizon_epochs >= MIN_HORIZON_EPOCHS;
+        match by_net.filter(|scores| learned && scores.within > 0.0) {
+            // A change in the next epoch is one within the horizon.
+            Some(scores) => self.horizon_calibration.probability(scores.within).max(next),
+            None => within(horizon.epochs(), next, facts),
         }
     }
 
     /// What is expected to change within the horizon, by who serves; empty before the first epoch.
     #[must_use]
     pub fn predictions(&self, horizon: Horizon) -> (Predictor, Vec<Prediction>) {
+        self.predictions_by(horizon, HorizonBy::Network)
+    }
+
+    /// As [`Self::predictions`], with a choice of what a horizon of several epochs is predicted by.
+    #[must_use]
+    pub fn predictions_by(&self, horizon: Horizon, by: HorizonBy) -> (Predictor, Vec<Prediction>) {
         let serving = self.scoreboard.serving();
         let Some(scored) = &self.scored else { return (serving, Vec::new()) };
         // While catching up the network has not scored; the simple ones always have.
@@ -268,18 +376,23 @@ impl Learner {
         let (Some(calibration), Some(scores)) = (calibration, scored.of(serving)) else {
             return (serving, Vec::new());
         };
+        // Of the network's other outputs nothing is taken where it does not serve.
+        let by_net = if serving.is_simple() { &[][..] } else { scored.by_net.as_slice() };
         let mut source = FactSource::new(&self.state);
         let mut predictions = Vec::new();
-        for (block, score) in scored.blocks.iter().zip(scores) {
+        for (at, (block, score)) in scored.blocks.iter().zip(scores).enumerate() {
             let next = calibration.probability(*score);
+            let by_net = by_net.get(at).filter(|scores| scores.change > 0.0);
             let expected = match source.facts(*block) {
-                Some(facts) if horizon.epochs() > 1 => within(horizon.epochs(), next, &facts),
+                Some(facts) if horizon.epochs() > 1 => {
+                    self.expected(horizon, next, &facts, by_net.filter(|_| by == HorizonBy::Network))
+                }
                 _ => next,
             };
             if expected >= MIN_PROBABILITY
                 && let Ok(probability) = Probability::new(expected)
             {
-                let kind = self.state.expected_kind(*block);
+                let kind = self.state.expected_kind(*block, by_net.map(|scores| scores.deleted));
                 predictions.push(Prediction { block: BlockIndex(*block), kind, probability });
             }
         }

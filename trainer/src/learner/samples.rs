@@ -3,6 +3,8 @@
 //! Inputs are made when the truth is known, from a state that has not seen it yet: that saves holding the
 //! inputs of all candidates in between.
 
+use forerun::change_vector::ChangeVector;
+
 use super::Learner;
 use super::candidates::Scored;
 use crate::facts::FactSource;
@@ -17,11 +19,10 @@ const POSITIVES: usize = 768;
 const HARD_NEGATIVES: usize = 512;
 /// Others that did not change, by chance.
 const OTHER_NEGATIVES: usize = 512;
-/// The most candidates that one sample stands for.
-const MAX_WEIGHT: f32 = 16.0;
 
 impl Learner {
-    pub(super) fn samples(&mut self, scored: &Scored, truth: &Truth) -> Vec<Sample> {
+    /// The candidates to learn from, ascending, each with the number that it stands for.
+    pub(super) fn choose_samples(&mut self, scored: &Scored, truth: &Truth) -> Vec<(usize, f32)> {
         let by = scored.of(Predictor::Lstm).or_else(|| scored.of(Predictor::Linear)).unwrap_or_default();
         let (mut positives, mut negatives): (Vec<usize>, Vec<usize>) =
             (0..scored.blocks.len()).partition(|at| truth.changed.get(*at) == Some(&true));
@@ -37,17 +38,33 @@ impl Learner {
         chosen.extend(negatives.into_iter().map(|at| (at, 1.0)));
         self.choose(&mut others, OTHER_NEGATIVES, &mut chosen);
         chosen.sort_unstable_by_key(|(at, _)| *at);
+        chosen
+    }
 
+    /// Their inputs, with what became of them.
+    pub(super) fn samples(
+        &self,
+        scored: &Scored,
+        vector: &ChangeVector,
+        chosen: &[(usize, f32)],
+    ) -> Vec<Sample> {
         let (mut facts, mut sequences) = (FactSource::new(&self.state), SequenceSource::new(&self.state));
         let mut samples = Vec::with_capacity(chosen.len());
-        for (at, weight) in chosen {
+        for &(at, stands_for) in chosen {
             let Some((block, cells)) = scored.blocks.get(at).zip(scored.cells.get(at)) else { continue };
             let Some(known) = facts.facts(*block) else { continue };
             let mut sequence = Vec::new();
             sequences.append(*block, &mut sequence);
-            let wide = wide(&known, &self.contexts.logits(cells));
-            let changed = truth.changed.get(at) == Some(&true);
-            samples.push(Sample { sequence, wide, changed, weight });
+            let change = vector.changes().binary_search_by_key(block, |change| change.block.0);
+            samples.push(Sample {
+                block: *block,
+                sequence,
+                wide: wide(&known, &self.contexts.logits(cells)),
+                changed: change.ok().and_then(|at| vector.changes().get(at)).map(|change| change.kind),
+                stands_for,
+                within: None,
+                within_score: scored.by_net.get(at).map_or(0.0, |scores| scores.within),
+            });
         }
         samples
     }
@@ -60,7 +77,7 @@ impl Learner {
             let other = at + self.rng.below(from.len() - at);
             from.swap(at, other);
         }
-        let weight = (from.len() as f32 / count.max(1) as f32).min(MAX_WEIGHT);
+        let weight = from.len() as f32 / count.max(1) as f32;
         chosen.extend(from.iter().take(count).map(|at| (*at, weight)));
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use forerun::config::read_small_file;
 use forerun::geometry::Epoch;
+use forerun::prediction::Horizon;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -16,7 +17,7 @@ use crate::calibrate::Calibration;
 use crate::predictors::PREDICTORS;
 use crate::select::Scoreboard;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// No scores of ours are nearly as long, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
@@ -27,6 +28,10 @@ struct Saved {
     epoch: u32,
     scoreboard: Scoreboard,
     calibrations: Vec<Calibration>,
+    /// The horizon learned, in epochs, what its scores have meant, and over how many epochs that is known.
+    horizon: u32,
+    horizon_calibration: Calibration,
+    horizon_epochs: u32,
 }
 
 /// Scores that cannot be written or used.
@@ -63,6 +68,9 @@ impl Learner {
             epoch: self.last.map_or(0, |epoch| epoch.0),
             scoreboard: self.scoreboard.clone(),
             calibrations: self.calibrations.clone(),
+            horizon: self.horizon.epochs(),
+            horizon_calibration: self.horizon_calibration.clone(),
+            horizon_epochs: self.horizon_epochs,
         };
         serde_json::to_vec(&saved)
             .map_err(io::Error::other)
@@ -85,15 +93,19 @@ impl Learner {
         let sound = saved.version == VERSION
             && saved.scoreboard.is_sound()
             && saved.calibrations.len() == PREDICTORS
-            && saved.calibrations.iter().all(Calibration::is_sound);
-        if !sound {
+            && saved.calibrations.iter().chain([&saved.horizon_calibration]).all(Calibration::is_sound);
+        let horizon = Horizon::new(saved.horizon).ok().filter(|_| sound);
+        let Some(horizon) = horizon else {
             return Err(unusable("they are not of this version or out of range".to_owned()));
-        }
+        };
         if Some(Epoch(saved.epoch)) != self.last {
             return Err(unusable(format!("they are of epoch {}, the history is not", saved.epoch)));
         }
         self.scoreboard = saved.scoreboard;
         self.calibrations = saved.calibrations;
+        self.horizon = horizon;
+        self.horizon_calibration = saved.horizon_calibration;
+        self.horizon_epochs = saved.horizon_epochs;
         Ok(true)
     }
 }

@@ -1,5 +1,7 @@
 //! Learning as a whole: no look at the future, patterns found, small epochs served early.
 
+use forerun::change_vector::Change;
+
 use super::*;
 use crate::testing::vector_of;
 
@@ -69,8 +71,8 @@ fn a_rhythm_is_learned_that_the_last_epoch_does_not_show() {
         let blocks: Vec<u32> = (0..60).map(|at| at * 11 + epoch % 3 * 7000).collect();
         let report = learner.observe(&vector_of(epoch, &blocks), Effort::Full).expect("learned");
         if epoch > 30 {
-            for (sum, quality) in sums.iter_mut().zip(report.qualities) {
-                *sum += quality.map_or(0.0, |quality| quality.average_precision) / 10.0;
+            for (sum, quality) in sums.iter_mut().zip(report.judgements) {
+                *sum += quality.map_or(0.0, |judged| judged.quality.average_precision) / 10.0;
             }
         }
     }
@@ -126,6 +128,42 @@ fn a_longer_horizon_expects_more() {
         predictions.iter().map(|prediction| f64::from(prediction.probability.get())).sum::<f64>()
     };
     assert!(sum(1) < sum(4) && sum(4) <= sum(64));
+}
+
+#[test]
+fn the_network_learns_the_horizon_and_the_kind() {
+    let mut learner = learner();
+    let horizon = Horizon::new(3).expect("in range");
+    learner.set_horizon(horizon);
+    for epoch in 1..=40u32 {
+        // Three groups take turns; the third is deleted each time it comes after it was written.
+        let group = epoch % 3;
+        let kind = match (group, epoch % 2) {
+            (2, 0) => ChangeKind::Deleted,
+            (2, _) => ChangeKind::Added,
+            _ => ChangeKind::Modified,
+        };
+        let change = |at: u32| Change { block: BlockIndex(at * 11 + group * 7000), kind, sub_blocks: 4 };
+        let opened_us = u64::from(epoch) * 10_000_000;
+        let vector = ChangeVector::new(Epoch(epoch), opened_us, opened_us + 1, (0..60).map(change).collect());
+        learner.observe(&vector.expect("ascending"), Effort::Full).expect("learned");
+    }
+    // After epoch 40 comes group 2 (epoch 41, an addition), then 0, then 1.
+    let mean = |by, group: u32| {
+        let (_, predictions) = learner.predictions_by(horizon, by);
+        let own = predictions.iter().filter(|prediction| prediction.block.0 / 7000 == group);
+        own.map(|prediction| prediction.probability.get()).sum::<f32>() / 60.0
+    };
+    for group in 0..3 {
+        assert!(mean(HorizonBy::Network, group) > 0.9, "group {group}: {}", mean(HorizonBy::Network, group));
+    }
+    assert!(mean(HorizonBy::Formula, 1) < 0.8, "the formula knows of no turns");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("scores.json");
+    learner.save_scores(&path).expect("saved");
+    assert!(learner.load_scores(&path).expect("usable") && learner.horizon == horizon);
+    learner.set_horizon(Horizon::DEFAULT);
+    assert_eq!(learner.horizon_epochs, 0, "another horizon is learned anew");
 }
 
 #[test]

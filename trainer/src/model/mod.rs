@@ -8,7 +8,7 @@ mod replay;
 mod training;
 mod weights;
 
-pub use network::{HEAD, HIDDEN, Network};
-pub use replay::{Replay, Sample};
-pub use training::{Trainer, TrainingReport};
+pub use network::{HEAD, HIDDEN, Network, OUTPUTS};
+pub use replay::{LEARNED_HORIZON_EPOCHS, Replay, Sample};
+pub use training::{Scores, Trainer, TrainingReport};
 pub use weights::WeightsError;

@@ -1,10 +1,13 @@
 //! The network's shape and forward pass.
 //!
 //! ```text
-//! sequence [B, T, PER_EPOCH] -> LSTM, 32 -> last state [B, 32] --+-- [B, 32 + WIDE] -> 48, ReLU -> 1 --+
-//! wide     [B, WIDE] --------------------------------------------+                                     + -> logit [B]
-//!                     \-------------------------------- linear -> 1 -----------------------------------+
+//! sequence [B, T, PER_EPOCH] -> LSTM, 32 -> last state [B, 32] --+-- [B, 32 + WIDE] -> 48, ReLU -> 5 --+
+//! wide     [B, WIDE] --------------------------------------------+                                     + -> logits [B, 5]
+//!                     \-------------------------------- linear -> 5 -----------------------------------+
 //! ```
+//!
+//! Logit 0 says whether the block changes in the next epoch, 1 to 3 how if it does (added, modified, deleted: softmax), 4
+//! whether it changes within the horizon.
 //!
 //! The weights' names and gate order are PyTorch's. First weights come from a seed, because candle
 //! cannot be seeded on the CPU: uniform within 1/sqrt(fan-in) as PyTorch's, the forget gate's bias 1
@@ -15,6 +18,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::rnn::{LSTM, LSTMConfig, RNN};
 use candle_nn::{Linear, Module, VarBuilder, VarMap};
+use forerun::change_vector::ChangeKind;
 
 use crate::epochs::SEQUENCE_EPOCHS;
 use crate::inputs::{PER_EPOCH, WIDE};
@@ -24,6 +28,16 @@ use crate::rng::Rng;
 pub const HIDDEN: usize = 32;
 /// The head's width.
 pub const HEAD: usize = 48;
+/// The logits of a candidate.
+pub const OUTPUTS: usize = 5;
+/// That of a change in the next epoch.
+pub(super) const CHANGE: usize = 0;
+/// Those of the kinds, in the order of [`KINDS`].
+pub(super) const KIND: std::ops::Range<usize> = 1..4;
+/// That of a change within the horizon.
+pub(super) const HORIZON: usize = 4;
+/// The kinds of change that the network tells apart.
+pub(super) const KINDS: [ChangeKind; 3] = [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted];
 /// The weights of the linear path: they learn faster than the rest.
 pub(super) const LINEAR_PATH: &str = "linear.";
 
@@ -46,8 +60,8 @@ impl Network {
         let from = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
         let lstm = LSTM::new(PER_EPOCH, HIDDEN, LSTMConfig::default(), from.pp("lstm"))?;
         let head = candle_nn::linear(HIDDEN + WIDE, HEAD, from.pp("head"))?;
-        let out = candle_nn::linear(HEAD, 1, from.pp("out"))?;
-        let linear = candle_nn::linear(WIDE, 1, from.pp("linear"))?;
+        let out = candle_nn::linear(HEAD, OUTPUTS, from.pp("out"))?;
+        let linear = candle_nn::linear(WIDE, OUTPUTS, from.pp("linear"))?;
         let network = Self { variables, lstm, head, out, linear };
         network.set_first_weights(seed)?;
         Ok(network)
@@ -73,7 +87,13 @@ impl Network {
                 values.iter_mut().skip(HIDDEN).take(HIDDEN).for_each(|value| *value = 1.0);
             }
             if name == "out.bias" {
-                values.fill(-2.0);
+                // Changes are rare; of which kind they are is open.
+                values.fill(0.0);
+                for at in [CHANGE, HORIZON] {
+                    if let Some(bias) = values.get_mut(at) {
+                        *bias = -2.0;
+                    }
+                }
             }
             variable.set(&Tensor::from_vec(values, variable.shape(), &Device::Cpu)?)?;
         }
@@ -97,7 +117,7 @@ impl Network {
         self.named().into_iter().map(|(name, var)| Ok((name, var.as_tensor().copy()?))).collect()
     }
 
-    /// The logits `[B]` of `batch` candidates, from their sequence and wide inputs in rows.
+    /// The logits `[B, OUTPUTS]` of `batch` candidates, from their sequence and wide inputs in rows.
     ///
     /// # Errors
     /// Inputs of another length than `batch` rows have.
@@ -108,7 +128,7 @@ impl Network {
         let last = states.last().ok_or_else(|| candle_core::Error::msg("no epochs"))?;
         let joined = Tensor::cat(&[last.h(), &wide], 1)?;
         let head = self.head.forward(&joined)?.relu()?;
-        (self.out.forward(&head)? + self.linear.forward(&wide)?)?.squeeze(1)
+        self.out.forward(&head)? + self.linear.forward(&wide)?
     }
 }
 
@@ -119,10 +139,9 @@ fn crc_of(name: &str) -> u32 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::contexts::from_logit;
 
     /// The same network in plain loops, in f64, from the formulas and not from candle.
-    pub fn reference(weights: &HashMap<String, Vec<f64>>, sequence: &[f32], wide: &[f32]) -> f64 {
+    pub fn reference(weights: &HashMap<String, Vec<f64>>, sequence: &[f32], wide: &[f32]) -> [f64; OUTPUTS] {
         let get = |name: &str, at: usize| weights[name][at];
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         let (mut h, mut c) = ([0.0; HIDDEN], [0.0; HIDDEN]);
@@ -146,18 +165,20 @@ pub(super) mod tests {
             }
         }
         let joined: Vec<f64> = h.iter().copied().chain(wide.iter().map(|value| f64::from(*value))).collect();
-        let mut logit = get("out.bias", 0) + get("linear.bias", 0);
-        for unit in 0..HEAD {
-            let mut sum = get("head.bias", unit);
-            for (input, value) in joined.iter().enumerate() {
-                sum += get("head.weight", unit * joined.len() + input) * value;
-            }
-            logit += get("out.weight", unit) * sum.max(0.0);
-        }
-        for (input, value) in wide.iter().enumerate() {
-            logit += get("linear.weight", input) * f64::from(*value);
-        }
-        logit
+        let head: [f64; HEAD] = std::array::from_fn(|unit| {
+            let inputs = joined.iter().enumerate();
+            let sum: f64 =
+                inputs.map(|(at, value)| get("head.weight", unit * joined.len() + at) * value).sum();
+            (get("head.bias", unit) + sum).max(0.0)
+        });
+        std::array::from_fn(|output| {
+            let by_head: f64 =
+                (0..HEAD).map(|unit| get("out.weight", output * HEAD + unit) * head[unit]).sum();
+            let by_wide = wide.iter().enumerate();
+            let by_wide: f64 =
+                by_wide.map(|(at, value)| get("linear.weight", output * WIDE + at) * f64::from(*value)).sum();
+            get("out.bias", output) + get("linear.bias", output) + by_head + by_wide
+        })
     }
 
     /// All weights as plain numbers.
@@ -184,16 +205,17 @@ pub(super) mod tests {
         let (per_sequence, per_wide) = (SEQUENCE_EPOCHS * PER_EPOCH, WIDE);
         let sequence: Vec<f32> = (0..batch * per_sequence).map(|_| rng.symmetric(1.5)).collect();
         let wide: Vec<f32> = (0..batch * per_wide).map(|_| rng.symmetric(1.5)).collect();
-        let logits: Vec<f32> =
-            network.forward(sequence.clone(), wide.clone(), batch).expect("ran").to_vec1().expect("numbers");
-        for (row, logit) in logits.iter().enumerate() {
+        let logits: Vec<Vec<f32>> =
+            network.forward(sequence.clone(), wide.clone(), batch).expect("ran").to_vec2().expect("numbers");
+        for (row, logits) in logits.iter().enumerate() {
             let expected = reference(
                 &weights,
                 &sequence[row * per_sequence..][..per_sequence],
                 &wide[row * per_wide..][..per_wide],
             );
-            assert!((f64::from(*logit) - expected).abs() < 1e-5, "{logit} against {expected}");
-            assert!((0.0..1.0).contains(&from_logit(*logit)));
+            for (logit, expected) in logits.iter().zip(expected) {
+                assert!((f64::from(*logit) - expected).abs() < 1e-5, "{logit} against {expected}");
+            }
         }
     }
 

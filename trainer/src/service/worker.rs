@@ -100,6 +100,9 @@ impl Worker {
                 }
                 Work::Horizon(horizon) if horizon != self.horizon => {
                     self.horizon = horizon;
+                    if let Some((learner, ..)) = &mut self.learner {
+                        learner.set_horizon(horizon);
+                    }
                     info!("predicting {} epochs ahead from now on", horizon.epochs());
                     self.publish()
                 }
@@ -172,6 +175,7 @@ impl Worker {
     fn learn(&mut self, vector: &ChangeVector, effort: Effort) -> Result<()> {
         self.keep(vector);
         let (learner, ..) = self.learner.as_mut().context("a change vector came before its volume")?;
+        learner.set_horizon(self.horizon);
         let report = learner.observe(vector, effort).context("learning failed")?;
         info!(
             "epoch {}: {} changes, {} candidates ({} by the network), {} steps; {}",

@@ -6,7 +6,7 @@ use crate::testing::vector_of;
 
 /// Without the network's training, which a debug build takes a minute for.
 fn quick() -> Config {
-    Config { steps_per_epoch: 0, cpu_seconds_per_epoch: 600.0, ..Config::default() }
+    Config { steps_per_epoch: 0, cpu_seconds_per_epoch: 600.0, frontier_candidates: 512, ..Config::default() }
 }
 
 /// Real traces lie beside the workspace where there are any; they are not part of it.

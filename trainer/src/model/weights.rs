@@ -132,7 +132,10 @@ mod tests {
         candle_core::safetensors::save(&tensors, &path).expect("saved");
         assert!(Network::load(&path).err().expect("no layout").to_string().contains("other inputs"));
         tensors.insert(LAYOUT.to_owned(), Tensor::new(&layout(), &Device::Cpu).expect("made"));
-        tensors.insert("out.bias".to_owned(), Tensor::new(&[f32::NAN], &Device::Cpu).expect("made"));
+        tensors.insert(
+            "out.bias".to_owned(),
+            Tensor::new(&[f32::NAN; crate::model::OUTPUTS], &Device::Cpu).expect("made"),
+        );
         candle_core::safetensors::save(&tensors, &path).expect("saved");
         assert!(Network::load(&path).err().expect("NaN").to_string().contains("not finite"));
     }

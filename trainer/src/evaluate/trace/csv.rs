@@ -152,7 +152,7 @@ mod tests {
             "128166372003061629,usr,0,Read,7014609920,24576,41286\n128166372016382155,usr,0,Write,1317441536,8192,1963\n",
         );
         let requests = requests.expect("two lines");
-        assert_eq!(requests[1].timestamp_us - requests[0].timestamp_us, 1_332_052);
+        assert_eq!(requests[1].timestamp_us - requests[0].timestamp_us, 1_332_053);
         let wanted = (Op::Write, 1_317_441_536, 8192);
         assert_eq!((requests[1].op, requests[1].offset_bytes, requests[1].len_bytes), wanted);
         let two = requests_of("1,usr,0,Read,0,512,1\n2,usr,1,Read,0,512,1\n").expect_err("two disks");

@@ -1,0 +1,231 @@
+//! XFS images against xfs_db, which tells of every block.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::{Image, by_block, parts_agree_with_the_whole, path_of, tool, write_file};
+use crate::files::{Named, Part, What};
+
+/// The smallest that mkfs.xfs makes.
+const SIZE_BYTES: u64 = 304 << 20;
+const BLOCK_BYTES: u64 = 4096;
+
+/// A tree as mkfs.xfs reads it: small directories, large ones of each form, files, links, a pipe for each other file.
+fn make(options: &[&str]) -> Image {
+    let image = Image::new(SIZE_BYTES);
+    let source = |name: &str, bytes: usize| {
+        let path = image.directory.path().join(name);
+        write_file(&path, &vec![0xa5; bytes]);
+        path.display().to_string()
+    };
+    let (small, middle, large) = (source("small", 3_000), source("middle", 40_000), source("large", 3_000_000));
+    let mut tree = String::from("/stand/diag\n0 0\nd--755 0 0\n");
+    // In the inode, in one block, in several, with an index of more than one block.
+    for (directory, files) in [("short", 3), ("block", 40), ("leaf", 300), ("node", 3_000)] {
+        writeln!(tree, "{directory} d--755 0 0").expect("text");
+        for index in 0..files {
+            let (kind, of) = match index % 10 {
+                0 => ("---644", small.as_str()),
+                1 if index % 50 == 1 => ("---644", middle.as_str()),
+                2 => ("l--777", "somewhere"),
+                _ => ("p--644", ""),
+            };
+            writeln!(tree, "a-name-that-takes-room-{index:05} {kind} 0 0 {of}").expect("text");
+        }
+        tree.push_str("$\n");
+    }
+    for level in 0..30 {
+        writeln!(tree, "level-{level} d--755 0 0").expect("text");
+    }
+    writeln!(tree, "deepest ---644 0 0 {middle}").expect("text");
+    tree.push_str(&"$\n".repeat(30));
+    writeln!(tree, "long-link l--777 0 0 {}", "x/".repeat(400)).expect("text");
+    writeln!(tree, "large ---644 0 0 {large}\n$").expect("text");
+    let proto = image.directory.path().join("proto");
+    write_file(&proto, tree.as_bytes());
+    let proto = proto.display().to_string();
+    tool("mkfs.xfs", &[&["-q", "-f", "-p", &proto], options, &[&image.text()]].concat(), "");
+    image
+}
+
+fn field(image: &Image, name: &str) -> u64 {
+    let text = tool("xfs_db", &["-r", "-c", "sb 0", "-c", &format!("print {name}"), &image.text()], "");
+    text.split(" = ").nth(1).expect("a value").trim().parse().expect("a number")
+}
+
+/// What xfs_db says of a block: its type, and the inode with its path where it has one.
+struct Said {
+    kind: String,
+    inode: Option<(u64, String)>,
+}
+
+/// All blocks, counted through.
+fn all_blocks(image: &Image) -> Vec<Said> {
+    let (groups, group_blocks) = (field(image, "agcount"), field(image, "agblocks"));
+    let (bits, blocks) = (field(image, "agblklog"), field(image, "dblocks"));
+    let mut script = String::from("blockget -n\n");
+    for group in 0..groups {
+        let count = group_blocks.min(blocks - group * group_blocks);
+        writeln!(script, "fsblock {}\nblockuse -n -c {count}", group << bits).expect("text");
+    }
+    let text = tool("xfs_db", &["-r", &image.text()], &script);
+    let mut said = Vec::new();
+    for line in text.lines() {
+        // block 24 (0/24) type data inode 131 dir/file, after a prompt.
+        let Some((_, rest)) = line.split_once(") type ") else { continue };
+        let mut words = rest.splitn(4, ' ');
+        let kind = words.next().expect("a type").to_owned();
+        let inode = match (words.next(), words.next()) {
+            (Some("inode"), Some(number)) => {
+                let path = words.next().map_or(String::new(), |path| format!("/{path}"));
+                Some((number.parse().expect("a number"), path))
+            }
+            _ => None,
+        };
+        said.push(Said { kind, inode });
+    }
+    assert_eq!(said.len() as u64, blocks);
+    said
+}
+
+/// Where each inode's content is, as xfs_db's bmap says: by block, the file's block.
+fn all_maps(image: &Image, inodes: &[u64]) -> HashMap<u64, u64> {
+    let (group_blocks, bits) = (field(image, "agblocks"), field(image, "agblklog"));
+    let script: String = inodes.iter().map(|inode| format!("inode {inode}\nbmap -d\n")).collect();
+    let mut maps = HashMap::new();
+    for line in tool("xfs_db", &["-r", &image.text()], &script).lines() {
+        // data offset 0 startblock 24 (0/24) count 25 flag 0
+        let Some((_, rest)) = line.split_once("data offset ") else { continue };
+        let words: Vec<&str> = rest.split(' ').collect();
+        let number = |index: usize| words[index].parse::<u64>().expect("a number");
+        let (at, start, count) = (number(0), number(2), number(5));
+        let start = (start >> bits) * group_blocks + (start & ((1 << bits) - 1));
+        maps.extend((0..count).map(|block| (start + block, at + block)));
+    }
+    maps
+}
+
+/// Compares every block; says how many were of files.
+fn every_block_is_named_right(image: &Image, named: &Named) -> usize {
+    let said = all_blocks(image);
+    let mut inodes: Vec<u64> =
+        said.iter().filter_map(|said| said.inode.as_ref().map(|(inode, _)| *inode)).collect();
+    inodes.sort_unstable();
+    inodes.dedup();
+    let maps = all_maps(image, &inodes);
+    let mut of_files = 0;
+    for ((block, what), said) in (0..).zip(by_block(named, SIZE_BYTES, BLOCK_BYTES)).zip(&said) {
+        match what {
+            What::Inode { part: Part::End, .. } | What::Free => {
+                assert!(said.kind.starts_with("free") && said.kind != "freelist", "{block}: {}", said.kind);
+            }
+            What::Inode { inode, part, offset_bytes } => {
+                let (expected, path) = said.inode.as_ref().expect("of an inode");
+                assert_eq!((inode, path_of(named, inode)), (*expected, path.as_str()), "{block}");
+                let kind = match part {
+                    Part::Map => "btbmapd",
+                    Part::Attributes => "attr",
+                    _ => "data",
+                };
+                let is_content = matches!(said.kind.as_str(), "data" | "dir" | "symlink");
+                assert!(said.kind == kind || (part == Part::Data && is_content), "{block}: {}", said.kind);
+                if part == Part::Data {
+                    assert_eq!(offset_bytes, maps[&block] * BLOCK_BYTES, "{block}");
+                }
+                of_files += 1;
+            }
+            What::Metadata(metadata) => {
+                let kinds: &[&str] = match metadata.what {
+                    "headers" => &["sb", "agf", "agi", "agfl"],
+                    "free space tree" => &["btbno", "btcnt"],
+                    "inode tree" => &["btino"],
+                    "free inode tree" => &["btfino"],
+                    "reference counts" => &["btrefcnt"],
+                    "reverse map" => &["btrmap"],
+                    "reserve of blocks" => &["freelist"],
+                    "inodes" => &["inode"],
+                    "log" => &["log"],
+                    "realtime bitmaps" => &["rtbitmap", "rtsummary", "data"],
+                    other => panic!("{other}"),
+                };
+                assert!(kinds.contains(&said.kind.as_str()), "{block}: {metadata} is {}", said.kind);
+            }
+            What::Unknown => panic!("{block}: {}", said.kind),
+        }
+    }
+    assert_eq!(of_files, maps.len(), "all that xfs_db tells of");
+    of_files
+}
+
+#[test]
+fn every_block_is_named_as_xfs_db_names_it() {
+    let image = make(&["-m", "rmapbt=0"]);
+    let named = image.name_all();
+    assert_eq!(named.file_system, "XFS");
+    let of_files = every_block_is_named_right(&image, &named);
+    println!("{of_files} blocks of {} inodes, each named as xfs_db does", named.owners.len());
+    assert!(of_files > 1_000 && named.owners.len() > 300, "{of_files} of {}", named.owners.len());
+    parts_agree_with_the_whole(&image, &named);
+}
+
+#[test]
+fn with_other_trees_inodes_and_directory_blocks() {
+    let image = make(&["-m", "rmapbt=1,reflink=0,finobt=0", "-i", "size=1024,sparse=0", "-n", "size=16384"]);
+    every_block_is_named_right(&image, &image.name_all());
+}
+
+#[test]
+fn an_older_version_is_refused() {
+    let image = Image::new(SIZE_BYTES);
+    tool("mkfs.xfs", &["-q", "-f", "-m", "crc=0", &image.text()], "");
+    let file = File::open(image.path()).expect("the image");
+    let error = crate::files::name_ranges(&file, SIZE_BYTES, &[]).expect_err("version 4");
+    assert_eq!(error.to_string(), "XFS with format version 4 is not supported");
+}
+
+/// mkfs.xfs makes no file of so many pieces that they do not fit into the inode. One is made here of a file that has its map
+/// there: the same extent in a leaf, in a block that is free.
+#[test]
+fn a_map_that_is_a_tree() {
+    let image = make(&[]);
+    let before = image.name_all();
+    let inode = *before.owners.iter().find(|(_, owner)| owner.path.as_deref() == Some("/large")).expect("there").0;
+    let free = before.pieces.iter().rev().find(|piece| piece.what == What::Free).expect("free space").range;
+    let device = File::options().read(true).write(true).open(image.path()).expect("the image");
+
+    let (bits, group_blocks) = (field(&image, "agblklog"), field(&image, "agblocks"));
+    let block = free.offset_bytes / BLOCK_BYTES;
+    let pointer = (block / group_blocks) << bits | (block % group_blocks);
+    // Inodes of 512 bytes, eight in a block: the number's upper bits are the block's.
+    assert_eq!(field(&image, "inodesize"), 512);
+    let (of_group, index) = (inode >> (bits + 3), inode & 7);
+    let inode_block = of_group * group_blocks + (inode >> 3 & ((1 << bits) - 1));
+    let inode_at = inode_block * BLOCK_BYTES + index * 512;
+
+    let mut raw = [0; 512];
+    device.read_exact_at(&mut raw, inode_at).expect("read");
+    assert_eq!(&raw[..2], b"IN");
+    let mut leaf = vec![0; BLOCK_BYTES as usize];
+    leaf[..4].copy_from_slice(b"BMA3");
+    leaf[7] = raw[79];
+    leaf[72..72 + 16 * usize::from(raw[79])].copy_from_slice(&raw[176..176 + 16 * usize::from(raw[79])]);
+    device.write_all_at(&leaf, free.offset_bytes).expect("written");
+    // A tree of one level above the leaf, with one record.
+    raw[5] = 3;
+    raw[176..180].copy_from_slice(&[0, 1, 0, 1]);
+    let room = if raw[82] == 0 { 512 - 176 } else { usize::from(raw[82]) * 8 };
+    let pointers = 176 + 4 + (room - 4) / 16 * 8;
+    raw[180..188].fill(0);
+    raw[pointers..pointers + 8].copy_from_slice(&pointer.to_be_bytes());
+    device.write_all_at(&raw, inode_at).expect("written");
+
+    let after = image.name_all();
+    let of = |named: &Named, part: Part| -> Vec<_> {
+        let is = |what: &What| matches!(what, What::Inode { inode: own, part: its, .. } if *own == inode && *its == part);
+        named.pieces.iter().filter(|piece| is(&piece.what)).copied().collect()
+    };
+    assert_eq!(of(&after, Part::Data), of(&before, Part::Data));
+    assert_eq!(of(&after, Part::Map)[0].range.offset_bytes, free.offset_bytes);
+}

@@ -12,7 +12,11 @@ use super::{Metadata, Part};
 pub enum Holder {
     Metadata(Metadata),
     /// Of a file; `at` is the first block's place in the file, in blocks.
-    Inode { inode: u64, part: Part, at: u64 },
+    Inode {
+        inode: u64,
+        part: Part,
+        at: u64,
+    },
     Free,
 }
 

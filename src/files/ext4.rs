@@ -129,6 +129,11 @@ impl FileSystem for Ext4<'_> {
         2
     }
 
+    fn allocated_until(&self, end: u64) -> u64 {
+        let first = self.superblock.first_data_block;
+        first + end.saturating_sub(first).next_multiple_of(self.superblock.cluster_blocks)
+    }
+
     fn special(&self, inode: u64) -> Option<Metadata> {
         let superblock = &self.superblock;
         let of = |what| Some(Metadata { what, group: None });
@@ -182,12 +187,10 @@ impl FileSystem for Ext4<'_> {
         _: &mut Budget,
         visit: &mut dyn FnMut(Result<&Inode>) -> Result<Flow>,
     ) -> Result<()> {
-        self.each_group(&mut |group| {
-            match group.and_then(|group| self.group_inodes(&group, which, visit)) {
-                Err(error) if error.is_final() => Err(error),
-                Err(error) => visit(Err(error)),
-                flow => flow,
-            }
+        self.each_group(&mut |group| match group.and_then(|group| self.group_inodes(&group, which, visit)) {
+            Err(error) if error.is_final() => Err(error),
+            Err(error) => visit(Err(error)),
+            flow => flow,
         })
     }
 
@@ -197,7 +200,8 @@ impl FileSystem for Ext4<'_> {
         let group = u32::try_from(index / superblock.inodes_per_group).unwrap_or(u32::MAX);
         let group = self.group(group)?;
         let at = index % superblock.inodes_per_group * superblock.inode_bytes as u64;
-        let raw = self.source.read(group.inode_table * superblock.block_bytes + at, superblock.inode_bytes)?;
+        let raw =
+            self.source.read(group.inode_table * superblock.block_bytes + at, superblock.inode_bytes)?;
         parse(number, &raw)
     }
 

@@ -32,7 +32,8 @@ pub enum Mapped {
 pub struct Free {
     /// The asked part.
     pub run: Range<u64>,
-    /// Where the free space that `run` is part of begins; it may be before what was asked for.
+    /// Where the free space that `run` is part of begins; it may be before what was asked for. Not looked for further back than
+    /// [`GROWTH_BYTES`].
     pub begins: u64,
 }
 
@@ -57,8 +58,8 @@ impl Budget {
     }
 }
 
-/// How far before an asked range the beginning of its free space is looked for, in bytes.
-pub const LOOK_BACK_BYTES: u64 = 16 << 20;
+/// How far behind a file's end free space counts as what it would grow into, in bytes.
+pub const GROWTH_BYTES: u64 = 16 << 20;
 
 /// Whether to go on.
 pub type Flow = ControlFlow<()>;
@@ -70,6 +71,10 @@ pub trait FileSystem {
     /// How many blocks it has.
     fn blocks(&self) -> u64;
     fn root(&self) -> u64;
+    /// Where the space ends that is given out together with the block before `end`.
+    fn allocated_until(&self, end: u64) -> u64 {
+        end
+    }
     /// What an inode is that has no name but a purpose.
     fn special(&self, inode: u64) -> Option<Metadata>;
     /// Tells of the structures that lie outside of files, as far as they are asked for. Damage is handed on.

@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::claims::{Claims, Holder};
 use super::error::{FilesError, Result};
-use super::file_system::{Budget, FileSystem, Free, Inode, Mapped, Which};
+use super::file_system::{Budget, FileSystem, Free, GROWTH_BYTES, Inode, Mapped, Which};
 use super::ranges::Ranges;
 use super::source::{ReadAt, Source};
 use super::{ByteRange, Kind, Named, Owner, Part, Piece, What, ext4, names, xfs};
@@ -59,7 +59,8 @@ impl<'a> Finder<'a> {
     fn run(mut self) -> Result<Named> {
         let file_system = self.file_system;
         let block = file_system.block_bytes();
-        let whole_blocks = |run: Range<u64>| run.start / block..run.end.div_ceil(block).min(file_system.blocks());
+        let whole_blocks =
+            |run: Range<u64>| run.start / block..run.end.div_ceil(block).min(file_system.blocks());
         let asked = Ranges::new(self.asked.iter().map(whole_blocks).collect());
         let mut claims = Claims::new(&asked, PIECES_MAX);
 
@@ -81,7 +82,7 @@ impl<'a> Finder<'a> {
         })?;
         let (mut owners, ends) = self.scan(&mut claims, &free)?;
         for free in &free {
-            fill(&mut claims, free, &ends, &mut owners);
+            fill(&mut claims, free, &ends, GROWTH_BYTES / block);
         }
 
         let wanted: BTreeSet<u64> = owners.keys().copied().collect();
@@ -127,7 +128,8 @@ impl<'a> Finder<'a> {
                     Mapped::Attributes(run) => any |= claims.claim(run, holder(Part::Attributes, 0)),
                     Mapped::Data { at, run } => {
                         // What is past a file's size is set aside for its growth. A directory's index is, too.
-                        let within = if inode.kind == Kind::File { past_end.saturating_sub(at) } else { u64::MAX };
+                        let within =
+                            if inode.kind == Kind::File { past_end.saturating_sub(at) } else { u64::MAX };
                         let border = run.start.saturating_add(within).min(run.end);
                         any |= claims.claim(run.start..border, holder(Part::Data, at));
                         any |= claims.claim(border..run.end, holder(Part::End, at.saturating_add(within)));
@@ -137,10 +139,17 @@ impl<'a> Finder<'a> {
                 Ok(())
             });
             ok_or_count(told, damaged)?;
-            let grows = special.is_none() && inode.kind == Kind::File && 0 < last.start && past_end <= last.start;
-            if grows && begins.contains(&last.end) {
-                ends.entry(last.end).or_insert(End { inode: inode.number, at: last.start });
-                any = true;
+            let grows =
+                special.is_none() && inode.kind == Kind::File && 0 < last.start && past_end <= last.start;
+            if grows {
+                let until = file_system.allocated_until(last.end);
+                let holder = Holder::Inode { inode: inode.number, part: Part::End, at: last.start };
+                any |= claims.claim(last.end..until, holder);
+                if begins.contains(&until) {
+                    let at = last.start.saturating_add(until - last.end);
+                    ends.entry(until).or_insert(End { inode: inode.number, at });
+                    any = true;
+                }
             }
             if any && special.is_none() {
                 owners.insert(inode.number, owner(inode));
@@ -192,15 +201,15 @@ fn owner(inode: &Inode) -> Owner {
 }
 
 /// Names free space after the file that ends where it begins.
-fn fill(claims: &mut Claims<'_>, free: &Free, ends: &HashMap<u64, End>, owners: &mut BTreeMap<u64, Owner>) {
-    // What an inode holds is in use, whatever the bitmap says: behind it no file's end is known.
+fn fill(claims: &mut Claims<'_>, free: &Free, ends: &HashMap<u64, End>, growth_blocks: u64) {
+    // What an inode holds is in use, whatever the bitmap says: behind that, no file's end is known.
     if let Some(End { inode, at }) = ends.get(&free.begins)
-        && owners.contains_key(inode)
         && let Some(gap) = claims.gaps(free.run.clone()).first()
         && gap.start == free.run.start
     {
         let at = at.saturating_add(free.run.start - free.begins);
-        claims.claim(gap.clone(), Holder::Inode { inode: *inode, part: Part::End, at });
+        let until = gap.end.min(free.begins.saturating_add(growth_blocks));
+        claims.claim(gap.start..until.max(gap.start), Holder::Inode { inode: *inode, part: Part::End, at });
     }
     claims.claim(free.run.clone(), Holder::Free);
 }

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
+use super::Kind;
 use super::error::Result;
 use super::file_system::{Budget, FileSystem, Inode, Which};
 use super::finder::ok_or_count;
-use super::Kind;
 
 /// How many directories deep a name is looked for; a path of the kernel has at most 2,048 names.
 const LEVELS_MAX: usize = 2_048;
@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn a_path_leads_from_the_root() {
-        let names = names(&[(5, 2, b"var"), (6, 5, b"log"), (7, 6, b"app.log"), (9, 8, b"lost"), (10, 11, b"a")]);
+        let names =
+            names(&[(5, 2, b"var"), (6, 5, b"log"), (7, 6, b"app.log"), (9, 8, b"lost"), (10, 11, b"a")]);
         assert_eq!(names.path(7).as_deref(), Some("/var/log/app.log"));
         assert_eq!(names.path(2).as_deref(), Some("/"));
         assert_eq!(names.path(9).as_deref(), Some(".../lost"));

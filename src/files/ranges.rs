@@ -29,7 +29,8 @@ impl Ranges {
     pub fn parts_of(&self, run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let first = self.0.partition_point(|own| own.end <= run.start);
         let rest = self.0.iter().skip(first).take_while(move |own| own.start < run.end);
-        rest.map(move |own| own.start.max(run.start)..own.end.min(run.end)).filter(|part| part.start < part.end)
+        rest.map(move |own| own.start.max(run.start)..own.end.min(run.end))
+            .filter(|part| part.start < part.end)
     }
 
     pub fn meets(&self, run: Range<u64>) -> bool {

@@ -58,9 +58,11 @@ impl<'a> Source<'a> {
         if length_bytes > READ_BYTES_MAX || end.is_none_or(|end| end > self.size_bytes) {
             return Err(FilesError::Damaged("it points past its own end"));
         }
-        self.device
-            .read_exact_at(bytes, offset_bytes)
-            .map_err(|source| FilesError::Read { offset_bytes, length_bytes, source })
+        self.device.read_exact_at(bytes, offset_bytes).map_err(|source| FilesError::Read {
+            offset_bytes,
+            length_bytes,
+            source,
+        })
     }
 
     pub fn read(&self, offset_bytes: u64, length_bytes: usize) -> Result<Vec<u8>> {

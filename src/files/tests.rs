@@ -16,7 +16,12 @@ use super::{ByteRange, Named, Piece, What, name_ranges};
 fn tool(program: &str, arguments: &[&str], input: &str) -> String {
     let mut command = Command::new(program);
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    command.args(arguments).env("PATH", path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .env("PATH", path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| {
         panic!("{program}: {error}; ci/setup installs e2fsprogs and xfsprogs, which these tests need")
     });

@@ -11,11 +11,11 @@ mod superblock;
 
 use std::ops::Range;
 
+use super::Metadata;
 use super::error::{FilesError, Result};
 use super::file_system::{Budget, FileSystem, Flow, Free, Inode, Mapped, Which};
 use super::ranges::Ranges;
 use super::source::Source;
-use super::Metadata;
 use superblock::Superblock;
 
 /// A file system of this kind.

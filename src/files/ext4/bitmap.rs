@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Ext4;
 use crate::files::error::Result;
-use crate::files::file_system::{Free, LOOK_BACK_BYTES};
+use crate::files::file_system::{Free, GROWTH_BYTES};
 use crate::files::ranges::Ranges;
 
 /// Whether a bit is set. One past the end counts as set: nothing is free or to be looked at there.
@@ -17,6 +17,8 @@ struct Bitmaps<'a, 'b> {
     file_system: &'a Ext4<'b>,
     /// The group and its bitmap; `None` where the group was never written to.
     last: Option<(u32, Option<Vec<u8>>)>,
+    /// Free blocks that were found last, so that none is looked at again and again on the way back.
+    free: Range<u64>,
 }
 
 impl Bitmaps<'_, '_> {
@@ -26,8 +28,11 @@ impl Bitmaps<'_, '_> {
         let group = (within / superblock.blocks_per_group) as u32;
         if self.last.as_ref().is_none_or(|(last, _)| *last != group) {
             let descriptor = self.file_system.group(group)?;
-            let bitmap =
-                if descriptor.is_blank { None } else { Some(self.file_system.block(descriptor.block_bitmap)?) };
+            let bitmap = if descriptor.is_blank {
+                None
+            } else {
+                Some(self.file_system.block(descriptor.block_bitmap)?)
+            };
             self.last = Some((group, bitmap));
         }
         let index = within % superblock.blocks_per_group / superblock.cluster_blocks;
@@ -38,9 +43,16 @@ impl Bitmaps<'_, '_> {
     /// Where the free space begins that a free block is part of, or how far it was looked for.
     fn begins(&mut self, block: u64) -> Result<u64> {
         let superblock = &self.file_system.superblock;
-        let first = block.saturating_sub(LOOK_BACK_BYTES / superblock.block_bytes);
+        let first = block.saturating_sub(GROWTH_BYTES / superblock.block_bytes);
         let mut begins = block;
-        while begins > first && self.is_free(begins - 1)? {
+        while begins > first {
+            if begins == self.free.end {
+                begins = self.free.start.max(first);
+                break;
+            }
+            if !self.is_free(begins - 1)? {
+                break;
+            }
             begins -= 1;
         }
         Ok(begins)
@@ -59,6 +71,7 @@ impl Bitmaps<'_, '_> {
                 block += 1;
             }
             let begins = if start == run.start { self.begins(start)? } else { start };
+            self.free = begins..block;
             found(Ok(Free { run: start..block, begins }))?;
         }
         Ok(())
@@ -72,7 +85,7 @@ pub fn free(
     found: &mut dyn FnMut(Result<Free>) -> Result<()>,
 ) -> Result<()> {
     let superblock = &file_system.superblock;
-    let mut bitmaps = Bitmaps { file_system, last: None };
+    let mut bitmaps = Bitmaps { file_system, last: None, free: 0..0 };
     for run in asked.iter() {
         let mut from = run.start;
         // Group by group, so that a bitmap that cannot be read costs that group's answers only.

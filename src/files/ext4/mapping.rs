@@ -63,7 +63,10 @@ impl Walk<'_, '_> {
     /// A node of an extent tree; the one above says which depth it has.
     fn extents(&mut self, node: Bytes<'_>, expected: Option<u16>) -> Result<()> {
         let (entries, depth) = (usize::from(node.le16(2)?), node.le16(6)?);
-        if node.le16(0)? != EXTENT_MAGIC || depth > DEPTH_MAX || expected.is_some_and(|expected| expected != depth) {
+        if node.le16(0)? != EXTENT_MAGIC
+            || depth > DEPTH_MAX
+            || expected.is_some_and(|expected| expected != depth)
+        {
             return Err(FilesError::Damaged("a node of an extent tree"));
         }
         for entry in 0..entries {
@@ -74,7 +77,8 @@ impl Walk<'_, '_> {
             }
             if depth == 0 {
                 let length = node.le16(at + 4)?;
-                let length = u64::from(if length > LENGTH_WRITTEN_MAX { length - LENGTH_WRITTEN_MAX } else { length });
+                let length =
+                    u64::from(if length > LENGTH_WRITTEN_MAX { length - LENGTH_WRITTEN_MAX } else { length });
                 let start = u64::from(node.le32(at + 8)?) | u64::from(node.le16(at + 6)?) << 32;
                 self.next = first + length;
                 (self.found)(Mapped::Data { at: first, run: start..start + length })?;

@@ -113,12 +113,24 @@ impl Superblock {
             inode_bytes: if is_dynamic { bytes.le16(88)?.into() } else { super::INODE_BYTES_MIN },
             descriptor_bytes: if has_64_bits { bytes.le16(254)?.into() } else { 32 },
             groups: 0,
-            reserved_descriptor_blocks: if compat & COMPAT_RESIZE_INODE != 0 { bytes.le16(0xce)?.into() } else { 0 },
-            first_meta_group: if incompat & INCOMPAT_META_BG != 0 { Some(bytes.le32(260)?.into()) } else { None },
+            reserved_descriptor_blocks: if compat & COMPAT_RESIZE_INODE != 0 {
+                bytes.le16(0xce)?.into()
+            } else {
+                0
+            },
+            first_meta_group: if incompat & INCOMPAT_META_BG != 0 {
+                Some(bytes.le32(260)?.into())
+            } else {
+                None
+            },
             backups,
             has_group_checksums: ro_compat & (RO_COMPAT_GROUP_CHECKSUMS | RO_COMPAT_METADATA_CHECKSUMS) != 0,
             journal_inode,
-            quota_inodes: if is_dynamic { [bytes.le32(0x240)?, bytes.le32(0x244)?, bytes.le32(0x26c)?] } else { [0; 3] },
+            quota_inodes: if is_dynamic {
+                [bytes.le32(0x240)?, bytes.le32(0x244)?, bytes.le32(0x26c)?]
+            } else {
+                [0; 3]
+            },
             orphan_inode: has(compat, COMPAT_ORPHAN_FILE, 0x280)?,
             mount_protection: if incompat & INCOMPAT_MMP != 0 { Some(bytes.le64(360)?) } else { None },
         }
@@ -203,7 +215,8 @@ mod tests {
 
     #[test]
     fn powers() {
-        let powers: Vec<u32> = (1..100).filter(|n| [3, 5, 7].iter().any(|base| is_power(*n, *base))).collect();
+        let powers: Vec<u32> =
+            (1..100).filter(|n| [3, 5, 7].iter().any(|base| is_power(*n, *base))).collect();
         assert_eq!(powers, [1, 3, 5, 7, 9, 25, 27, 49, 81]);
     }
 }

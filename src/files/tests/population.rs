@@ -29,12 +29,13 @@ pub fn populate(root: &Path, files: usize) {
     symlink("d000/f1", root.join("short-link")).expect("linked");
     symlink("x/".repeat(60), root.join("long-link")).expect("linked");
     let mut deep = root.to_path_buf();
-    for level in 0..40 {
+    // debugfs follows no more than 33.
+    for level in 0..30 {
         deep.push(format!("level-{level}"));
         fs::create_dir(&deep).expect("made");
     }
     write_file(&deep.join("the deepest"), &bytes[..5_000]);
-    write_file(&root.join("m\u{fc}ll\n.bin"), &bytes[..5_000]);
+    write_file(&root.join("m\u{fc}ll\u{7}.bin"), &bytes[..5_000]);
     // Holes: more pieces than an inode has room for.
     let sparse = File::create(root.join("sparse")).expect("made");
     for piece in 0..700_u64 {

@@ -7,7 +7,7 @@ use super::btree::{Met, Tree};
 use crate::files::Metadata;
 use crate::files::bytes::Bytes;
 use crate::files::error::{FilesError, Result};
-use crate::files::file_system::{Budget, Free, LOOK_BACK_BYTES};
+use crate::files::file_system::{Budget, Free, GROWTH_BYTES};
 use crate::files::ranges::Ranges;
 
 /// A tree's root and height, as a header has them.
@@ -29,7 +29,8 @@ impl Xfs<'_> {
     fn header(&self, group: u32, sector: u64, magic: &[u8; 4]) -> Result<Vec<u8>> {
         let superblock = &self.superblock;
         let start = superblock.group_range(group).start * superblock.block_bytes;
-        let raw = self.source.read(start + sector * superblock.sector_bytes, superblock.sector_bytes as usize)?;
+        let raw =
+            self.source.read(start + sector * superblock.sector_bytes, superblock.sector_bytes as usize)?;
         if Bytes(&raw).slice(0, 4)? != magic || Bytes(&raw).be32(8)? != group {
             return Err(FilesError::Damaged("a header of an allocation group"));
         }
@@ -60,7 +61,11 @@ impl Xfs<'_> {
         let inodes = self.header(group, 2, b"XAGI")?;
         let mut trees = vec![
             (free_space_tree(group), self.root(group, &space, 16, 28)?, "free space tree"),
-            (Tree { magic: b"AB3C", ..free_space_tree(group) }, self.root(group, &space, 20, 32)?, "free space tree"),
+            (
+                Tree { magic: b"AB3C", ..free_space_tree(group) },
+                self.root(group, &space, 20, 32)?,
+                "free space tree",
+            ),
         ];
         if superblock.has_reverse_map {
             let tree = Tree { magic: b"RMB3", key_bytes: 40, record_bytes: 24, group: Some(group) };
@@ -142,7 +147,7 @@ impl Xfs<'_> {
     ) -> Result<()> {
         let space = self.header(group, 1, b"XAGF")?;
         let root = self.root(group, &space, 16, 28)?;
-        let look_back = LOOK_BACK_BYTES / self.superblock.block_bytes;
+        let look_back = GROWTH_BYTES / self.superblock.block_bytes;
         free_space_tree(group).walk(self, root.block, root.levels, budget, &mut |met| {
             let Met::Record(record) = met else { return Ok(()) };
             let begins = self.superblock.in_group(group, record.be32(0)?.into());

@@ -87,10 +87,13 @@ impl Xfs<'_> {
             let number = self.superblock.inode_number(chunk.group, chunk.first.saturating_add(index));
             let from = index as usize * self.superblock.inode_bytes;
             let inode = match &whole {
-                Some(bytes) => Bytes(bytes).slice(from, self.superblock.inode_bytes).and_then(|raw| parse(number, raw)),
+                Some(bytes) => {
+                    Bytes(bytes).slice(from, self.superblock.inode_bytes).and_then(|raw| parse(number, raw))
+                }
                 None => read(self, number),
             };
-            if inode.as_ref().is_ok_and(|inode| which == Which::Directories && inode.kind != Kind::Directory) {
+            if inode.as_ref().is_ok_and(|inode| which == Which::Directories && inode.kind != Kind::Directory)
+            {
                 continue;
             }
             if visit(inode.as_ref().map_err(|_| FilesError::Damaged("an inode")))?.is_break() {

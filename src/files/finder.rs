@@ -13,7 +13,10 @@ use super::{ByteRange, Kind, Named, Owner, Part, Piece, What, ext4, names, xfs};
 
 /// The most pieces that are told apart in one call; what lies beyond is unnamed. It bounds memory where millions of small
 /// files are asked for at once.
-pub const PIECES_MAX: usize = 1 << 22;
+pub const PIECES_MAX: usize = 1 << 20;
+
+/// How long all paths together may be, in bytes; inodes beyond that have none.
+const PATHS_BYTES_MAX: usize = 256 << 20;
 
 /// Names what lies in `asked`, ranges of a device of `size_bytes` bytes that holds a file system from its first byte on.
 ///
@@ -87,8 +90,10 @@ impl<'a> Finder<'a> {
 
         let wanted: BTreeSet<u64> = owners.keys().copied().collect();
         let found = names::find(file_system, &wanted, &mut self.damaged)?;
+        let mut room_bytes = PATHS_BYTES_MAX;
         for (inode, owner) in &mut owners {
-            owner.path = found.path(*inode);
+            owner.path = found.path(*inode).filter(|path| path.len() <= room_bytes);
+            room_bytes -= owner.path.as_ref().map_or(0, String::len);
         }
         let pieces = self.pieces(&claims, &owners);
         // Only those that a piece belongs to.

@@ -30,7 +30,8 @@ pub fn in_words(named: &Named, range: ByteRange) -> String {
     // A stable sort: of equally large things, the first.
     things.sort_by_key(|thing| std::cmp::Reverse(thing.length_bytes));
     let more = things.len().saturating_sub(THINGS_MAX);
-    let mut words: Vec<String> = things.iter().take(THINGS_MAX).map(|thing| in_a_word(named, thing)).collect();
+    let mut words: Vec<String> =
+        things.iter().take(THINGS_MAX).map(|thing| in_a_word(named, thing)).collect();
     if more > 0 {
         words.push(format!("and {} more", count(more as u64)));
     }

@@ -31,9 +31,8 @@ pub fn ranges(predictions: &[Prediction], from: f32) -> Vec<Expected> {
         predictions.chunk_by(is_alike).flat_map(alike_in_probability).map(merged).collect();
     // By what is shown, so that ranges that look equally probable come in the volume's order.
     let shown = |expected: &Expected| (expected.probability * 100.0).round();
-    ranges.sort_by(|a, b| {
-        shown(b).total_cmp(&shown(a)).then(a.range.offset_bytes.cmp(&b.range.offset_bytes))
-    });
+    ranges
+        .sort_by(|a, b| shown(b).total_cmp(&shown(a)).then(a.range.offset_bytes.cmp(&b.range.offset_bytes)));
     ranges
 }
 

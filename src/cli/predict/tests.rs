@@ -204,7 +204,8 @@ fn the_names_come_from_the_device() {
     assert_eq!(json["file_system"], "ext4");
     let pieces = json["ranges"][0]["contents"].as_array().expect("pieces");
     let of_log = |what: &str| -> u64 {
-        let is_of_it = |piece: &&serde_json::Value| piece["path"] == "/var/log/app.log" && piece["what"] == what;
+        let is_of_it =
+            |piece: &&serde_json::Value| piece["path"] == "/var/log/app.log" && piece["what"] == what;
         pieces.iter().filter(is_of_it).filter_map(|piece| piece["length_bytes"].as_u64()).sum()
     };
     assert_eq!(of_log("content"), 3 << 20);

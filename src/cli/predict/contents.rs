@@ -1,6 +1,6 @@
 //! What lies in a range, in words: its pieces put together by file, the largest first.
 
-use forerun::files::{ByteRange, Kind, Named, Part, Piece, What};
+use forerun::files::{ByteRange, Kind, Metadata, Named, Part, Piece, What};
 
 use super::super::output::count;
 
@@ -10,6 +10,7 @@ const THINGS_MAX: usize = 3;
 /// A thing in a range, with all its pieces there.
 struct Thing {
     first: What,
+    last: What,
     length_bytes: u64,
 }
 
@@ -20,11 +21,12 @@ pub fn in_words(named: &Named, range: ByteRange) -> String {
     let mut places = std::collections::HashMap::new();
     for piece in named.within(range) {
         let place = *places.entry(identity(piece.what)).or_insert_with(|| {
-            things.push(Thing { first: piece.what, length_bytes: 0 });
+            things.push(Thing { first: piece.what, last: piece.what, length_bytes: 0 });
             things.len() - 1
         });
         if let Some(thing) = things.get_mut(place) {
             thing.length_bytes += piece.range.length_bytes;
+            thing.last = piece.what;
         }
     }
     // A stable sort: of equally large things, the first.
@@ -42,7 +44,8 @@ pub fn in_words(named: &Named, range: ByteRange) -> String {
 fn identity(what: What) -> (u8, u64, &'static str) {
     match what {
         What::Inode { inode, part, .. } => (part as u8, inode, ""),
-        What::Metadata(metadata) => (10, metadata.group.map_or(u64::MAX, u64::from), metadata.what),
+        // Those of neighbouring groups lie side by side.
+        What::Metadata(metadata) => (10, 0, metadata.what),
         What::Free => (11, 0, ""),
         What::Unknown => (12, 0, ""),
     }
@@ -50,9 +53,15 @@ fn identity(what: What) -> (u8, u64, &'static str) {
 
 fn in_a_word(named: &Named, thing: &Thing) -> String {
     let What::Inode { inode, part, offset_bytes } = thing.first else {
-        return match thing.first {
-            What::Metadata(metadata) => metadata.to_string(),
-            What::Free => "free space".into(),
+        return match (thing.first, thing.last) {
+            (
+                What::Metadata(Metadata { what, group: Some(first) }),
+                What::Metadata(Metadata { group: Some(last), .. }),
+            ) if first != last => {
+                format!("{what} of groups {first} to {last}")
+            }
+            (What::Metadata(metadata), _) => metadata.to_string(),
+            (What::Free, _) => "free space".into(),
             _ => "unnamed".into(),
         };
     };

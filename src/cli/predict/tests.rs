@@ -84,7 +84,7 @@ fn named() -> Named {
         what,
     };
     let of = |inode, part, offset_bytes| forerun::files::What::Inode { inode, part, offset_bytes };
-    let table = forerun::files::What::Metadata(Metadata { what: "inode table", group: Some(3) });
+    let structure = |what, group| forerun::files::What::Metadata(Metadata { what, group: Some(group) });
     let owner = |kind, path: Option<&str>| Owner { kind, size_bytes: 1 << 20, path: path.map(Into::into) };
     Named {
         file_system: "ext4",
@@ -96,8 +96,11 @@ fn named() -> Named {
             piece(90_112, 4_096, of(12, Part::Map, 0)),
             piece(94_208, 4_096, of(15, Part::Attributes, 0)),
             piece(98_304, 20_480, of(13, Part::Data, 32_768)),
-            piece(118_784, 12_288, table),
+            piece(118_784, 12_288, structure("inode table", 3)),
             piece(131_072, 65_536, forerun::files::What::Free),
+            piece(196_608, 4_096, structure("block bitmap", 3)),
+            piece(200_704, 4_096, structure("block bitmap", 4)),
+            piece(204_800, 4_096, structure("inode bitmap", 3)),
         ],
         owners: BTreeMap::from([
             (12, owner(Kind::File, Some("/var/log/app.log"))),
@@ -118,6 +121,7 @@ fn contents_in_words() {
     assert_eq!(words(65_536, 65_536), "directory /var, inode table of group 3, link /link, and 2 more");
     assert_eq!(words(90_112, 8_192), "map of /var/log/app.log, attributes of inode 15, which has no name");
     assert_eq!(words(131_072, 65_536), "free space");
+    assert_eq!(words(196_608, 65_536), "block bitmap of groups 3 to 4, inode bitmap of group 3");
 }
 
 fn options(words: &[&str]) -> PredictOptions {

@@ -221,6 +221,7 @@ fn every_block_is_named_right(image: &Image, named: &Named) -> usize {
     for part in [Part::Data, Part::Map, Part::Attributes] {
         assert_eq!(ours(part), theirs(part), "{part:?}: all that debugfs tells of");
     }
+    assert_eq!(ours(Part::Attributes), 1, "a file has attributes outside of its inode");
     assert!(ours(Part::End) > 0, "some file has room to grow");
     of_files
 }
@@ -236,6 +237,8 @@ fn make(files: usize, size_bytes: u64, options: &[&str]) -> Image {
     let gaps: String =
         (0..files / 2).step_by(25).map(|index| format!("rm /d{:03}/f{index}\n", index / 80)).collect();
     tool("debugfs", &["-w", "-f", "-", &path], &gaps);
+    // An attribute that an inode has no room for.
+    tool("debugfs", &["-w", "-R", &format!("ea_set /d000/f2 user.note {}", "x".repeat(400)), &path], "");
     // What mkfs fills has plain directories; large ones get an index.
     tool("e2fsck", &["-fyD", &path], "");
     image

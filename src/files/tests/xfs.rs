@@ -9,7 +9,6 @@ use crate::files::{Named, Part, What};
 
 /// The smallest that mkfs.xfs makes.
 const SIZE_BYTES: u64 = 304 << 20;
-const BLOCK_BYTES: u64 = 4096;
 
 /// A tree as mkfs.xfs reads it: small directories, large ones of each form, files, links, a pipe for each other file.
 pub fn make(options: &[&str]) -> Image {
@@ -23,7 +22,7 @@ pub fn make(options: &[&str]) -> Image {
         (source("small", 3_000), source("middle", 40_000), source("large", 3_000_000));
     let mut tree = String::from("/stand/diag\n0 0\nd--755 0 0\n");
     // In the inode, in one block, in several, with an index of more than one block.
-    for (directory, files) in [("short", 3), ("block", 40), ("leaf", 300), ("node", 3_000)] {
+    for (directory, files) in [("short", 3), ("block", 40), ("leaf", 300), ("node", 5_000)] {
         writeln!(tree, "{directory} d--755 0 0").expect("text");
         for index in 0..files {
             let (kind, of) = match index % 10 {
@@ -47,6 +46,11 @@ pub fn make(options: &[&str]) -> Image {
     write_file(&proto, tree.as_bytes());
     let proto = proto.display().to_string();
     tool("mkfs.xfs", &[&["-q", "-f", "-p", &proto], options, &[&image.text()]].concat(), "");
+    // An attribute that an inode has no room for.
+    let made = image.name_all();
+    let large = made.owners.iter().find(|(_, owner)| owner.path.as_deref() == Some("/large"));
+    let inode = format!("inode {}", large.expect("told of").0);
+    tool("xfs_db", &["-x", "-c", &inode, "-c", "attr_set -u -v 3000 note", &image.text()], "");
     image
 }
 
@@ -110,13 +114,14 @@ fn all_maps(image: &Image, inodes: &[u64]) -> HashMap<u64, u64> {
 /// Compares every block; says how many were of files' content and of files' maps.
 fn every_block_is_named_right(image: &Image, named: &Named) -> (usize, usize) {
     let said = all_blocks(image);
+    let block_bytes = field(image, "blocksize");
     let mut inodes: Vec<u64> =
         said.iter().filter_map(|said| said.inode.as_ref().map(|(inode, _)| *inode)).collect();
     inodes.sort_unstable();
     inodes.dedup();
     let maps = all_maps(image, &inodes);
-    let (mut of_files, mut of_maps) = (0, 0);
-    for ((block, what), said) in (0..).zip(by_block(named, SIZE_BYTES, BLOCK_BYTES)).zip(&said) {
+    let (mut of_files, mut of_maps, mut of_attributes) = (0, 0, 0);
+    for ((block, what), said) in (0..).zip(by_block(named, SIZE_BYTES, block_bytes)).zip(&said) {
         match what {
             What::Inode { part: Part::End, .. } | What::Free => {
                 assert!(said.kind.starts_with("free") && said.kind != "freelist", "{block}: {}", said.kind);
@@ -130,8 +135,11 @@ fn every_block_is_named_right(image: &Image, named: &Named) -> (usize, usize) {
                         "{block}: {}",
                         said.kind
                     );
-                    assert_eq!(offset_bytes, maps[&block] * BLOCK_BYTES, "{block}");
+                    assert_eq!(offset_bytes, maps[&block] * block_bytes, "{block}");
                     of_files += 1;
+                } else if part == Part::Attributes {
+                    assert_eq!(said.kind, "attr", "{block}");
+                    of_attributes += 1;
                 } else {
                     // xfs_db calls a block of an inode's map what the inode is.
                     assert!(part == Part::Map && !maps.contains_key(&block), "{block}: {part:?}");
@@ -158,6 +166,8 @@ fn every_block_is_named_right(image: &Image, named: &Named) -> (usize, usize) {
         }
     }
     assert_eq!(of_files, maps.len(), "all that xfs_db tells of");
+    assert_eq!(of_attributes, said.iter().filter(|said| said.kind == "attr").count());
+    assert!(of_attributes > 0, "a file has attributes outside of its inode");
     (of_files, of_maps)
 }
 
@@ -176,6 +186,19 @@ fn every_block_is_named_as_xfs_db_names_it() {
 #[test]
 fn with_other_trees_inodes_and_directory_blocks() {
     let image = make(&["-m", "rmapbt=1,reflink=0,finobt=0", "-i", "size=1024,sparse=0", "-n", "size=16384"]);
+    every_block_is_named_right(&image, &image.name_all());
+}
+
+#[test]
+fn trees_of_two_levels_and_directory_blocks_in_pieces() {
+    let image = make(&["-b", "size=1024", "-n", "size=4096", "-d", "agcount=2"]);
+    // The tree of inodes of the group with the largest directory.
+    let text = tool(
+        "xfs_db",
+        &["-r", "-c", "agi 0", "-c", "print level", "-c", "agi 1", "-c", "print level", &image.text()],
+        "",
+    );
+    assert!(text.contains("level = 2"), "{text}");
     every_block_is_named_right(&image, &image.name_all());
 }
 

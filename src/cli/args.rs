@@ -407,16 +407,16 @@ pub struct StatusOptions {
 /// Options of `predict`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-One line a range: how probable, what will happen, where on the volume, and what lies there: a file
-and the place in it, the end of a file that will grow, a structure of the file system, free
-space. Neighbouring blocks of one kind whose probabilities differ by 0.05 at most are one range, with
-their mean. Files are named for ext2, ext3, ext4 and XFS (version 5) that begin at the volume's first byte,
-from metadata read through the device; no mount is needed. Where one is mounted, this is as much as has
-reached the device: what the file system still has in memory, or in its log, does not show.
+One line a range: how probable, what will happen, where on the volume, and what lies there: a
+file and the place in it, the end of a file that will grow, a structure of the file system, free
+space. Neighbouring blocks of one kind whose probabilities differ by 0.05 at most are one range,
+with their mean. Files are named for ext2, ext3, ext4 and XFS (version 5) that begin at the volume's
+first byte, from metadata read through the device; no mount is needed. Of a mounted one this is as
+much as has reached the device: what is still in memory, or in its log, does not show.
 
-In JSON, `ranges[].contents[]` has every piece: `what` is content, growth (free space behind a file's
-end), map (where a file's content is), attributes, structure, free or unnamed; `path` is the first one
-found, with bytes that are no printable text as \\xNN.
+In JSON, `ranges[].contents[]` has every piece: `what` is content, growth (free space behind a
+file's end), map (where a file's content is), attributes, structure, free or unnamed; `path` is the
+first one found, with bytes that are no printable text as \\xNN.
 
 Examples:
   forerun predict data

@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_than_the_limit() {
-        let asked = Ranges::new(vec![0..100]);
+        let asked = Ranges::new(vec![0..50, 50..100]);
         let mut claims = Claims::new(&asked, 3);
         for block in 0..100 {
             claims.claim(block..block + 1, data(block + 1, 0));

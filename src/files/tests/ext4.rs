@@ -315,13 +315,23 @@ fn a_growing_log_is_said_to_grow() {
     assert_eq!(log.range.length_bytes, 102_400);
     // The next whole blocks of a volume, not touching what is there.
     let offset_bytes = log.end_bytes().next_multiple_of(65_536) + 65_536;
-    let named = image.name(&[ByteRange { offset_bytes, length_bytes: 1 << 20 }]);
-    let What::Inode { inode, part: Part::End, offset_bytes: at } = named.pieces[0].what else {
-        panic!("{:?}", named.pieces);
-    };
-    assert_eq!(path_of(&named, inode), "/var/log/app.log");
-    assert_eq!(at, 102_400 + offset_bytes - log.end_bytes());
-    assert_eq!(named.pieces[0].range.length_bytes, 1 << 20);
+    let named = image.name(&[
+        ByteRange { offset_bytes, length_bytes: 1 << 20 },
+        ByteRange { offset_bytes: offset_bytes + (3 << 20), length_bytes: 65_536 },
+    ]);
+    let expected = [(offset_bytes, 1 << 20), (offset_bytes + (3 << 20), 65_536)];
+    assert_eq!(named.pieces.len(), expected.len());
+    for (piece, (start, length_bytes)) in named.pieces.iter().zip(expected) {
+        let What::Inode { inode, part: Part::End, offset_bytes: at } = piece.what else {
+            panic!("{piece:?}")
+        };
+        assert_eq!(path_of(&named, inode), "/var/log/app.log");
+        assert_eq!(at, 102_400 + start - log.end_bytes());
+        assert_eq!(piece.range, ByteRange { offset_bytes: start, length_bytes });
+    }
+    // Too far away to be said to be the log's.
+    let far = image.name(&[ByteRange { offset_bytes: offset_bytes + (17 << 20), length_bytes: 65_536 }]);
+    assert_eq!(far.pieces[0].what, What::Free);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod launch;
 mod list;
 mod offline;
 mod output;
+mod predict;
 mod programs;
 mod recover;
 mod remove;
@@ -47,6 +48,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             SnapshotCommand::Attach(options) => snapshot::attach(&paths, &options),
         },
         Command::Status(options) => status::run(&paths, &options),
+        Command::Predict(options) => predict::run(&paths, &options),
         Command::Threshold(options) => threshold::run(&paths, &options),
         Command::Chain { command: ChainCommand::List(options) } => chain::list(&paths, &options),
         Command::History(options) => history::run(&paths, &options),

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod change_vector;
 pub mod config;
+pub mod files;
 pub mod geometry;
 pub mod prediction;
 pub mod prediction_table;

@@ -16,6 +16,8 @@ mod fake_target;
 mod help;
 #[path = "cli/lifecycle.rs"]
 mod lifecycle;
+#[path = "cli/predict.rs"]
+mod predict;
 #[path = "cli/rig.rs"]
 mod rig;
 #[path = "cli/talking.rs"]

@@ -71,6 +71,8 @@ pub enum Command {
     },
     /// Show how a volume, its tiers and its predictions do
     Status(StatusOptions),
+    /// List what is expected to change, as ranges and as files
+    Predict(PredictOptions),
     /// Set the probability from which a prediction is acted on
     Threshold(ThresholdOptions),
     /// Show the chains of alike epochs
@@ -398,6 +400,42 @@ pub struct StatusOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub interval: u32,
     /// Print JSON; with --watch one line a look
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `predict`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+One line a range: how probable, what will happen, where on the volume, and what lies there: a
+file and the place in it, the end of a file that will grow, a structure of the file system, free
+space. Neighbouring blocks of one kind whose probabilities differ by 0.05 at most are one range,
+with their mean. Files are named for ext2, ext3, ext4 and XFS (version 5) that begin at the volume's
+first byte, from metadata read through the device; no mount is needed. Of a mounted one this is as
+much as has reached the device: what is still in memory, or in its log, does not show.
+
+In JSON, `ranges[].contents[]` has every piece: `what` is content, growth (free space behind a
+file's end), map (where a file's content is), attributes, structure, free or unnamed; `path` is the
+first one found, with bytes that are no printable text as \\xNN.
+
+Examples:
+  forerun predict data
+  forerun predict data --from-probability 0.9 --limit 20
+  forerun predict data --no-files            # ranges alone, reads nothing from the device
+  forerun predict data --json | jq -r '.ranges[] | select(.kind == \"added\") | .contents[].path'")]
+pub struct PredictOptions {
+    /// The volume
+    pub volume: VolumeName,
+    /// List what is this probable or more, 0 to 1; without it the volume's threshold
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub from_probability: Option<f64>,
+    /// List at most this many ranges, the most probable ones
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Name no files: the device is not read
+    #[arg(long)]
+    pub no_files: bool,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

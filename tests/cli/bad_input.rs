@@ -29,6 +29,8 @@ fn usage_and_ranges_are_code_2() {
         ("recover data -n 1", "cannot be used with"),
         ("recover data --json --foreground", "cannot be used with"),
         ("list -a -n 1", "cannot be used with"),
+        ("predict", "<VOLUME>"),
+        ("predict data --limit -1", "unexpected argument"),
         ("check", "<VOLUME>"),
         ("check data --fast /x", "cannot be used with"),
         ("dump", "<VOLUME>"),

@@ -18,6 +18,7 @@ fn help_is_as_written() {
         ("snapshot diff --help", "help-snapshot-diff.txt"),
         ("snapshot attach --help", "help-snapshot-attach.txt"),
         ("status --help", "help-status.txt"),
+        ("predict --help", "help-predict.txt"),
         ("threshold --help", "help-threshold.txt"),
         ("check --help", "help-check.txt"),
         ("dump --help", "help-dump.txt"),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use forerun::change_vector::{Change, ChangeKind, ChangeVector};
 use forerun::config::VolumeConfig;
+use forerun::files::{ByteRange, Kind, Part, What, name_ranges};
 use forerun::geometry::{BlockIndex, Epoch};
 
 #[allow(dead_code, unreachable_pub, reason = "the whole file of the trainer, of which not all is called")]
@@ -74,6 +75,67 @@ fn history() -> Vec<Vec<u8>> {
     ]
 }
 
+/// What `forerun predict` reads of small file systems that their own tools make: e2fsprogs, xfsprogs.
+fn files() -> Vec<Vec<u8>> {
+    let folder = std::env::temp_dir().join(format!("forerun-seeds-{}", std::process::id()));
+    let root = folder.join("root");
+    let made = fs::create_dir_all(root.join("dir"))
+        .and_then(|()| fs::write(root.join("large"), [7; 30_000]))
+        .and_then(|()| fs::write(root.join("dir/small"), "small"))
+        .and_then(|()| std::os::unix::fs::symlink("x/".repeat(50), root.join("dir/link")));
+    made.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let small = "-q -F -b 1024 -N 16 -I 128 -O ^has_journal,^resize_inode,^metadata_csum";
+    let seeds = [
+        (1_u64, "mkfs.ext4", format!("{small} -d {}", root.display())),
+        (1, "mkfs.ext4", format!("{small},^extent,^64bit -d {}", root.display())),
+        (16, "mkfs.xfs", "-q -f -d agcount=1".into()),
+    ]
+    .map(|(mebibytes, mkfs, options)| {
+        let image = folder.join("image");
+        let file = fs::File::create(&image).and_then(|file| file.set_len(mebibytes << 20));
+        file.unwrap_or_else(|error| panic!("{}: {error}", image.display()));
+        // mkfs.xfs makes so small a file system for its own tests only, which it knows by these.
+        let status = std::process::Command::new(mkfs)
+            .args(options.split(' '))
+            .arg(&image)
+            .envs([("TEST_DIR", "/"), ("TEST_DEV", "/"), ("QA_CHECK_FS", "1")])
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "{mkfs} of e2fsprogs or xfsprogs is needed");
+        sectors(&fs::read(&image).unwrap_or_else(|error| panic!("{}: {error}", image.display())))
+    });
+    let _ = fs::remove_dir_all(folder);
+    seeds.into()
+}
+
+/// The sectors of an image that are read, as the target `files` wants them.
+fn sectors(image: &Vec<u8>) -> Vec<u8> {
+    let size_bytes = image.len() as u64;
+    let whole = ByteRange { offset_bytes: 0, length_bytes: size_bytes };
+    let named = name_ranges(image, size_bytes, &[whole]).unwrap_or_else(|error| panic!("{error}"));
+    let mut seed = vec![(size_bytes >> 20) as u8 - 1];
+    for piece in &named.pieces {
+        let wanted_bytes = match piece.what {
+            // Of XFS's first inodes the most are not in use.
+            What::Metadata(metadata) if metadata.what == "inodes" => 2_048,
+            What::Metadata(metadata) if metadata.what != "log" => u64::MAX,
+            What::Inode { part: Part::Map, .. } => u64::MAX,
+            What::Inode { inode, part: Part::Data, .. } if named.owners[&inode].kind == Kind::Directory => {
+                u64::MAX
+            }
+            _ => 0,
+        };
+        let start = piece.range.offset_bytes;
+        for at in (start..piece.end_bytes().min(start.saturating_add(wanted_bytes))).step_by(512) {
+            let sector = &image[at as usize..at as usize + 512];
+            if sector.iter().any(|byte| *byte != 0) {
+                seed.extend_from_slice(&((at / 512) as u16).to_le_bytes());
+                seed.extend_from_slice(sector);
+            }
+        }
+    }
+    seed
+}
+
 fn main() {
     let mut seeds = ublk_target::fuzzing::fast_tier::seeds();
     seeds.extend(ublk_target::fuzzing::capacity_tier::seeds());
@@ -81,6 +143,7 @@ fn main() {
     seeds.extend(texts());
     seeds.push(("prediction_table", predictions()));
     seeds.extend(history().into_iter().map(|seed| ("history", seed)));
+    seeds.extend(files().into_iter().map(|seed| ("files", seed)));
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut numbers = BTreeMap::new();
     for (target, bytes) in seeds {

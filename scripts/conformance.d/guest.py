@@ -65,6 +65,10 @@ class Devices:
         self.forerun.run_dir.mkdir(mode=0o700)
         os.environ.update(FORERUN_STATE_DIR=str(self.forerun.state_dir), FORERUN_RUN_DIR=str(self.forerun.run_dir))
         self.names = []
+        if options.device == "plain":
+            # As the volumes: ext4 places files otherwise where seeks cost something.
+            for path in FAST_DISKS:
+                Path(f"/sys/block/{Path(path).name}/queue/rotational").write_text("0")
         if options.device == "forerun" and options.suite != "ublk":
             self.paths = [self.volume(f"conformance-{part}", disk) for part, disk in zip(("a", "b"), FAST_DISKS)]
 
@@ -178,6 +182,8 @@ def xfstests(options, devices, notes):
         if bad and status == "passed":
             status, text = "failed", text + "\n" + "\n".join(bad)
         folder, number = current.split("/")
+        if status == "failed":
+            (notes.kept / f"{current.replace('/', '-')}.kernel").write_text("\n".join(kernel.lines()[kernel.seen:]) + "\n")
         notes.end(current, status, began, text, [*sorted((results / folder).glob(f"{number}.*")), options.tree / "tests" / f"{current}.out"])
         kernel.seen = len(kernel.lines())
 

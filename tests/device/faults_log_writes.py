@@ -131,7 +131,9 @@ def one(lab, stack_on, volume, ledger, promised, begun):
         stack.mount()
         checked = volume.forerun.try_("check", volume.name, limit=240)
         if checked.returncode != 0:
-            problems.append(f"`forerun check` before recovery: {(checked.stdout + checked.stderr).strip()[-600:]}")
+            # Notes of what a crash leaves behind would fill the page.
+            said = [line for line in (checked.stdout + checked.stderr).splitlines() if not line.startswith(("note:", "    Left by"))]
+            problems.append("`forerun check` before recovery: " + "\n".join(said)[:3000])
         device = volume.add()
         ledger.begun = begun[0]
         problems += ledger.look(promised[0], device)

@@ -162,9 +162,9 @@ impl Report {
         let offsets = newest.layout.superblock_offsets();
         for ((copy, name), offset) in copies.0.iter().zip(["A", "B"]).zip(offsets) {
             let what = match copy {
-                // A crash between the two copies leaves one a generation behind; a clean stop does not.
+                // A crash between the two copies leaves one a generation behind, also in the midst of a clean stop.
                 Ok(copy) if copy.generation() == newest.generation => continue,
-                Ok(copy) if copy.generation() + 1 == newest.generation && !self.clean => continue,
+                Ok(copy) if copy.generation() + 1 == newest.generation => continue,
                 Ok(copy) => {
                     format!(
                         "superblock {name} is of generation {}, not {}",

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fast_tier::LastEnd;
+use crate::fast_tier::check::check_device;
 use crate::fast_tier::sim::Random;
 
 const TURNS: u64 = 24;
@@ -90,6 +91,11 @@ fn a_kill_at_any_step_loses_nothing_at_all() {
             kills += 1;
             // Killed again and again while it takes over, at each step.
             let mut found = Arc::new(disk.after_kill());
+            // Where nothing is torn there is nothing to complain of, in the midst of a clean stop neither.
+            let report = check_device(&*found, "the disk", None).expect("it can be read");
+            let stale: Vec<_> =
+                report.findings.iter().filter(|found| found.what.contains("of generation")).collect();
+            assert!(stale.is_empty(), "{stale:?}");
             let mut at = 1;
             loop {
                 found.cut_at(at);

@@ -51,17 +51,11 @@ impl<'a> Inputs<'a> {
     }
 
     fn of(&self, at: usize) -> [f32; BLENDED.len()] {
-        let mut inputs = [0.0; BLENDED.len()];
-        for ((input, (scores, calibration)), (predictor, _)) in
-            inputs.iter_mut().zip(self.scores).zip(BLENDED)
-        {
+        self.scores.map(|(scores, calibration)| {
             let score = scores.get(at).copied().unwrap_or(0.0);
-            // A simple score is no probability until it is calibrated. That of a predictor that learns nearly is one, and
-            // calibrating it would make ties at the top, where the order counts most.
-            let probability = if predictor.is_simple() { calibration.probability(score) } else { score };
-            *input = to_logit(probability) / SCALE;
-        }
-        inputs
+            // The calibrated value for the level, a little of the score itself to break its ties.
+            (0.8 * to_logit(calibration.probability(score)) + 0.2 * to_logit(score)) / SCALE
+        })
     }
 }
 

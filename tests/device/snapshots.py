@@ -221,3 +221,30 @@ def predictions_reach_the_target(lab):
     equal(volume.status()["prefetch"]["threshold"], 0.7, "the threshold set")
     equal(device.check_all() > 0 and device.errors, [], "what differs on the device")
     device.close()
+
+
+@test
+def predictions_are_told_as_files(lab):
+    """A file system in use: `forerun predict` names the file that is written again and again."""
+    volume = lab.volume("named", "512M", "256M", "--threshold", "0.3", "--sync-interval", "3600")
+    device = volume.add(trainer=True)
+    run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", device], 180)
+    path = lab.mount(device)
+    (path / "base").mkdir()
+    table = path / "base/table"
+    table.write_bytes(os.urandom(4 * MIB))
+    for epoch in range(10):
+        with open(table, "r+b") as file:
+            for block in range(0, 4 * MIB, BLOCK):
+                os.pwrite(file.fileno(), os.urandom(8192), block)
+        os.sync()
+        snapshot = volume.snapshot(f"e{epoch}")["snapshot"]
+        until("a prediction table", 60, lambda last=snapshot["epoch"]: volume.status()["prefetch"]["table_epoch"] >= last)
+    said = volume.forerun.json("predict", volume.name, "--from-probability", "0.3")
+    equal(said["file_system"], "ext4", "the file system")
+    paths = {piece.get("path") for expected in said["ranges"] for piece in expected["contents"]}
+    expect("/base/table" in paths, f"the file is not named: {said}")
+    page = volume.forerun("predict", volume.name, "--from-probability", "0.3", "--limit", "8")
+    expect("/base/table" in page, f"the file is not named: {page}")
+    lab.note(f"{len(said['ranges'])} ranges; named: {', '.join(sorted(name for name in paths if name))}")
+    lab.unmount(path)

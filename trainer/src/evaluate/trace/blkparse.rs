@@ -45,7 +45,7 @@ impl Format for Blkparse {
         let Some(op) = op_of(kind) else { return Ok(None) };
         let known = self.device.get_or_insert_with(|| (*device).to_owned());
         if known != device {
-            bail!("device {device} after {known}: a trace is of one device; see blkparse -d or blktrace -d");
+            bail!("device {device} after {known}: a trace is of one device; blktrace -d traces one");
         }
         list.push(Request {
             timestamp_us: micros(time)?,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `timestamp_us,op,offset_bytes,len_bytes` | that header, or four fields | as it says |
 //! | MSR Cambridge CSV | seven fields, the fourth `Read` or `Write` | 100 ns since 1601 |
-//! | vscsiStats CSV (`-x` of a trace) | its header, or six fields with a number first | as it says, microseconds |
+//! | vscsiStats CSV (a trace of commands) | its header, or six fields with a number first | as it says, microseconds |
 //! | blkparse's default output | a device as `8,0` and a processor first | seconds |
 //! | fio iolog, versions 2 and 3 | `fio version N iolog` | version 3: microseconds; version 2: `wait`s, else none |
 //!
@@ -33,7 +33,7 @@ pub enum Op {
     Read,
     /// The range is written.
     Write,
-    /// The range is read or written; taken as both.
+    /// The range is read or written; taken as a change.
     Access,
     /// The range is discarded.
     Discard,

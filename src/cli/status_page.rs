@@ -198,6 +198,38 @@ fn prediction(page: &mut Page, prefetch: &GetPrefetchStatusResponse) {
         let (precision, recall) = (prefetch.precision, prefetch.recall);
         page.line("  score", &format!("precision {precision:.2}, recall {recall:.2} over {window}"));
     }
+    benefit(page, prefetch);
+}
+
+/// What acting is worth, as measured against the control group, and the room kept for growth.
+fn benefit(page: &mut Page, prefetch: &GetPrefetchStatusResponse) {
+    let rate = |missed: f64, blocks: f64| 100.0 * missed / blocks.max(1.0);
+    if prefetch.control_blocks > 0.0 && prefetch.acted_blocks > 0.0 {
+        let acted = rate(prefetch.acted_missed, prefetch.acted_blocks);
+        let control = rate(prefetch.control_missed, prefetch.control_blocks);
+        let wait = format!("{:.1} ms", 1e3 * prefetch.capacity_read_seconds);
+        let benefit = format!(
+            "requests waited ({wait}) for {acted:.1} % of the blocks acted on, {control:.1} % of {:.0} left alone to compare",
+            prefetch.control_blocks
+        );
+        page.line("  benefit", &benefit);
+    }
+    if prefetch.acts_from > prefetch.threshold {
+        let from = format!(
+            "from a probability of {:.2}: {:.0} % of what is evicted is missed again",
+            prefetch.acts_from,
+            100.0 * prefetch.missed_after_eviction
+        );
+        page.line("  acts", &from);
+    }
+    if prefetch.growth_bytes > 0 {
+        let growth = format!(
+            "{} expected within the horizon, {} kept free for it",
+            format_size(prefetch.growth_bytes),
+            format_size(prefetch.growth_kept_bytes)
+        );
+        page.line("  growth", &growth);
+    }
 }
 
 fn predictors(page: &mut Page, prefetch: &GetPrefetchStatusResponse) {

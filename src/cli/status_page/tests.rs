@@ -82,6 +82,15 @@ fn a_volume_that_predicts() {
         trainer_reported_us: 3_598_000_000,
         table_epoch: 11,
         table_published_us: 3_595_000_000,
+        acts_from: 0.75,
+        missed_after_eviction: 0.625,
+        acted_blocks: 3100.0,
+        acted_missed: 31.0,
+        control_blocks: 100.0,
+        control_missed: 62.0,
+        capacity_read_seconds: 0.0051,
+        growth_bytes: 48 << 20,
+        growth_kept_bytes: 32 << 20,
         ..Default::default()
     };
     let page = render(&volume(), &prefetch, 3_600_000_000);

@@ -27,17 +27,23 @@ const EARLY_SEAL_AGE: Duration = Duration::from_millis(200);
 const STEP_SHARE: u32 = 16;
 /// After a commit that failed, the next one that nobody but us asks for waits this long.
 const COMMIT_RETRY: Duration = Duration::from_millis(500);
+/// After all that could be given up for predictions was, this long until it is looked for again.
+const AHEAD_RETRY: Duration = Duration::from_secs(1);
 /// Without a wait for so long, writes count as not throttled any more.
 const THROTTLE_OVER: Duration = Duration::from_secs(5);
 
 /// Keeps the reserve, for ever.
 pub(super) async fn keep_room(tasks: Rc<Tasks<impl World>>) {
     let mut failed_at = None;
+    let mut ahead_after = Instant::now();
     let mut throttled = Throttled::default();
     while !tasks.shared.stopping() {
         let woken = tasks.shared.wake_keeper.notified();
         let _ = tokio::time::timeout(TICK, woken).await;
         make_room(&tasks.shared, &mut failed_at).await;
+        if Instant::now() >= ahead_after && !make_room_ahead(&tasks.shared, &mut failed_at).await {
+            ahead_after = Instant::now() + AHEAD_RETRY;
+        }
         throttled.look(&tasks.shared);
     }
 }
@@ -120,12 +126,40 @@ async fn evict_down_to(shared: &Shared, wanted: u32) -> u32 {
     let mut effort = Effort::default();
     while coming < wanted && !shared.stopping() {
         match volume.evict(&|block| predicted.contains(&block), &mut effort) {
-            Evicted::One => coming += 1,
+            Evicted::One(block) => {
+                coming += 1;
+                block.inspect(|block| shared.prediction.evicted(*block));
+            }
             Evicted::NotYet => tokio::task::yield_now().await,
             Evicted::Nothing => break,
         }
     }
     coming
+}
+
+/// Gives up clean slots for predicted blocks and for growth, but none of a predicted block. Returns whether there were any
+/// to give up, or none needed.
+async fn make_room_ahead(shared: &Shared, failed_at: &mut Option<Instant>) -> bool {
+    let volume = &shared.volume;
+    let demand = shared.prediction.demand();
+    let ahead = shared.prediction.growth_slots(shared) + demand;
+    let wanted = reserve(volume.slot_count()) + ahead;
+    let predicted = shared.prediction.kept();
+    let mut effort = Effort::sparing();
+    let mut found = true;
+    while ahead > 0 && found && volume.free_slots() + volume.limbo_slots() < wanted && !shared.stopping() {
+        match volume.evict(&|block| predicted.contains(&block), &mut effort) {
+            Evicted::One(block) => {
+                block.inspect(|block| shared.prediction.evicted(*block));
+            }
+            Evicted::NotYet => tokio::task::yield_now().await,
+            Evicted::Nothing => found = false,
+        }
+    }
+    if demand > 0 && volume.free_slots() < wanted && volume.limbo_slots() > 0 {
+        commit(shared, failed_at).await;
+    }
+    found
 }
 
 /// Commits, so that what is in limbo becomes free and the log has room again; less often while that fails.

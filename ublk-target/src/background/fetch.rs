@@ -31,6 +31,7 @@ pub(super) fn start(
     place: NonZeroU64,
     reply: Reply<Arc<AlignedBuffer>>,
 ) {
+    tasks.shared.prediction.missed(block);
     let mut running = tasks.fetches.running.borrow_mut();
     if let Some(waiting) = running.get_mut(&place) {
         waiting.push(reply);
@@ -87,8 +88,12 @@ async fn read(
     let mut data = AlignedBuffer::zeroed(BLOCK_BYTES as usize);
     let place = Place::from_word(place.get())
         .ok_or_else(|| io::Error::other(format!("block {block} has an impossible place {place}")))?;
+    let began = Instant::now();
     match tasks.capacity.read_block(place, block, &mut data).await {
-        Ok(()) => Ok(Arc::new(data)),
+        Ok(()) => {
+            tasks.shared.prediction.capacity_read(began.elapsed());
+            Ok(Arc::new(data))
+        }
         Err(error) => {
             tracing::error!(%block, %error, "a block cannot be read from the capacity tier");
             let failed = (Instant::now(), error.to_string());

@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 pub use budget::Foreground;
 pub use capacity::{Ask, CapacityError, CapacityReply, Reply};
 pub use kept::KeptLayer;
-pub use predict::{Acted, PredictionState};
+pub use predict::{Acted, Group, PredictionState};
 pub use seal::{Sealer, WallClock, now_us};
 pub use shared::{Progress, Settings, Shared};
 #[cfg(test)]

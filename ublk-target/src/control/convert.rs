@@ -3,6 +3,7 @@
 use forerun::api::v1;
 use forerun::change_vector::{Change, ChangeKind};
 use forerun::config::VolumeName;
+use forerun::geometry::BLOCK_BYTES;
 
 use super::plane::{CreatedSnapshot, Snapshot};
 use super::status::{Chain, PredictorScore, PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
@@ -129,6 +130,15 @@ pub(super) fn prefetch_status(
         trainer_reported_us: report.map_or(0, |report| report.received_us),
         table_epoch: status.table_epoch,
         table_published_us: status.table_published_us,
+        acts_from: status.acts_from,
+        missed_after_eviction: status.missed_after_eviction,
+        acted_blocks: status.acted_blocks,
+        acted_missed: status.acted_missed,
+        control_blocks: status.control_blocks,
+        control_missed: status.control_missed,
+        capacity_read_seconds: status.capacity_read_seconds,
+        growth_bytes: status.growth_blocks.saturating_mul(BLOCK_BYTES),
+        growth_kept_bytes: u64::from(status.growth_slots) * BLOCK_BYTES,
     }
 }
 

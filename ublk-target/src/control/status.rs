@@ -88,6 +88,15 @@ pub struct PrefetchStatus {
     pub score_window_epochs: u32,
     pub table_epoch: u32,
     pub table_published_us: u64,
+    pub acts_from: f64,
+    pub missed_after_eviction: f64,
+    pub acted_blocks: f64,
+    pub acted_missed: f64,
+    pub control_blocks: f64,
+    pub control_missed: f64,
+    pub capacity_read_seconds: f64,
+    pub growth_blocks: u64,
+    pub growth_slots: u32,
 }
 
 impl Default for PrefetchStatus {
@@ -114,6 +123,15 @@ impl Default for PrefetchStatus {
             score_window_epochs: 0,
             table_epoch: 0,
             table_published_us: 0,
+            acts_from: 0.0,
+            missed_after_eviction: 0.0,
+            acted_blocks: 0.0,
+            acted_missed: 0.0,
+            control_blocks: 0.0,
+            control_missed: 0.0,
+            capacity_read_seconds: 0.0,
+            growth_blocks: 0,
+            growth_slots: 0,
         }
     }
 }

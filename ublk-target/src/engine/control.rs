@@ -177,7 +177,7 @@ impl ControlPlane for VolumeControl {
     ) -> Result<CreatedSnapshot, ControlError> {
         let _one = lock(&self.naming);
         let shared = self.shared();
-        let above = || shared.prediction.acted().above_threshold;
+        let above = || shared.prediction.acted(shared).above_threshold;
         if let Some(snapshot) = self.find(name)? {
             return Ok(CreatedSnapshot {
                 snapshot,
@@ -350,7 +350,7 @@ impl ControlPlane for VolumeControl {
 
     fn prefetch_status(&self) -> Result<PrefetchStatus, ControlError> {
         let shared = self.shared();
-        let (stats, acted) = (shared.volume.stats(), shared.prediction.acted());
+        let (stats, acted) = (shared.volume.stats(), shared.prediction.acted(shared));
         Ok(PrefetchStatus {
             threshold: shared.settings.threshold(),
             horizon: shared.settings.horizon(),
@@ -373,6 +373,15 @@ impl ControlPlane for VolumeControl {
             score_window_epochs: acted.scored_epochs,
             table_epoch: acted.table_epoch,
             table_published_us: acted.table_published_us,
+            acts_from: acted.acts_from,
+            missed_after_eviction: acted.missed_after_eviction,
+            acted_blocks: acted.acted.blocks,
+            acted_missed: acted.acted.missed,
+            control_blocks: acted.control.blocks,
+            control_missed: acted.control.missed,
+            capacity_read_seconds: acted.capacity_read.as_secs_f64(),
+            growth_blocks: acted.growth_blocks,
+            growth_slots: acted.growth_slots,
         })
     }
 

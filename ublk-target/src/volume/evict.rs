@@ -23,8 +23,8 @@ const LOOKS_MAX: u32 = 1024;
 /// What a round of eviction came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evicted {
-    /// A slot was given up; it is free after the journal's next commit.
-    One,
+    /// A slot was given up; it is free after the journal's next commit. `None` where it was empty already.
+    One(Option<BlockIndex>),
     /// None so far, and there are more to look at.
     NotYet,
     /// No clean slot can be given up now.
@@ -36,6 +36,16 @@ pub enum Evicted {
 pub struct Effort {
     looks: u32,
     kept: u32,
+    /// Slots to be kept are not given up even where there are no others.
+    sparing: bool,
+}
+
+impl Effort {
+    /// An effort that never takes what is to be kept.
+    #[must_use]
+    pub fn sparing() -> Self {
+        Self { sparing: true, ..Self::default() }
+    }
 }
 
 struct List {
@@ -159,8 +169,8 @@ impl Volume {
                 queues.main.push(&self.slots, slot);
                 continue;
             }
-            if block.0 != NO_BLOCK && effort.kept < evictable && keep(block) {
-                effort.kept += 1;
+            if block.0 != NO_BLOCK && (effort.sparing || effort.kept < evictable) && keep(block) {
+                effort.kept = effort.kept.saturating_add(1);
                 queues.main.push(&self.slots, slot);
                 continue;
             }
@@ -173,7 +183,7 @@ impl Volume {
                     *word = fingerprint;
                 }
                 effort.looks = 0;
-                return Evicted::One;
+                return Evicted::One((block.0 != NO_BLOCK).then_some(block));
             }
         }
         Evicted::NotYet

@@ -5,12 +5,17 @@
 //! `prefetch` and the order of eviction; what is read from the volume does not depend on it.
 //!
 //! ```text
-//! table (shared memory) -> plan: above the threshold -> reserve, prefetch
-//!                                      |
-//!        sealed epochs ----------> scores: precision, recall
+//! table (shared memory) -> plan: what pays -> reserve, prefetch
+//!                            |  '--> control group: left alone
+//!        sealed epochs --> scores: precision, recall; growth
+//!        misses ---------> benefit: act at all?
+//!        evictions ------> regret: from which probability?
 //! ```
 
+mod benefit;
+mod growth;
 mod plan;
+mod regret;
 mod score;
 mod state;
 
@@ -23,11 +28,12 @@ use forerun::prediction_table::TableReader;
 
 use super::shared::Shared;
 use super::{Tasks, World};
-use crate::volume::lock;
+use crate::volume::{Volume, lock};
 use plan::{Key, Plan};
 use state::Inner;
 
 pub(super) use state::give_back_some;
+pub use benefit::Group;
 pub use state::{Acted, PredictionState};
 
 /// How often the table is looked at.
@@ -58,7 +64,11 @@ pub(super) async fn keep_acting(tasks: Rc<Tasks<impl World>>) {
             let mut fetches = tokio::task::JoinSet::new();
             for block in blocks.iter().copied() {
                 let tasks = tasks.clone();
-                fetches.spawn_local(async move { super::fetch::prefetch(&tasks, block).await });
+                fetches.spawn_local(async move {
+                    if super::fetch::prefetch(&tasks, block).await > 0 {
+                        tasks.shared.prediction.fetched();
+                    }
+                });
             }
             while let Some(fetched) = fetches.join_next().await {
                 if let Err(error) = fetched {
@@ -82,6 +92,7 @@ fn look(shared: &Shared, reader: &mut TableReader) {
             inner.acted.published = table.predictions.len() as u64;
             inner.acted.table_epoch = table.info.epoch.0;
             inner.acted.table_published_us = table.info.published_us;
+            inner.growth.expect(&table);
             inner.table = Some(Arc::new(table));
         }
         Err(error) => {
@@ -101,33 +112,46 @@ fn look(shared: &Shared, reader: &mut TableReader) {
 fn act(shared: &Shared) -> bool {
     let volume = &shared.volume;
     let open = volume.layers().open_epoch();
+    let threshold = shared.settings.threshold();
     let mut inner = lock(&shared.prediction.inner);
+    inner.look_at_epoch(open, threshold, shared.settings.horizon());
     let in_force = inner.table.clone().filter(|table| {
         let last = u64::from(table.info.epoch.0) + u64::from(table.info.horizon.epochs());
-        table.info.epoch < open && u64::from(open.0) <= last && inner.advised_off.is_none()
+        table.info.epoch < open && u64::from(open.0) <= last
     });
     let Some(table) = in_force else {
         inner.plan = None;
+        inner.growth.expect_nothing();
         give_back_others(shared, &mut inner);
         return false;
     };
-    let key = Key { generation: table.info.generation, threshold: shared.settings.threshold(), open };
+    let key = Key {
+        generation: table.info.generation,
+        threshold,
+        from: inner.acts_from(threshold),
+        acting: inner.advised_off.is_none() && inner.benefit.off().is_none(),
+        open,
+    };
     if inner.plan.as_ref().is_none_or(|plan| plan.key != key) {
-        let plan = Plan::new(key, &table, volume.slot_count());
+        let plan = Plan::new(key, &table, volume.slot_count(), inner.plan.as_ref());
         inner.scores.expect(table.info.epoch, table.info.horizon, &plan.blocks);
         inner.plan = Some(plan);
         give_back_others(shared, &mut inner);
     }
-    let keep_free = super::evict::reserve(volume.slot_count()) / 2;
     let Inner { plan, held, .. } = &mut *inner;
-    plan.as_mut().is_some_and(|plan| plan.step(volume, keep_free, held))
+    plan.as_mut().is_some_and(|plan| plan.step(volume, keep_free(volume), held))
+}
+
+/// Slots that predictions leave to writes that nobody saw coming.
+fn keep_free(volume: &Volume) -> u32 {
+    super::evict::reserve(volume.slot_count()) / 2
 }
 
 /// Gives back what is held for blocks that the plan does not name, and forgets what has been used.
 fn give_back_others(shared: &Shared, inner: &mut Inner) {
     let Inner { plan, held, .. } = inner;
     held.retain(|block| {
-        if plan.as_ref().is_some_and(|plan| plan.blocks.contains(block)) {
+        if plan.as_ref().is_some_and(|plan| plan.acted_on.contains(block)) {
             return shared.volume.is_reserved(*block);
         }
         shared.volume.give_back_reservation(*block);
@@ -135,7 +159,20 @@ fn give_back_others(shared: &Shared, inner: &mut Inner) {
     });
 }
 
+/// Blocks to be fetched now: as many as there is room for, since one that finds none is fetched for nothing.
 fn prefetches(shared: &Shared) -> Vec<BlockIndex> {
+    let volume = &shared.volume;
+    let kept = keep_free(volume) + shared.prediction.growth_slots(shared);
+    let room = volume.free_slots().saturating_sub(kept) as usize;
     let mut inner = lock(&shared.prediction.inner);
-    inner.plan.as_mut().map(|plan| plan.take_prefetches(PREFETCHES_A_LOOK)).unwrap_or_default()
+    inner.plan.as_mut().map(|plan| plan.take_fetches(room.min(PREFETCHES_A_LOOK))).unwrap_or_default()
+}
+
+/// Whether a block is in a sample of one in `one_in`; with another `salt` it is another sample. (The finalizer of
+/// SplitMix64; Steele, Lea, Flood, 2014.)
+fn sampled(block: BlockIndex, salt: u32, one_in: u64) -> bool {
+    let mut hash = (u64::from(salt) << 32 | u64::from(block.0)).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (hash ^ (hash >> 31)).is_multiple_of(one_in)
 }

@@ -3,18 +3,29 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use forerun::change_vector::ChangeVector;
-use forerun::geometry::BlockIndex;
+use forerun::geometry::{BlockIndex, Epoch};
+use forerun::prediction::{Horizon, Threshold};
 use forerun::prediction_table::Table;
 
 use super::super::shared::Shared;
+use super::benefit::{Benefit, FETCH_PRICE, Group};
+use super::growth::Growth;
 use super::plan::Plan;
+use super::regret::Regret;
 use super::score::Scores;
 use crate::volume::lock;
 
 /// Reservations given back at once when slots run short.
 const GIVE_BACK_AT_ONCE: usize = 256;
+/// The weight of a read in the capacity tier's mean latency.
+const LATENCY_GAIN: f64 = 1.0 / 64.0;
+/// The share of all slots that may be kept free for growth, as a divisor: an eighth.
+const GROWTH_SHARE: u32 = 8;
+/// Slots that are freed ahead of fetches, at most.
+const DEMAND_MAX: usize = 512;
 
 /// What is done for predictions now, and since the start.
 #[derive(Clone, Default, Debug)]
@@ -27,7 +38,7 @@ pub struct Acted {
     pub last_refusal: String,
     /// Predictions in force.
     pub published: u64,
-    /// Those at or above the threshold.
+    /// Those that are acted on, or would be.
     pub above_threshold: u64,
     /// Predicted blocks that still wait for a slot or for data.
     pub queue_length: u64,
@@ -41,6 +52,20 @@ pub struct Acted {
     pub recall: f64,
     /// Tables scored, at most the window.
     pub scored_epochs: u32,
+    /// The probability from which acting pays.
+    pub acts_from: f64,
+    /// The share of evicted blocks that were missed within the horizon.
+    pub missed_after_eviction: f64,
+    /// Predicted blocks that were acted on, and those of them that requests waited for.
+    pub acted: Group,
+    /// The same for those that were left alone.
+    pub control: Group,
+    /// The mean time that a block of the capacity tier takes.
+    pub capacity_read: Duration,
+    /// Blocks expected to be added within the horizon.
+    pub growth_blocks: u64,
+    /// Slots kept free for them.
+    pub growth_slots: u32,
 }
 
 #[derive(Default)]
@@ -50,11 +75,46 @@ pub(super) struct Inner {
     /// Blocks that a slot was reserved for, the most probable first.
     pub held: Vec<BlockIndex>,
     pub scores: Scores,
+    pub benefit: Benefit,
+    pub regret: Regret,
+    pub growth: Growth,
     pub acted: Acted,
     /// The last look at the table refused it.
     pub refusing: bool,
     /// The trainer's advice against acting, with its reason.
     pub advised_off: Option<String>,
+    /// The open epoch when it was last looked at.
+    open: Epoch,
+    /// What a slot is worth otherwise: the share of evicted blocks that were missed, as it was when the epoch began, so that
+    /// it does not move within one.
+    slot_worth: f64,
+    /// In microseconds; 0 while unknown.
+    capacity_read_us: f64,
+}
+
+impl Inner {
+    /// Takes note of the open epoch.
+    pub fn look_at_epoch(&mut self, open: Epoch, threshold: Threshold, horizon: Horizon) {
+        if open == self.open {
+            return;
+        }
+        self.open = open;
+        let from = f64::from(self.acts_from(threshold));
+        self.benefit.epoch_over(self.plan.as_ref(), open, from, &self.scores);
+        self.regret.epoch_over(open, horizon);
+        self.slot_worth = self.regret.share();
+    }
+
+    /// The probability from which acting pays: a slot has to be worth more with the predicted block than with the one that
+    /// is evicted for it, by the price of the fetch. Both save the same wait. Never below the threshold.
+    pub fn acts_from(&self, threshold: Threshold) -> f32 {
+        threshold.get().max((self.slot_worth + FETCH_PRICE).min(1.0) as f32)
+    }
+
+    fn growth_slots(&self, slots: u32, reserved: u32) -> u32 {
+        let epoch = u32::try_from(self.growth.forecast(Horizon::DEFAULT)).unwrap_or(u32::MAX);
+        epoch.saturating_sub(reserved).min(slots / GROWTH_SHARE)
+    }
 }
 
 /// What is predicted and what came of it; shared with the status.
@@ -74,16 +134,25 @@ impl PredictionState {
     }
 
     /// The counts for the status.
-    pub fn acted(&self) -> Acted {
+    pub fn acted(&self, shared: &Shared) -> Acted {
         let inner = lock(&self.inner);
         let (precision, recall, scored_epochs) = inner.scores.totals();
         let plan = inner.plan.as_ref();
+        let (acted, control) = inner.benefit.groups();
+        let volume = &shared.volume;
         Acted {
             above_threshold: plan.map_or(0, Plan::above),
             queue_length: plan.map_or(0, Plan::waiting),
             precision,
             recall,
             scored_epochs,
+            acts_from: f64::from(inner.acts_from(shared.settings.threshold())),
+            missed_after_eviction: inner.slot_worth,
+            acted,
+            control,
+            capacity_read: Duration::from_secs_f64(inner.capacity_read_us / 1e6),
+            growth_blocks: inner.growth.forecast(shared.settings.horizon()),
+            growth_slots: inner.growth_slots(volume.slot_count(), volume.reserved_slots()),
             ..inner.acted.clone()
         }
     }
@@ -94,10 +163,11 @@ impl PredictionState {
             return "off: by the volume's configuration".to_owned();
         }
         let inner = lock(&self.inner);
-        match (&inner.advised_off, &inner.table) {
-            (Some(why), _) => format!("off: {why}"),
-            (None, None) => "off: no predictions have been published yet".to_owned(),
-            (None, Some(_)) => "on".to_owned(),
+        match (&inner.advised_off, inner.benefit.off(), &inner.table) {
+            (Some(why), _, _) => format!("off: {why}"),
+            (None, Some(why), _) => format!("off: {why}"),
+            (None, None, None) => "off: no predictions have been published yet".to_owned(),
+            (None, None, Some(_)) => "on".to_owned(),
         }
     }
 
@@ -108,12 +178,58 @@ impl PredictionState {
 
     /// Blocks that eviction should rather keep.
     pub fn kept(&self) -> Arc<HashSet<BlockIndex>> {
-        lock(&self.inner).plan.as_ref().map(|plan| plan.blocks.clone()).unwrap_or_default()
+        lock(&self.inner).plan.as_ref().map(|plan| plan.acted_on.clone()).unwrap_or_default()
+    }
+
+    /// Slots to be kept free for what is going to be added, beyond those that are reserved.
+    pub fn growth_slots(&self, shared: &Shared) -> u32 {
+        if !shared.settings.prediction {
+            return 0;
+        }
+        let volume = &shared.volume;
+        lock(&self.inner).growth_slots(volume.slot_count(), volume.reserved_slots())
+    }
+
+    /// Slots that fetches are waiting for.
+    pub fn demand(&self) -> u32 {
+        let inner = lock(&self.inner);
+        inner.plan.as_ref().map_or(0, |plan| plan.fetches().min(DEMAND_MAX) as u32)
     }
 
     /// Scores what was predicted for an epoch, now that it is over.
     pub fn score(&self, vector: &ChangeVector) {
-        lock(&self.inner).scores.happened(vector);
+        let mut inner = lock(&self.inner);
+        inner.scores.happened(vector);
+        inner.growth.happened(vector);
+    }
+
+    /// A request waits for a block of the capacity tier.
+    pub fn missed(&self, block: BlockIndex) {
+        let mut inner = lock(&self.inner);
+        inner.regret.missed(block);
+        let Inner { plan, benefit, .. } = &mut *inner;
+        if let Some(plan) = plan {
+            benefit.missed(plan, block);
+        }
+    }
+
+    /// A block was evicted.
+    pub fn evicted(&self, block: BlockIndex) {
+        let mut inner = lock(&self.inner);
+        let open = inner.open;
+        inner.regret.evicted(block, open);
+    }
+
+    /// A block was fetched ahead.
+    pub fn fetched(&self) {
+        lock(&self.inner).benefit.fetched();
+    }
+
+    /// A block of the capacity tier took so long.
+    pub fn capacity_read(&self, took: Duration) {
+        let (mut inner, us) = (lock(&self.inner), took.as_secs_f64() * 1e6);
+        let mean = inner.capacity_read_us;
+        inner.capacity_read_us = if mean > 0.0 { mean + LATENCY_GAIN * (us - mean) } else { us };
     }
 }
 

@@ -2,6 +2,7 @@
 requests and its commands must not notice."""
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -12,7 +13,7 @@ from forged_table import Forger
 from kills import start_trainer
 from ledger import Background, Ledger
 from lab import BLOCK, MIB, equal, expect, test
-from rig import Failed
+from rig import Failed, gone, until
 
 UNITS = 48 * MIB // 4096
 COMMAND_LIMIT = 30  # seconds, of `forerun status` and `forerun snapshot create` beside a flood
@@ -71,6 +72,47 @@ def trainer_killed_and_stopped(lab):
     expect(job.running(), lambda: f"the trainer ended after SIGCONT:\n{job.text()[-800:]}")
     lab.note(f"{taken} snapshots, the longest took {longest:.2f} s; longest request {ledger.longest:.2f} s")
     ends_well(lab, volume, ledger, load)
+
+
+@test
+def trainer_forgets_everything(lab):
+    """SIGKILL, then all that the trainer kept is deleted, its table as well: a new one is told all epochs by the target and
+    expects the same blocks as the one before."""
+    volume = lab.volume("forgets", "256M", "128M", "--threshold", "0.3", "--sync-interval", "3600")
+    device = lab.device(volume.add(trainer=True))
+    written = [*range(40, 72), *range(700, 716)]
+
+    def epoch(name):
+        for block in written:
+            device.write(block * BLOCK // 4096, 1)
+        last = volume.snapshot(name)["snapshot"]["epoch"]
+        until("a prediction table", 90, lambda: volume.status()["prefetch"]["table_epoch"] >= last)
+
+    def expected():
+        said = volume.forerun.json("predict", volume.name, "--from-probability", "0.3", "--no-files")
+        ranges = [(piece["offset_bytes"] // BLOCK, piece["length_bytes"] // BLOCK) for piece in said["ranges"]]
+        return {block for first, count in ranges for block in range(first, first + count)}
+
+    for number in range(8):
+        epoch(f"e{number}")
+    before = expected()
+    expect(before >= set(written), lambda: f"not all that is written again and again is expected: {sorted(before)}")
+    os.kill(lab.forerun.trainer_pid(volume.name), signal.SIGKILL)
+    kept, table = lab.forerun.state_dir / volume.name / "trainer", lab.forerun.run_dir / volume.name / "predictions"
+    expect((kept / "history").is_dir() and table.is_file(), "the trainer kept no history, or published no table")
+    until("the trainer to be gone", 20, lambda: gone(lab.forerun.trainer_pid(volume.name)))
+    shutil.rmtree(kept)
+    table.unlink()
+    job = start_trainer(lab, volume)
+    until("a new table", 120, table.is_file)
+    epoch("after")
+    again = expected()
+    expect(again >= set(written), lambda: f"what is written again and again is not expected any more: {sorted(again)}")
+    expect("change vectors from epoch 1" in job.text(), lambda: f"it did not ask for all epochs:\n{job.text()[-800:]}")
+    expect((kept / "history").is_dir(), "the history was not built again")
+    equal(device.check_all() > 0 and device.errors, [], "what differs on the device")
+    lab.note(f"{len(before)} blocks expected before, {len(again)} after")
+    device.close()
 
 
 @test

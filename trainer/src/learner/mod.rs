@@ -55,10 +55,18 @@ const TRAINING_SHARE: f64 = 0.5;
 pub enum Effort {
     /// Everything: the epoch is the newest.
     Full,
-    /// All but the network, which takes nearly all the time: more epochs are waiting.
+    /// All but the network, which takes nearly all the time: more epochs are waiting, or nothing pays.
     CatchUp,
     /// Only remember: the epoch is old.
     Remember,
+}
+
+impl Effort {
+    /// The same, without the network.
+    #[must_use]
+    pub fn without_network(self) -> Self {
+        if self == Self::Full { Self::CatchUp } else { self }
+    }
 }
 
 /// What a horizon of several epochs is predicted by.

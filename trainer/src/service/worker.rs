@@ -28,6 +28,10 @@ use crate::select::WINDOW_EPOCHS;
 const RELEARNED_EPOCHS: u32 = 48;
 /// Stored epochs that are remembered again after a restart.
 const REMEMBERED_EPOCHS: u32 = 512;
+/// Epochs in which nothing has paid, after which the network rests.
+const RESTS_AFTER: u32 = 8;
+/// While it rests, it works in one epoch of so many: enough to see that the workload has become predictable.
+const WORKS_EVERY: u32 = 8;
 /// Epochs of a chain that are reported, the newest.
 const REPORTED_CHAIN_EPOCHS: usize = 1000;
 
@@ -52,6 +56,8 @@ pub(super) struct Worker {
     table: Option<TableWriter>,
     learner: Option<(Learner, [u8; 16], u32)>,
     horizon: Horizon,
+    /// Epochs in a row in which nothing paid.
+    unpaid: u32,
 }
 
 impl Worker {
@@ -79,6 +85,7 @@ impl Worker {
             table: None,
             learner: None,
             horizon: Horizon::DEFAULT,
+            unpaid: 0,
         })
     }
 
@@ -176,7 +183,10 @@ impl Worker {
         self.keep(vector);
         let (learner, ..) = self.learner.as_mut().context("a change vector came before its volume")?;
         learner.set_horizon(self.horizon);
-        let report = learner.observe(vector, effort).context("learning failed")?;
+        // The network takes nearly all the time; where nothing pays, the others tell soon enough when something does.
+        let report = learner.observe(vector, if rests(self.unpaid) { effort.without_network() } else { effort });
+        let report = report.context("learning failed")?;
+        self.unpaid = if learner.scoreboard().pays() { 0 } else { self.unpaid.saturating_add(1) };
         info!(
             "epoch {}: {} changes, {} candidates ({} by the network), {} steps; {}",
             vector.epoch,
@@ -256,6 +266,11 @@ impl Worker {
     }
 }
 
+/// Whether the network rests after so many epochs in a row in which nothing paid.
+const fn rests(unpaid: u32) -> bool {
+    unpaid >= RESTS_AFTER && !unpaid.is_multiple_of(WORKS_EVERY)
+}
+
 fn chain_message(chain: &Chain) -> v1::Chain {
     let (first_us, last_us) = chain.time_us();
     let epochs: Vec<u32> = chain.epochs().map(|epoch| epoch.0).collect();
@@ -269,5 +284,17 @@ fn chain_message(chain: &Chain) -> v1::Chain {
         mean_changed_blocks: chain.mean_changed_blocks(),
         pruned_by_age: chain.pruned_by_age,
         pruned_by_divergence: chain.pruned_by_divergence,
+    }
+}
+
+#[cfg(test)]
+mod rest_tests {
+    use super::*;
+
+    #[test]
+    fn the_network_rests_where_nothing_pays_but_looks_up_now_and_then() {
+        assert!((0..=RESTS_AFTER).all(|unpaid| !rests(unpaid)));
+        let worked = (RESTS_AFTER..RESTS_AFTER + 100).filter(|unpaid| !rests(*unpaid)).count();
+        assert_eq!(worked, 13);
     }
 }

@@ -6,13 +6,68 @@ use crate::change_vector::ChangeKind;
 use crate::geometry::BlockIndex;
 use thiserror::Error;
 
-/// A block expected to change within the horizon.
+/// What is expected of a block.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum PredictedKind {
+    /// It will hold data, and holds none.
+    Added = 1,
+    /// It will hold other data.
+    Modified = 2,
+    /// It will be discarded or zeroed as a whole.
+    Deleted = 3,
+    /// It will be read, and not changed.
+    Read = 4,
+}
+
+impl PredictedKind {
+    /// Reads the kind's number in a prediction table; `None` where it is unknown.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Added),
+            2 => Some(Self::Modified),
+            3 => Some(Self::Deleted),
+            4 => Some(Self::Read),
+            _ => None,
+        }
+    }
+
+    /// The kind's name in text and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Modified => "modified",
+            Self::Deleted => "deleted",
+            Self::Read => "read",
+        }
+    }
+
+    /// Whether the block is expected to change.
+    #[must_use]
+    pub const fn is_change(self) -> bool {
+        !matches!(self, Self::Read)
+    }
+}
+
+impl From<ChangeKind> for PredictedKind {
+    fn from(kind: ChangeKind) -> Self {
+        match kind {
+            ChangeKind::Added => Self::Added,
+            ChangeKind::Modified => Self::Modified,
+            ChangeKind::Deleted => Self::Deleted,
+        }
+    }
+}
+
+/// A block expected to change, or to be read, within the horizon.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Prediction {
     /// Which block.
     pub block: BlockIndex,
     /// What is expected to happen to it.
-    pub kind: ChangeKind,
+    pub kind: PredictedKind,
     /// How likely, calibrated: of what is predicted at 0.8, about 80 % happens.
     pub probability: Probability,
 }

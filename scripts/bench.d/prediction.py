@@ -5,11 +5,13 @@
 Root in a throw-away machine is assumed. The fast tier is a RAM disk, the capacity tier a file system on a disk that takes
 5 ms a request (null_blk). Two kinds of work, each on a volume with prediction and on one without, one after the other:
 
-  returns  twelve sets of blocks (batch jobs, say), one after the other, round and round: in each phase a set is read and
+  returns  six sets of blocks (batch jobs, say), one after the other, round and round: in each phase a set is read and
            overwritten, a block every few milliseconds. All of them together are twice the fast tier.
+  reads    the same, but nothing is overwritten, save for one block a phase.
   random   single blocks anywhere, one after the other without a pause.
 
-Each access reads 4 KiB of a block, which is timed, and writes 4 KiB to it. Phases are as long as epochs, but not in step
+Each access reads 4 KiB of a block, which is timed, and writes 4 KiB to it. The trainer has half a CPU second an epoch: the
+guest's processor, which counts instructions, is several times slower than a real one. Phases are as long as epochs, but not in step
 with them. The page cache is dropped at each phase's beginning, so that it is no third tier.
 """
 
@@ -25,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from rig import Forerun, run, until  # noqa: E402
+from rig import Forerun, Job, run, until  # noqa: E402
 
 QUICK = "--quick" in sys.argv
 BLOCK = 64 << 10
@@ -34,13 +36,14 @@ REQUEST_NS = 5_000_000
 VOLUME = 1 << 30
 FAST = 256 << 20
 BLOCKS = VOLUME // BLOCK
-SETS = 12
-EXTENTS, EXTENT_BLOCKS = 10, 64  # of a set
+SETS = 6
+EXTENTS, EXTENT_BLOCKS = 20, 64  # of a set
 EPOCH = 10  # seconds, of a phase as well
 RANDOM_EPOCH = 5
-WARM_CYCLES, MEASURED_CYCLES = (2, 1) if QUICK else (5, 2)
+WARM_CYCLES, MEASURED_CYCLES = (3, 1) if QUICK else (5, 2)
 RANDOM_WARM, RANDOM_MEASURED = (6, 3) if QUICK else (16, 8)  # epochs
 HORIZON = 2
+TRAINER_SECONDS = 0.5  # of CPU an epoch
 
 
 def say(**fields):
@@ -72,14 +75,15 @@ class Device:
         self.file = os.open(path, os.O_RDWR | os.O_DIRECT)
         self.buffer = mmap.mmap(-1, PAGE)
 
-    def access(self, block, page):
-        """Reads and overwrites; gives the seconds that the read took."""
+    def access(self, block, page, overwrite=True):
+        """Reads, and overwrites; gives the seconds that the read took."""
         at = block * BLOCK + page * PAGE
         began = time.monotonic()
         os.preadv(self.file, [self.buffer], at)
         took = time.monotonic() - began
-        self.buffer[:8] = struct.pack("<Q", at ^ time.monotonic_ns())
-        os.pwritev(self.file, [self.buffer], at)
+        if overwrite:
+            self.buffer[:8] = struct.pack("<Q", at ^ time.monotonic_ns())
+            os.pwritev(self.file, [self.buffer], at)
         return took
 
     def fill(self):
@@ -112,10 +116,14 @@ def drop_page_cache():
 class Volume:
     def __init__(self, forerun, name, prediction, epoch):
         self.forerun, self.name, self.prediction = forerun, name, prediction
+        self.trainer = None
         run(["dd", "if=/dev/zero", "of=/dev/ram0", "bs=64K", "count=4", "oflag=direct"])
         forerun("create", name, "--size", VOLUME, "--fast", "/dev/ram0", "--capacity", f"/mnt/{name}", "--sync-interval", epoch,
                 "--horizon", HORIZON, "--prediction", "on" if prediction else "off")
-        self.device = Device(forerun("add", name))
+        self.device = Device(forerun("add", name, "--no-trainer"))
+        if prediction:
+            words = [forerun.program("forerun-trainer"), "run", name, "--cpu-seconds-per-epoch", TRAINER_SECONDS]
+            self.trainer = Job(words, Path(f"/tmp/{name}.log"), env=forerun.env)
         self.device.fill()
         self.calm()
 
@@ -129,13 +137,15 @@ class Volume:
         """Of the target and of the trainer, since they began."""
         ticks = os.sysconf("SC_CLK_TCK")
         seconds = []
-        for pid in (self.forerun.target_pid(self.name), self.forerun.trainer_pid(self.name)):
+        for pid in (self.forerun.target_pid(self.name), self.trainer and self.trainer.process.pid):
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split() if pid else None
             seconds.append((int(fields[11]) + int(fields[12])) / ticks if fields else 0)
         return seconds
 
     def remove(self):
         self.device.close()
+        if self.trainer:
+            self.trainer.stop()
         self.forerun("del", self.name)
         run(["rm", "-rf", f"/mnt/{self.name}", self.forerun.state_dir / self.name, self.forerun.run_dir / self.name])
         drop_page_cache()
@@ -165,7 +175,7 @@ def result(volume, work, latencies, before, seconds):
         **{name: after[name] - before[name] for name in after})
 
 
-def returns(volume):
+def returns(volume, work="returns"):
     all_sets, chance = sets(), random.Random(11)
     latencies, before, measured_from = [], None, time.monotonic()
     phase_start = time.monotonic()
@@ -178,16 +188,20 @@ def returns(volume):
         for at, block in enumerate(blocks):
             due = phase_start + EPOCH * at / len(blocks)
             time.sleep(max(0, due - time.monotonic()))
-            latencies.append(volume.device.access(block, chance.randrange(BLOCK // PAGE)))
+            latencies.append(volume.device.access(block, chance.randrange(BLOCK // PAGE), work == "returns" or at == 0))
         phase_start += EPOCH
         time.sleep(max(0, phase_start - time.monotonic()))
         if phase % SETS == SETS - 1:
             now = volume.status()["prefetch"]
             last = sorted(latencies[-SETS * len(blocks):])
-            note(f"returns, prediction {'on' if volume.prediction else 'off'}: round {phase // SETS + 1}: p50 {1e3 * last[len(last) // 2]:.2f} ms, "
+            note(f"{work}, prediction {'on' if volume.prediction else 'off'}: round {phase // SETS + 1}: p50 {1e3 * last[len(last) // 2]:.2f} ms, "
                  f"p99 {1e3 * last[len(last) * 99 // 100]:.2f} ms; {now['state']}; precision {now['precision']:.2f}, recall {now['recall']:.2f}; "
                  f"{now['prefetched_bytes'] >> 20} MiB fetched ahead; {now.get('serving_reason', '')}")
-    result(volume, "returns", latencies, before, time.monotonic() - measured_from)
+    result(volume, work, latencies, before, time.monotonic() - measured_from)
+
+
+def reads(volume):
+    returns(volume, "reads")
 
 
 def at_random(volume):
@@ -216,7 +230,7 @@ def main():
     run(["modprobe", "brd", "rd_nr=1", f"rd_size={FAST >> 10}"])
     until("the RAM disk", 10, lambda: Path("/dev/ram0").is_block_device())
     forerun = Forerun(programs, "/tmp/state", "/tmp/run")
-    for work, epoch in ((returns, EPOCH), (at_random, RANDOM_EPOCH)):
+    for work, epoch in ((returns, EPOCH), (reads, EPOCH), (at_random, RANDOM_EPOCH)):
         for prediction in (False, True):
             volume = Volume(forerun, f"{work.__name__.replace('_', '-')}-{'on' if prediction else 'off'}", prediction, epoch)
             work(volume)

@@ -196,7 +196,13 @@ fn prediction(page: &mut Page, prefetch: &GetPrefetchStatusResponse) {
     if prefetch.score_window_epochs > 0 {
         let window = counted(prefetch.score_window_epochs.into(), "epoch");
         let (precision, recall) = (prefetch.precision, prefetch.recall);
-        page.line("  score", &format!("precision {precision:.2}, recall {recall:.2} over {window}"));
+        let (read_precision, read_recall) = (prefetch.read_precision, prefetch.read_recall);
+        let reads = if read_precision > 0.0 || read_recall > 0.0 {
+            format!("; of reads {read_precision:.2} and {read_recall:.2}")
+        } else {
+            String::new()
+        };
+        page.line("  score", &format!("precision {precision:.2}, recall {recall:.2} over {window}{reads}"));
     }
     benefit(page, prefetch);
 }

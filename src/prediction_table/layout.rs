@@ -15,7 +15,7 @@ use zerocopy::little_endian::{F32, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The format's version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The most predictions in a table: 2^20, 64 GiB of predicted blocks.
 pub const MAX_ENTRIES: usize = 1 << 20;
 /// Bytes of one entry.

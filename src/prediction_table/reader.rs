@@ -16,9 +16,8 @@ use super::layout::{
     buffer_offset, crc32c, first_twice, header_crc, plausible,
 };
 use super::{Table, TableError, TableInfo};
-use crate::change_vector::ChangeKind;
 use crate::geometry::{BlockIndex, Epoch};
-use crate::prediction::{Horizon, Prediction, Probability};
+use crate::prediction::{Horizon, PredictedKind, Prediction, Probability};
 use crate::utc::now_us;
 
 /// How often a table that changes under the reader is read again before it gives up.
@@ -239,7 +238,7 @@ fn check_entries(bytes: &[u8], volume_blocks: u32) -> Result<Vec<Prediction>, Ta
         let wrong = |problem| TableError::Entry { index, problem };
         let prediction = Prediction {
             block: BlockIndex(entry.block.get()),
-            kind: ChangeKind::from_number(entry.kind).ok_or(wrong("has an unknown kind"))?,
+            kind: PredictedKind::from_number(entry.kind).ok_or(wrong("has an unknown kind"))?,
             probability: Probability::new(entry.probability.get())
                 .map_err(|_| wrong("has a probability outside of 0 to 1"))?,
         };

@@ -9,8 +9,7 @@ use zerocopy::IntoBytes;
 
 use super::layout::{BufferHeader, Entry, FileHeader, buffer_offset, crc32c, header_crc};
 use super::*;
-use crate::change_vector::ChangeKind;
-use crate::prediction::Probability;
+use crate::prediction::{PredictedKind, Probability};
 
 const VOLUME: [u8; 16] = [7; 16];
 const BLOCKS: u32 = 100_000;
@@ -29,7 +28,7 @@ fn fixture() -> Fixture {
 fn prediction(block: u32, probability: f32) -> Prediction {
     Prediction {
         block: BlockIndex(block),
-        kind: ChangeKind::Modified,
+        kind: PredictedKind::Modified,
         probability: Probability::new(probability).expect("in range"),
     }
 }
@@ -233,7 +232,7 @@ fn a_hostile_writer_with_right_checksums_is_refused() {
     for bad in [f32::NAN, f32::INFINITY, -0.1, 1.1] {
         assert!(matches!(read(&[(1, 1, bad)], None, 1), Err(TableError::Entry { .. })), "{bad}");
     }
-    for kind in [0, 4, 255] {
+    for kind in [0, 5, 255] {
         assert!(matches!(read(&[(1, kind, 0.5)], None, 1), Err(TableError::Entry { .. })), "kind {kind}");
     }
     assert!(matches!(read(&[(1, 1, 0.5), (2, 1, 0.6)], None, 1), Err(TableError::Entry { index: 1, .. })));

@@ -5,6 +5,11 @@
 //! `1 - (1 - p) (1 - r)^(h - 1)`, one that never changed with `1 - (1 - p)^h`: as if epochs were independent of each other.
 //! That overstates blocks that change in bursts, and it is not calibrated for the horizon itself.
 
+use std::collections::HashMap;
+
+use forerun::geometry::BlockIndex;
+use forerun::prediction::{PredictedKind, Prediction};
+
 use crate::facts::Facts;
 
 /// Below this, a prediction is of no use to anybody: no threshold reaches that far down.
@@ -21,4 +26,42 @@ pub fn within(horizon: u32, next: f32, facts: &Facts) -> f32 {
         return 1.0 - (1.0 - next) * (1.0 - rate.clamp(0.0, 1.0)).powi((horizon - 1) as i32);
     }
     1.0 - (1.0 - next).powi(horizon as i32)
+}
+
+/// Changes that are expected, and reads, as one list: of a block that is in both, what is more probable.
+#[must_use]
+pub fn together(mut changes: Vec<Prediction>, reads: &[Prediction]) -> Vec<Prediction> {
+    let at: HashMap<BlockIndex, usize> =
+        changes.iter().enumerate().map(|(at, prediction)| (prediction.block, at)).collect();
+    for read in reads {
+        let read = Prediction { kind: PredictedKind::Read, ..*read };
+        match at.get(&read.block).and_then(|at| changes.get_mut(*at)) {
+            Some(change) if change.probability.get() >= read.probability.get() => {}
+            Some(change) => *change = read,
+            None => changes.push(read),
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use forerun::prediction::Probability;
+
+    use super::*;
+
+    #[test]
+    fn of_two_expectations_of_a_block_the_more_probable_one_counts() {
+        let some = |block, kind, probability| Prediction {
+            block: BlockIndex(block),
+            kind,
+            probability: Probability::new(probability).expect("in range"),
+        };
+        use PredictedKind::{Added, Modified, Read};
+        let changes = vec![some(1, Modified, 0.5), some(2, Added, 0.5), some(3, Modified, 0.5)];
+        // As the learner makes them: it calls every event a modification.
+        let reads = [some(2, Modified, 0.4), some(3, Modified, 0.6), some(4, Modified, 0.1)];
+        let expected = [some(1, Modified, 0.5), some(2, Added, 0.5), some(3, Read, 0.6), some(4, Read, 0.1)];
+        assert_eq!(together(changes, &reads), expected);
+    }
 }

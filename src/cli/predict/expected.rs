@@ -1,9 +1,8 @@
 //! From predicted blocks to ranges: neighbours of one kind and about the same probability are told together.
 
-use forerun::change_vector::ChangeKind;
 use forerun::files::ByteRange;
 use forerun::geometry::BLOCK_BYTES;
-use forerun::prediction::Prediction;
+use forerun::prediction::{PredictedKind, Prediction};
 
 /// How far apart the probabilities within a range may be.
 const SPREAD_MAX: f32 = 0.05;
@@ -14,7 +13,7 @@ pub struct Expected {
     /// Where it lies on the volume.
     pub range: ByteRange,
     /// What is expected to happen to it.
-    pub kind: ChangeKind,
+    pub kind: PredictedKind,
     /// The mean of its blocks' probabilities: the share of them that is expected to change.
     pub probability: f64,
 }
@@ -58,7 +57,7 @@ fn alike_in_probability<'p, 'r>(run: &'r [&'p Prediction]) -> Vec<&'r [&'p Predi
 fn merged(run: &[&Prediction]) -> Expected {
     let sum: f64 = run.iter().map(|prediction| f64::from(prediction.probability.get())).sum();
     let (offset_bytes, kind) =
-        run.first().map_or((0, ChangeKind::Added), |first| (first.block.offset_bytes(), first.kind));
+        run.first().map_or((0, PredictedKind::Added), |first| (first.block.offset_bytes(), first.kind));
     let blocks = run.len() as u64;
     Expected {
         range: ByteRange { offset_bytes, length_bytes: blocks * BLOCK_BYTES },

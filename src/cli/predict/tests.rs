@@ -3,22 +3,21 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use forerun::change_vector::ChangeKind;
 use forerun::config::VolumeConfig;
 use forerun::files::{Kind, Metadata, Named, Owner, Part};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch};
-use forerun::prediction::{Horizon, Prediction};
+use forerun::prediction::{Horizon, PredictedKind, Prediction};
 
 use super::contents::{exact_size, in_words};
 use super::*;
 
-fn predicted(block: u32, kind: ChangeKind, probability: f32) -> Prediction {
+fn predicted(block: u32, kind: PredictedKind, probability: f32) -> Prediction {
     let probability = Probability::new(probability).expect("within 0 to 1");
     Prediction { block: BlockIndex(block), kind, probability }
 }
 
 /// Each range's first block, number of blocks, kind, and probability in hundredths.
-fn told(predictions: &[Prediction], from: f32) -> Vec<(u64, u64, ChangeKind, u64)> {
+fn told(predictions: &[Prediction], from: f32) -> Vec<(u64, u64, PredictedKind, u64)> {
     let told = |expected: &Expected| {
         let ByteRange { offset_bytes, length_bytes } = expected.range;
         let hundredths = (expected.probability * 100.0).round() as u64;
@@ -29,7 +28,7 @@ fn told(predictions: &[Prediction], from: f32) -> Vec<(u64, u64, ChangeKind, u64
 
 #[test]
 fn alike_neighbours_are_one_range() {
-    use ChangeKind::{Added, Deleted, Modified};
+    use PredictedKind::{Added, Deleted, Modified};
     let predictions = [
         predicted(3, Added, 0.92),
         predicted(9, Modified, 0.90),
@@ -58,7 +57,7 @@ fn alike_neighbours_are_one_range() {
 #[test]
 fn every_block_above_the_threshold_is_in_one_range() {
     let predictions: Vec<Prediction> = (0..5_000_u32)
-        .map(|block| predicted(block, ChangeKind::Modified, (block * 7919 % 1_000) as f32 / 1_000.0))
+        .map(|block| predicted(block, PredictedKind::Modified, (block * 7919 % 1_000) as f32 / 1_000.0))
         .collect();
     let blocks: u64 = told(&predictions, 0.3).iter().map(|(_, blocks, ..)| blocks).sum();
     assert_eq!(blocks, 3_500);
@@ -156,9 +155,9 @@ fn table(predictions: Vec<Prediction>) -> Table {
 #[test]
 fn the_page() {
     let predictions = vec![
-        predicted(0, ChangeKind::Added, 0.93),
-        predicted(1, ChangeKind::Modified, 0.75),
-        predicted(2, ChangeKind::Added, 0.6),
+        predicted(0, PredictedKind::Added, 0.93),
+        predicted(1, PredictedKind::Modified, 0.75),
+        predicted(2, PredictedKind::Added, 0.6),
     ];
     let mut report =
         report(&options(&["--limit", "2"]), &config(), Some(table(predictions))).expect("a report");
@@ -199,7 +198,7 @@ fn the_names_come_from_the_device() {
     let status = mkfs.env("PATH", path).status().expect("ci/setup installs e2fsprogs, which this test needs");
     assert!(status.success());
 
-    let all: Vec<Prediction> = (0..1_024).map(|block| predicted(block, ChangeKind::Added, 0.9)).collect();
+    let all: Vec<Prediction> = (0..1_024).map(|block| predicted(block, PredictedKind::Added, 0.9)).collect();
     let mut report = report(&options(&[]), &config(), Some(table(all))).expect("a report");
     assert_eq!(report.ranges.len(), 1);
     let device = image.display().to_string();

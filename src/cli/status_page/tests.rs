@@ -82,6 +82,8 @@ fn a_volume_that_predicts() {
         trainer_reported_us: 3_598_000_000,
         table_epoch: 11,
         table_published_us: 3_595_000_000,
+        read_precision: 0.75,
+        read_recall: 0.5,
         acts_from: 0.75,
         missed_after_eviction: 0.625,
         acted_blocks: 3100.0,

@@ -193,6 +193,11 @@ impl Learner {
         })
     }
 
+    /// Gives each epoch from now on so many CPU seconds.
+    pub const fn set_cpu_seconds(&mut self, seconds: f64) {
+        self.config.cpu_seconds_per_epoch = seconds;
+    }
+
     /// The newest epoch taken.
     #[must_use]
     pub const fn last(&self) -> Option<Epoch> {
@@ -400,7 +405,7 @@ impl Learner {
             if expected >= MIN_PROBABILITY
                 && let Ok(probability) = Probability::new(expected)
             {
-                let kind = self.state.expected_kind(*block, by_net.map(|scores| scores.deleted));
+                let kind = self.state.expected_kind(*block, by_net.map(|scores| scores.deleted)).into();
                 predictions.push(Prediction { block: BlockIndex(*block), kind, probability });
             }
         }

@@ -18,6 +18,8 @@ pub struct Received {
     pub horizon: Horizon,
     /// The vector that the message completed.
     pub vector: Option<ChangeVector>,
+    /// The blocks that were read in that vector's epoch and not changed, ascending; `None` where nobody knows.
+    pub reads: Option<Vec<BlockIndex>>,
 }
 
 /// The vector that is on its way.
@@ -27,7 +29,14 @@ pub struct Assembly {
     volume_blocks: u32,
     /// The last epoch that was completed.
     last: Epoch,
-    under_way: Option<(Epoch, Vec<Change>)>,
+    under_way: Option<UnderWay>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    epoch: Epoch,
+    changes: Vec<Change>,
+    reads: Vec<BlockIndex>,
 }
 
 impl Assembly {
@@ -55,15 +64,23 @@ impl Assembly {
             return refuse(format!("the volume has {} blocks now", message.volume_blocks));
         }
         if message.epoch == 0 && message.changes.is_empty() && !message.complete {
-            return Ok(Received { horizon, vector: None });
+            return Ok(Received { horizon, vector: None, reads: None });
         }
         let epoch = Epoch(message.epoch);
         if epoch <= self.last {
             return refuse(format!("epoch {epoch} after {}", self.last));
         }
-        let (of, changes) = self.under_way.get_or_insert((epoch, Vec::new()));
-        if *of != epoch {
-            return refuse(format!("epoch {epoch} begins within {of}"));
+        let under_way =
+            self.under_way.get_or_insert(UnderWay { epoch, changes: Vec::new(), reads: Vec::new() });
+        if under_way.epoch != epoch {
+            return refuse(format!("epoch {epoch} begins within {}", under_way.epoch));
+        }
+        let UnderWay { changes, reads, .. } = under_way;
+        for block in message.read_blocks {
+            if block >= self.volume_blocks || reads.last().is_some_and(|last| last.0 >= block) {
+                return refuse(format!("read block {block} is out of order, or of {}", self.volume_blocks));
+            }
+            reads.push(BlockIndex(block));
         }
         for change in message.changes {
             let kind = u8::try_from(change.kind).ok().and_then(ChangeKind::from_number);
@@ -79,14 +96,14 @@ impl Assembly {
             changes.push(Change { block: BlockIndex(change.block), kind, sub_blocks });
         }
         if !message.complete {
-            return Ok(Received { horizon, vector: None });
+            return Ok(Received { horizon, vector: None, reads: None });
         }
-        let changes = std::mem::take(changes);
+        let (changes, reads) = (std::mem::take(changes), std::mem::take(reads));
         self.under_way = None;
         let vector = ChangeVector::new(epoch, message.opened_us, message.sealed_us, changes)
             .map_err(|error| Refused(error.to_string()))?;
         self.last = epoch;
-        Ok(Received { horizon, vector: Some(vector) })
+        Ok(Received { horizon, vector: Some(vector), reads: message.reads_known.then_some(reads) })
     }
 }
 

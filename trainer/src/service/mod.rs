@@ -5,6 +5,7 @@
 //! missed then come from the target. It ends on SIGTERM or SIGINT only.
 
 mod assemble;
+mod lane;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -167,7 +168,7 @@ async fn session(
                 };
                 let received = assembly.take(message)?;
                 let next = match received.vector {
-                    Some(vector) => Work::Vector { vector, horizon: received.horizon },
+                    Some(vector) => Work::Vector { vector, reads: received.reads, horizon: received.horizon },
                     None => Work::Horizon(received.horizon),
                 };
                 work.send(next).await.context("the learning thread ended")?;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use forerun::api::v1::forerun_server::{Forerun, ForerunServer};
 use forerun::api::v1::*;
+use forerun::prediction::PredictedKind;
 use forerun::prediction_table::{Table, TableReader};
 use tokio::net::UnixListener;
 use tokio::sync::broadcast;
@@ -49,6 +50,8 @@ impl Target {
             opened_us: u64::from(epoch) * 10_000_000,
             sealed_us: u64::from(epoch + 1) * 10_000_000,
             changes: hot.chain(log).map(change).collect(),
+            read_blocks: (0..30).map(|at| 10_001 + at * 7).collect(),
+            reads_known: true,
             complete: true,
             prediction_horizon: 1,
             volume_blocks: BLOCKS,
@@ -245,8 +248,17 @@ async fn from_change_vectors_to_predictions_through_restarts_of_both() {
     };
     assert!(expected(300) > 0.5, "a hot block: {}", expected(300));
     assert!(expected(8000 + 27) > expected(8000 + 60), "the log's continuation");
+    let read = table.predictions.iter().find(|prediction| prediction.block.0 == 10_001 + 70);
+    let read = read.expect("a block that is read in each epoch");
+    assert!(read.probability.get() > 0.5 && read.kind == PredictedKind::Read, "{read:?}");
+    assert!(
+        table
+            .predictions
+            .iter()
+            .all(|prediction| prediction.block.0 < 10_000 || prediction.kind == PredictedKind::Read)
+    );
     let report = at.target.last_report().expect("reported");
-    assert!(report.pays && !report.serving_reason.is_empty(), "{report:?}");
+    assert!(report.pays && report.serving_reason.contains("; reads: "), "{report:?}");
     assert_eq!(report.chains.first().map(|chain| chain.epochs.len()), Some(5));
     assert_eq!(report.predictors.len(), crate::predictors::PREDICTORS);
 
@@ -267,8 +279,9 @@ async fn from_change_vectors_to_predictions_through_restarts_of_both() {
     let tally = at.target.last_report().expect("reported").predictors[0].epochs;
     assert!(tally >= 6, "scores survive: {tally} epochs");
 
-    // Its history is lost: it is rebuilt from the target.
+    // Its history is lost: it is rebuilt from the target; that of reads is still there.
     at.stop().await;
+    assert!(at.paths().state_dir.join("read-history").is_dir());
     std::fs::remove_dir_all(at.paths().state_dir.join("history")).expect("removed");
     at.target.seal();
     at.start();

@@ -1,46 +1,38 @@
-//! The learning thread: takes change vectors, keeps, learns, publishes, and says how it does.
+//! The learning thread: takes change vectors and what was read, keeps, learns, publishes, and says how it does.
 //!
 //! It is a thread of its own because an epoch takes CPU seconds, during which the connection has to live.
 //! Whatever fails here is said and survived: without a history it learns from what comes, without a
 //! table it goes on learning. Dying at any point loses at most what the last epoch taught.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use forerun::api::v1;
-use forerun::change_vector::ChangeVector;
-use forerun::geometry::Epoch;
+use forerun::change_vector::{Change, ChangeKind, ChangeVector};
+use forerun::geometry::{BlockIndex, Epoch};
 use forerun::prediction::Horizon;
 use forerun::prediction_table::TableWriter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use super::Paths;
+use super::lane::{self, Lane};
 use crate::chain::Chain;
 use crate::config::Config;
-use crate::history::{self, History, Opened};
 use crate::learner::{Effort, Learner};
 use crate::predictors::Predictor;
+use crate::publish::together;
 use crate::select::WINDOW_EPOCHS;
 
-/// Stored epochs that the cheap predictors learn from again after a restart; older ones are only remembered.
-const RELEARNED_EPOCHS: u32 = 48;
-/// Stored epochs that are remembered again after a restart.
-const REMEMBERED_EPOCHS: u32 = 512;
-/// Epochs in which nothing has paid, after which the network rests.
-const RESTS_AFTER: u32 = 8;
-/// While it rests, it works in one epoch of so many: enough to see that the workload has become predictable.
-const WORKS_EVERY: u32 = 8;
 /// Epochs of a chain that are reported, the newest.
 const REPORTED_CHAIN_EPOCHS: usize = 1000;
+/// The share of the CPU time that reads may use where there are any.
+const READS_SHARE: f64 = 0.5;
 
 /// What the connection hands over.
 pub(super) enum Work {
     /// The volume that the target serves; answered with the last epoch that is known of it.
     Volume { uuid: [u8; 16], blocks: u32, horizon: Horizon, last: oneshot::Sender<Epoch> },
-    /// A sealed epoch of that volume.
-    Vector { vector: ChangeVector, horizon: Horizon },
+    /// A sealed epoch of that volume: what changed, and what was read and not changed, if that is known.
+    Vector { vector: ChangeVector, reads: Option<Vec<BlockIndex>>, horizon: Horizon },
     /// Another horizon.
     Horizon(Horizon),
 }
@@ -51,13 +43,12 @@ pub(super) struct Worker {
     paths: Paths,
     config: Config,
     reports: watch::Sender<Option<v1::ReportTrainerRequest>>,
-    opened: Option<Opened>,
-    history: Option<History>,
+    changes: Lane,
+    reads: Lane,
     table: Option<TableWriter>,
-    learner: Option<(Learner, [u8; 16], u32)>,
+    /// The volume's uuid and size in blocks.
+    volume: Option<([u8; 16], u32)>,
     horizon: Horizon,
-    /// Epochs in a row in which nothing paid.
-    unpaid: u32,
 }
 
 impl Worker {
@@ -67,25 +58,16 @@ impl Worker {
         config: Config,
         reports: watch::Sender<Option<v1::ReportTrainerRequest>>,
     ) -> Result<Self> {
-        let folder = paths.state_dir.join("history");
-        let opened = history::open(&folder)?;
-        if let Some((aside, why)) = &opened.quarantined {
-            warn!(
-                "the history was damaged ({why}) and put aside as {}; it is asked for again",
-                aside.display()
-            );
-        }
         Ok(Self {
             volume_id,
+            changes: Lane::open(&paths.state_dir, lane::CHANGES)?,
+            reads: Lane::open(&paths.state_dir, lane::READS)?,
             paths,
             config,
             reports,
-            opened: Some(opened),
-            history: None,
             table: None,
-            learner: None,
+            volume: None,
             horizon: Horizon::DEFAULT,
-            unpaid: 0,
         })
     }
 
@@ -96,19 +78,21 @@ impl Worker {
                 Work::Volume { uuid, blocks, horizon, last } => {
                     self.horizon = horizon;
                     let done = self.begin(uuid, blocks);
-                    let known = self.learner.as_ref().and_then(|(learner, ..)| learner.last());
+                    let known = self.changes.last();
                     let _ = last.send(known.unwrap_or(Epoch(0)));
                     done
                 }
-                Work::Vector { vector, horizon } => {
+                Work::Vector { vector, reads, horizon } => {
                     self.horizon = horizon;
                     let effort = if work.is_empty() { Effort::Full } else { Effort::CatchUp };
-                    self.learn(&vector, effort)
+                    self.learn(&vector, reads.as_deref(), effort)
                 }
                 Work::Horizon(horizon) if horizon != self.horizon => {
                     self.horizon = horizon;
-                    if let Some((learner, ..)) = &mut self.learner {
-                        learner.set_horizon(horizon);
+                    for lane in [&mut self.changes, &mut self.reads] {
+                        if let Some(learner) = lane.learner_mut() {
+                            learner.set_horizon(horizon);
+                        }
                     }
                     info!("predicting {} epochs ahead from now on", horizon.epochs());
                     self.publish()
@@ -122,116 +106,60 @@ impl Worker {
         info!("stopping: what was learned is stored");
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        self.paths.state_dir.join(name)
-    }
-
-    /// Makes ready for a volume: its history, and a learner that has been through it.
+    /// Makes ready for a volume.
     fn begin(&mut self, uuid: [u8; 16], blocks: u32) -> Result<()> {
-        if self.learner.as_ref().is_some_and(|(_, of, size)| (*of, *size) == (uuid, blocks)) {
+        if self.volume == Some((uuid, blocks)) {
             return Ok(());
         }
-        if self.opened.is_none() && self.history.as_ref().is_none_or(|history| history.volume() != uuid) {
-            self.history = None;
-            self.opened = Some(history::open(&self.file("history"))?);
-        }
         self.table = None;
-        let mut learner = Learner::new(self.config.clone(), blocks)?;
-        let mut same_volume = true;
-        if let Some(opened) = self.opened.take() {
-            // A history that was lost says nothing; the folder is this volume's, so that the weights are.
-            same_volume = opened.volume.is_none_or(|of| of == uuid);
-            match opened.of_volume(uuid, self.config.history_epochs) {
-                Ok(history) => self.history = Some(history),
-                Err(error) => warn!("{error}; nothing is stored until the trainer is restarted"),
-            }
-        }
-        if same_volume {
-            // Whatever of it cannot be used is said and made anew.
-            match learner.load_weights(&self.file("weights.safetensors")) {
-                Ok(true) => info!("going on with the weights learned before"),
-                Ok(false) => {}
-                Err(error) => warn!("{error}; the network starts afresh"),
-            }
-        }
-        self.relearn(&mut learner)?;
-        if same_volume {
-            match learner.load_scores(&self.file("scores.json")) {
-                Ok(_) => {}
-                Err(error) => warn!("{error}; the predictors are scored afresh"),
-            }
-        }
-        learner.score_again()?;
-        info!("{}: epochs up to {} are known", self.volume_id, learner.last().map_or(0, |epoch| epoch.0));
-        self.learner = Some((learner, uuid, blocks));
+        self.volume = None;
+        let same_volume = self.changes.begin(uuid, blocks, &self.config)?;
+        self.reads.begin(uuid, blocks, &self.config)?;
+        self.volume = Some((uuid, blocks));
+        let last = self.changes.last();
+        info!("{}: epochs up to {} are known", self.volume_id, last.map_or(0, |epoch| epoch.0));
         if same_volume { self.publish() } else { Ok(()) }
     }
 
-    fn relearn(&self, learner: &mut Learner) -> Result<()> {
-        let Some(history) = &self.history else { return Ok(()) };
-        let Some(last) = history.last() else { return Ok(()) };
-        let from = Epoch(last.0.saturating_sub(REMEMBERED_EPOCHS));
-        for vector in history.from(from) {
-            let vector = vector?;
-            let recent = last.0 - vector.epoch.0 < RELEARNED_EPOCHS;
-            learner.observe(&vector, if recent { Effort::CatchUp } else { Effort::Remember })?;
-        }
-        Ok(())
-    }
-
-    fn learn(&mut self, vector: &ChangeVector, effort: Effort) -> Result<()> {
-        self.keep(vector);
-        let (learner, ..) = self.learner.as_mut().context("a change vector came before its volume")?;
-        learner.set_horizon(self.horizon);
-        // The network takes nearly all the time; where nothing pays, the others tell soon enough when something does.
-        let report = learner.observe(vector, if rests(self.unpaid) { effort.without_network() } else { effort });
-        let report = report.context("learning failed")?;
-        self.unpaid = if learner.scoreboard().pays() { 0 } else { self.unpaid.saturating_add(1) };
-        info!(
-            "epoch {}: {} changes, {} candidates ({} by the network), {} steps; {}",
-            vector.epoch,
-            vector.changes().len(),
-            report.candidates,
-            report.scored_by_network,
-            report.training.steps,
-            learner.reason(),
-        );
-        if report.training.restarted {
-            warn!("the network's weights were no numbers any more: it starts afresh");
+    fn learn(&mut self, vector: &ChangeVector, reads: Option<&[BlockIndex]>, effort: Effort) -> Result<()> {
+        let whole = self.config.cpu_seconds_per_epoch;
+        // Nothing read is a lesson only where something was read before; what is known comes again where the other history
+        // was lost.
+        let known = self.reads.last();
+        let reads = reads
+            .filter(|reads| !reads.is_empty() || known.is_some())
+            .filter(|_| known.is_none_or(|known| known < vector.epoch));
+        let for_reads = if reads.is_some() { whole * READS_SHARE } else { 0.0 };
+        self.changes.learn(vector, effort, self.horizon, whole - for_reads)?;
+        if let Some(reads) = reads {
+            self.reads.learn(&as_vector(vector, reads)?, effort, self.horizon, for_reads)?;
         }
         if effort == Effort::CatchUp {
             return Ok(());
         }
         let published = self.publish();
         self.report();
-        if let Some((learner, ..)) = &self.learner {
-            learner.save_weights(&self.file("weights.safetensors"))?;
-            learner.save_scores(&self.file("scores.json"))?;
-        }
+        self.changes.save()?;
+        self.reads.save()?;
         published
     }
 
-    /// Stores a vector. sled panics on some damage: then there is no more storing until the next start,
-    /// which will find the damage and put it aside.
-    fn keep(&mut self, vector: &ChangeVector) {
-        let Some(history) = &mut self.history else { return };
-        match catch_unwind(AssertUnwindSafe(|| history.append(vector))) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!("epoch {} is not stored: {error}", vector.epoch),
-            Err(_) => {
-                warn!("the history is damaged; nothing more is stored until the trainer is restarted");
-                self.history = None;
-            }
-        }
-    }
-
+    /// Publishes the changes that are expected, and the reads where predicting them pays.
     fn publish(&mut self) -> Result<()> {
-        let Some((learner, uuid, _)) = &self.learner else { return Ok(()) };
+        let (Some((uuid, _)), Some(learner)) = (self.volume, self.changes.learner()) else { return Ok(()) };
         let Some(epoch) = learner.last() else { return Ok(()) };
-        let (serving, predictions) = learner.predictions(self.horizon);
+        let (serving, mut predictions) = learner.predictions(self.horizon);
+        let up_to_date = |reads: &&Learner| reads.last() == Some(epoch) && reads.scoreboard().pays();
+        if let Some(reads) = self.reads.learner().filter(up_to_date) {
+            if !learner.scoreboard().pays() {
+                // The target acts on all that there is.
+                predictions.clear();
+            }
+            predictions = together(predictions, &reads.predictions(self.horizon).1);
+        }
         let table = match self.table.take().filter(TableWriter::is_in_place) {
             Some(table) => table,
-            None => TableWriter::create(&self.paths.table, *uuid)?,
+            None => TableWriter::create(&self.paths.table, uuid)?,
         };
         let table = self.table.insert(table);
         let published = table.publish(serving.name(), epoch, self.horizon, &predictions)?;
@@ -240,8 +168,9 @@ impl Worker {
     }
 
     fn report(&self) {
-        let Some((learner, ..)) = &self.learner else { return };
+        let Some(learner) = self.changes.learner() else { return };
         let board = learner.scoreboard();
+        let reads = self.reads.learner().filter(|reads| reads.last().is_some());
         let score = |predictor: Predictor| {
             let tally = board.tally(predictor);
             v1::PredictorScore {
@@ -252,11 +181,12 @@ impl Worker {
                 epochs: tally.epochs,
             }
         };
+        let of_reads = reads.map_or_else(String::new, |reads| format!("; reads: {}", reads.reason()));
         let report = v1::ReportTrainerRequest {
             volume_id: self.volume_id.clone(),
             serving_predictor: board.serving().name().to_owned(),
-            serving_reason: learner.reason(),
-            pays: board.pays(),
+            serving_reason: format!("{}{of_reads}", learner.reason()),
+            pays: board.pays() || reads.is_some_and(|reads| reads.scoreboard().pays()),
             predictors: Predictor::ALL.into_iter().map(score).collect(),
             chains: learner.chains().list().iter().map(chain_message).collect(),
             epoch: learner.last().map_or(0, |epoch| epoch.0),
@@ -266,9 +196,10 @@ impl Worker {
     }
 }
 
-/// Whether the network rests after so many epochs in a row in which nothing paid.
-const fn rests(unpaid: u32) -> bool {
-    unpaid >= RESTS_AFTER && !unpaid.is_multiple_of(WORKS_EVERY)
+/// What was read, in the form that the learner takes.
+fn as_vector(of: &ChangeVector, reads: &[BlockIndex]) -> Result<ChangeVector> {
+    let read = |block: &BlockIndex| Change { block: *block, kind: ChangeKind::Modified, sub_blocks: 1 };
+    Ok(ChangeVector::new(of.epoch, of.opened_us, of.sealed_us, reads.iter().map(read).collect())?)
 }
 
 fn chain_message(chain: &Chain) -> v1::Chain {
@@ -284,17 +215,5 @@ fn chain_message(chain: &Chain) -> v1::Chain {
         mean_changed_blocks: chain.mean_changed_blocks(),
         pruned_by_age: chain.pruned_by_age,
         pruned_by_divergence: chain.pruned_by_divergence,
-    }
-}
-
-#[cfg(test)]
-mod rest_tests {
-    use super::*;
-
-    #[test]
-    fn the_network_rests_where_nothing_pays_but_looks_up_now_and_then() {
-        assert!((0..=RESTS_AFTER).all(|unpaid| !rests(unpaid)));
-        let worked = (RESTS_AFTER..RESTS_AFTER + 100).filter(|unpaid| !rests(*unpaid)).count();
-        assert_eq!(worked, 13);
     }
 }

@@ -126,9 +126,9 @@ async fn evict_down_to(shared: &Shared, wanted: u32) -> u32 {
     let mut effort = Effort::default();
     while coming < wanted && !shared.stopping() {
         match volume.evict(&|block| predicted.contains(&block), &mut effort) {
-            Evicted::One(block) => {
+            Evicted::One(leaver) => {
                 coming += 1;
-                block.inspect(|block| shared.prediction.evicted(*block));
+                leaver.inspect(|leaver| shared.prediction.evicted(*leaver));
             }
             Evicted::NotYet => tokio::task::yield_now().await,
             Evicted::Nothing => break,
@@ -149,8 +149,8 @@ async fn make_room_ahead(shared: &Shared, failed_at: &mut Option<Instant>) -> bo
     let mut found = true;
     while ahead > 0 && found && volume.free_slots() + volume.limbo_slots() < wanted && !shared.stopping() {
         match volume.evict(&|block| predicted.contains(&block), &mut effort) {
-            Evicted::One(block) => {
-                block.inspect(|block| shared.prediction.evicted(*block));
+            Evicted::One(leaver) => {
+                leaver.inspect(|leaver| shared.prediction.evicted(*leaver));
             }
             Evicted::NotYet => tokio::task::yield_now().await,
             Evicted::Nothing => found = false,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use forerun::config::SnapshotName;
 
 use super::{TICK, Tasks, World};
+use crate::control::SealedEpoch;
 use crate::volume::layers::LayerNumber;
 
 /// How often a layer that still has writes in flight is looked at.
@@ -50,7 +51,9 @@ async fn publish(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow::R
     let content = volume.layer_content(layer);
     let vector = volume.change_vector(layer, &content.blocks)?;
     let snapshot = volume.layers().with_info(layer, |info| info.snapshot.clone());
-    shared.prediction.score(&vector);
-    shared.publish(Arc::new(vector), snapshot.map(SnapshotName::new).transpose()?);
+    let reads = shared.prediction.take_reads(shared, &vector);
+    shared.prediction.score(&vector, reads.as_deref().unwrap_or_default());
+    let snapshot = snapshot.map(SnapshotName::new).transpose()?;
+    shared.publish(SealedEpoch { vector: Arc::new(vector), snapshot, reads });
     Ok(())
 }

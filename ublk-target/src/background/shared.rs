@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use forerun::change_vector::ChangeVector;
-use forerun::config::SnapshotName;
 use forerun::geometry::{BlockIndex, Epoch};
 use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::{Notify, watch};
@@ -16,13 +14,15 @@ use super::budget::Foreground;
 use super::kept::KeptLayer;
 use super::predict::PredictionState;
 use super::seal::{Sealer, WallClock};
-use crate::control::WriteBack;
+use crate::control::{SealedEpoch, WriteBack};
 use crate::fast_tier::delta::Delta;
 use crate::fast_tier::{Committer, Facts};
 use crate::volume::{Volume, lock};
 
 /// Change vectors kept in memory for the trainer; older ones are read from the capacity tier.
 const VECTORS_KEPT: usize = 256;
+/// Of those, so many with the blocks that were read: they have no other use, and nobody else has them.
+const READS_KEPT: usize = 32;
 /// Failed I/O on the fast tier is written to the log this often, at most.
 const FAST_ERROR_TOLD: Duration = Duration::from_secs(10);
 
@@ -99,9 +99,6 @@ pub struct Progress {
     pub free_bytes: u64,
 }
 
-/// A sealed epoch's change vector with the name it is kept under.
-pub type Sealed = (Arc<ChangeVector>, Option<SnapshotName>);
-
 /// Everything of a running volume that several threads use.
 pub struct Shared {
     /// The map.
@@ -130,7 +127,7 @@ pub struct Shared {
     pub wake_publisher: Notify,
     sealed: watch::Sender<Epoch>,
     write_back: watch::Sender<WriteBack>,
-    vectors: Mutex<VecDeque<Sealed>>,
+    vectors: Mutex<VecDeque<SealedEpoch>>,
     stopping: AtomicBool,
 }
 
@@ -205,13 +202,16 @@ impl Shared {
     }
 
     /// Publishes a sealed epoch's change vector.
-    pub fn publish(&self, vector: Arc<ChangeVector>, snapshot: Option<SnapshotName>) {
-        let epoch = vector.epoch;
+    pub fn publish(&self, sealed: SealedEpoch) {
+        let epoch = sealed.vector.epoch;
         let mut vectors = lock(&self.vectors);
-        if vectors.back().is_some_and(|(last, _)| last.epoch >= epoch) {
+        if vectors.back().is_some_and(|last| last.vector.epoch >= epoch) {
             return;
         }
-        vectors.push_back((vector, snapshot));
+        if let Some(old) = vectors.iter_mut().rev().nth(READS_KEPT - 1) {
+            old.reads = None;
+        }
+        vectors.push_back(sealed);
         while vectors.len() > VECTORS_KEPT {
             vectors.pop_front();
         }
@@ -220,13 +220,13 @@ impl Shared {
     }
 
     /// The vector of the first epoch from `from` on that is kept in memory, if none before it is missing.
-    pub fn vector(&self, from: Epoch) -> Option<Sealed> {
+    pub fn vector(&self, from: Epoch) -> Option<SealedEpoch> {
         let vectors = lock(&self.vectors);
-        let first = vectors.front()?.0.epoch;
+        let first = vectors.front()?.vector.epoch;
         if from < first {
             return None;
         }
-        vectors.iter().find(|(vector, _)| vector.epoch >= from).cloned()
+        vectors.iter().find(|sealed| sealed.vector.epoch >= from).cloned()
     }
 
     /// Takes note of I/O on the fast tier that failed for a request.

@@ -128,6 +128,8 @@ pub(super) fn prefetch_status(
         serving_reason: report.map(|report| report.serving_reason.clone()).unwrap_or_default(),
         predictors: report.map(|report| report.predictors.iter().map(score).collect()).unwrap_or_default(),
         trainer_reported_us: report.map_or(0, |report| report.received_us),
+        read_precision: status.read_precision,
+        read_recall: status.read_recall,
         table_epoch: status.table_epoch,
         table_published_us: status.table_published_us,
         acts_from: status.acts_from,

@@ -18,6 +18,8 @@ use super::{check, convert};
 
 /// Changes in one message, about 200 KB of it.
 const CHANGES_PER_MESSAGE: usize = 16_384;
+/// Read blocks in one message, about 200 KB of it.
+const READS_PER_MESSAGE: usize = 49_152;
 /// Messages that wait for a follower.
 pub(super) const MESSAGES_WAITING_MAX: usize = 2;
 
@@ -80,22 +82,27 @@ impl Follower {
 
     async fn send_epoch(&self, epoch: &SealedEpoch) -> Result<(), Gone> {
         let vector = &epoch.vector;
+        let message = || WatchChangeVectorsResponse {
+            epoch: vector.epoch.0,
+            opened_us: vector.opened_us,
+            sealed_us: vector.sealed_us,
+            prediction_horizon: self.plane.horizon().epochs(),
+            snapshot: epoch.snapshot.as_ref().map(ToString::to_string).unwrap_or_default(),
+            volume_blocks: self.plane.blocks(),
+            volume_uuid: self.plane.uuid(),
+            reads_known: epoch.reads.is_some(),
+            ..Default::default()
+        };
+        let reads = epoch.reads.as_deref();
+        for reads in reads.unwrap_or_default().chunks(READS_PER_MESSAGE) {
+            let read_blocks = reads.iter().map(|block| block.0).collect();
+            self.send(Ok(WatchChangeVectorsResponse { read_blocks, ..message() })).await?;
+        }
         let mut pieces = vector.changes().chunks(CHANGES_PER_MESSAGE).peekable();
         loop {
             let changes = pieces.next().unwrap_or_default().iter().map(convert::change).collect();
             let complete = pieces.peek().is_none();
-            let message = WatchChangeVectorsResponse {
-                epoch: vector.epoch.0,
-                opened_us: vector.opened_us,
-                sealed_us: vector.sealed_us,
-                changes,
-                complete,
-                prediction_horizon: self.plane.horizon().epochs(),
-                snapshot: epoch.snapshot.as_ref().map(ToString::to_string).unwrap_or_default(),
-                volume_blocks: self.plane.blocks(),
-                volume_uuid: self.plane.uuid(),
-            };
-            self.send(Ok(message)).await?;
+            self.send(Ok(WatchChangeVectorsResponse { changes, complete, ..message() })).await?;
             if complete {
                 return Ok(());
             }

@@ -124,6 +124,8 @@ pub struct SealedEpoch {
     pub vector: Arc<ChangeVector>,
     /// The name of the snapshot that it is kept as.
     pub snapshot: Option<SnapshotName>,
+    /// Blocks that were read in it and not changed, ascending; `None` where that is not known (any more).
+    pub reads: Option<Arc<[BlockIndex]>>,
 }
 
 /// Operations on one volume, behind the API.

@@ -97,8 +97,8 @@ impl VolumeControl {
         for layer in layers.live() {
             let (epoch, info) = (layers.epoch(layer), layers.with_info(layer, |info| info.clone()));
             let Some(name) = info.snapshot.and_then(|name| SnapshotName::new(name).ok()) else { continue };
-            let counts = self.shared().vector(epoch).filter(|(vector, _)| vector.epoch == epoch);
-            let count = |kind| counts.as_ref().map_or(0, |(vector, _)| vector.count(kind) as u64);
+            let counts = self.shared().vector(epoch).filter(|sealed| sealed.vector.epoch == epoch);
+            let count = |kind| counts.as_ref().map_or(0, |sealed| sealed.vector.count(kind) as u64);
             let (added, modified, deleted) = {
                 use forerun::change_vector::ChangeKind::{Added, Deleted, Modified};
                 (count(Added), count(Modified), count(Deleted))
@@ -264,14 +264,15 @@ impl ControlPlane for VolumeControl {
     }
 
     fn change_vector(&self, from: Epoch) -> Result<Option<SealedEpoch>, ControlError> {
-        if let Some((vector, snapshot)) = self.shared().vector(from) {
-            return Ok(Some(SealedEpoch { vector, snapshot }));
+        if let Some(sealed) = self.shared().vector(from) {
+            return Ok(Some(sealed));
         }
         if from > *self.shared().sealed().borrow() {
             return Ok(None);
         }
         let stored = self.ask(|reply| Ask::Vector { from, reply })?;
-        Ok(stored.map(|(vector, snapshot)| SealedEpoch { vector: Arc::new(vector), snapshot }))
+        let sealed = |(vector, snapshot)| SealedEpoch { vector: Arc::new(vector), snapshot, reads: None };
+        Ok(stored.map(sealed))
     }
 
     fn horizon(&self) -> Horizon {
@@ -371,6 +372,8 @@ impl ControlPlane for VolumeControl {
             precision: acted.precision,
             recall: acted.recall,
             score_window_epochs: acted.scored_epochs,
+            read_precision: acted.read_precision,
+            read_recall: acted.read_recall,
             table_epoch: acted.table_epoch,
             table_published_us: acted.table_published_us,
             acts_from: acted.acts_from,

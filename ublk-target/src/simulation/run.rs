@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use forerun::change_vector::ChangeKind;
 use forerun::geometry::{BlockIndex, Epoch};
-use forerun::prediction::{Horizon, Prediction as Predicted, Probability};
+use forerun::prediction::{Horizon, PredictedKind, Prediction as Predicted, Probability};
 use forerun::prediction_table::TableWriter;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
@@ -440,12 +439,13 @@ impl Run<'_> {
             }
         };
         let blocks: std::collections::BTreeSet<u32> = blocks.into_iter().collect();
-        let kinds = [ChangeKind::Modified, ChangeKind::Added, ChangeKind::Deleted];
+        let kinds =
+            [PredictedKind::Modified, PredictedKind::Added, PredictedKind::Deleted, PredictedKind::Read];
         let predictions: Vec<Predicted> = blocks
             .iter()
             .map(|block| Predicted {
                 block: BlockIndex(*block),
-                kind: kinds[*block as usize % 3],
+                kind: kinds[*block as usize % 4],
                 probability: Probability::new(0.9).expect("a probability"),
             })
             .collect();

@@ -161,7 +161,7 @@ fn surely_differ((a, busy_a): (u64, Option<u64>), (b, busy_b): (u64, Option<u64>
 
 /// Every block that differs between two epochs' ends is in the change vector of what lies between.
 pub fn check_vector(life: &Life, machine: &Machine, epoch: Epoch) {
-    let Some((vector, _)) = life.shared().vector(epoch).filter(|(vector, _)| vector.epoch == epoch) else {
+    let Some(sealed) = life.shared().vector(epoch).filter(|sealed| sealed.vector.epoch == epoch) else {
         return;
     };
     let truth = lock(&machine.truth);
@@ -174,12 +174,13 @@ pub fn check_vector(life: &Life, machine: &Machine, epoch: Epoch) {
     {
         let block = BlockIndex(number as u32);
         if before.iter().zip(after).any(|(before, after)| surely_differ(*before, *after)) {
-            let told = vector.changes().iter().any(|change| change.block == block);
+            let told = sealed.vector.changes().iter().any(|change| change.block == block);
             let differing =
                 before.iter().zip(after).enumerate().find(|(_, pair)| surely_differ(*pair.0, *pair.1));
             assert!(
                 told,
-                "block {block} changed in epoch {epoch}, and its change vector does not say so: sector, before, after: {differing:?}; {vector:?}"
+                "block {block} changed in epoch {epoch}, and its change vector does not say so: sector, before, after: {differing:?}; {:?}",
+                sealed.vector
             );
         }
     }

@@ -10,7 +10,9 @@
 
 use forerun::geometry::{BlockIndex, SlotId};
 
-use super::slots::{Below, CLEAN, CURRENT, FREQUENCY, FREQUENCY_ONE, NO_BLOCK, NO_SLOT, QUEUED, SlotTable};
+use super::slots::{
+    Below, CLEAN, CURRENT, FREQUENCY, FREQUENCY_ONE, NO_BLOCK, NO_SLOT, QUEUED, READ, SlotTable,
+};
 use super::{Volume, lock};
 use crate::sync::atomic::Ordering;
 
@@ -20,11 +22,20 @@ const SMALL_PERCENT: u32 = 10;
 /// Slots looked at in one call, at most: the caller has other things to do as well.
 const LOOKS_MAX: u32 = 1024;
 
+/// A block whose slot was given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaver {
+    /// Which block.
+    pub block: BlockIndex,
+    /// It was read since [`Volume::take_reads`].
+    pub read: bool,
+}
+
 /// What a round of eviction came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evicted {
     /// A slot was given up; it is free after the journal's next commit. `None` where it was empty already.
-    One(Option<BlockIndex>),
+    One(Option<Leaver>),
     /// None so far, and there are more to look at.
     NotYet,
     /// No clean slot can be given up now.
@@ -175,6 +186,7 @@ impl Volume {
                 continue;
             }
             drop(queues);
+            let read = record.has(READ);
             if self.give_up(slot, block) {
                 if from_small
                     && block.0 != NO_BLOCK
@@ -183,7 +195,7 @@ impl Volume {
                     *word = fingerprint;
                 }
                 effort.looks = 0;
-                return Evicted::One((block.0 != NO_BLOCK).then_some(block));
+                return Evicted::One((block.0 != NO_BLOCK).then_some(Leaver { block, read }));
             }
         }
         Evicted::NotYet

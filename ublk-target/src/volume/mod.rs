@@ -56,7 +56,7 @@ pub use place_map::PlaceMap;
 use shard::Shard;
 use slots::{ADDED, SlotTable};
 
-pub use evict::{Effort, Evicted};
+pub use evict::{Effort, Evicted, Leaver};
 pub use flushes::{Flush, Flushes};
 pub use promote::{FillTicket, PromoteTicket};
 pub use read::{Piece, ReadHit, ReadPlan, Source};

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 
 use forerun::geometry::{BlockIndex, SUB_BLOCK_BYTES, SlotId, SubBlockMask};
 
-use super::slots::{Below, PREFETCHED, Pin};
+use super::slots::{Below, NO_BLOCK, PREFETCHED, Pin, READ};
 use super::{Span, Volume};
 use crate::sync::atomic::Ordering;
 
@@ -73,7 +73,7 @@ impl Volume {
         if !record.is_current(span.block) || !record.bits().valid.contains(span.touched()) {
             return None;
         }
-        record.touch();
+        record.note_read();
         self.note_use_of_prefetch(slot);
         Some(ReadHit { pin })
     }
@@ -88,7 +88,7 @@ impl Volume {
             None => Below::Place,
         };
         if let Some(slot) = newest {
-            self.slots.at(slot).touch();
+            self.slots.at(slot).note_read();
             self.note_use_of_prefetch(slot);
         }
         self.plan_from(start, span)
@@ -124,6 +124,21 @@ impl Volume {
             }
         }
         plan
+    }
+
+    /// Blocks that were read on the fast tier since the last call and are there still, in no order. Looks at every slot.
+    pub fn take_reads(&self) -> Vec<BlockIndex> {
+        let mut reads = Vec::new();
+        for (_, record) in self.slots.iter() {
+            if record.flags.load(Ordering::Relaxed) & READ != 0 {
+                record.clear(READ);
+                let block = record.block.load(Ordering::SeqCst);
+                if block != NO_BLOCK {
+                    reads.push(BlockIndex(block));
+                }
+            }
+        }
+        reads
     }
 
     /// A prefetched slot that is read or built upon has earned its fetch, once.

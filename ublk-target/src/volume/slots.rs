@@ -37,6 +37,9 @@ pub(super) const QUEUED: u8 = 32;
 /// not lead to it. It is kept for its layer's write-back.
 pub(super) const TOP: u8 = 64;
 
+/// The block was read since access was last asked for.
+pub(super) const READ: u8 = 128;
+
 /// What the sub-blocks that are not valid in a slot are to be read from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Below {
@@ -155,6 +158,15 @@ impl Slot {
                 Ordering::SeqCst,
                 Ordering::Relaxed,
             );
+        }
+    }
+
+    /// As [`Self::touch`], and notes that it was a read that hit.
+    pub fn note_read(&self) {
+        let flags = self.flags.load(Ordering::Relaxed);
+        let hit = if flags & FREQUENCY == FREQUENCY { flags } else { flags + FREQUENCY_ONE };
+        if hit | READ != flags {
+            let _ = self.flags.compare_exchange(flags, hit | READ, Ordering::SeqCst, Ordering::Relaxed);
         }
     }
 }

@@ -127,7 +127,8 @@ impl Benefit {
             if off.until <= open && (!known || precision >= PRECISION_ON * from) {
                 // A new trial: what was measured before is of another time.
                 tracing::info!("predictions are acted on again, on trial");
-                (self.off, self.acted, self.control, self.fetched) = (None, Group::default(), Group::default(), 0.0);
+                (self.off, self.acted, self.control, self.fetched) =
+                    (None, Group::default(), Group::default(), 0.0);
                 self.since = Some(open);
             }
             return;
@@ -181,7 +182,6 @@ impl Benefit {
 mod tests {
     use std::sync::Arc;
 
-    use forerun::change_vector::{Change, ChangeKind, ChangeVector};
     use forerun::prediction::Horizon;
 
     use super::super::plan::tests::plan_of;
@@ -261,15 +261,15 @@ mod tests {
         let mut run = |benefit: &mut Benefit, open: u32, happen: u32| {
             let blocks = Arc::new((0..100).map(BlockIndex).collect());
             scores.expect(Epoch(open - 1), Horizon::DEFAULT, &blocks);
-            let change = |block| Change { block: BlockIndex(block), kind: ChangeKind::Modified, sub_blocks: 1 };
-            let vector = ChangeVector::new(Epoch(open), 1, 2, (0..happen).map(change).collect());
-            scores.happened(&vector.expect("a sound vector"));
+            scores.happened(Epoch(open), (0..happen).map(BlockIndex));
             benefit.epoch_over(Some(&plan), Epoch(open + 1), 0.5, &scores);
         };
         (1..SCORED_MIN).for_each(|open| run(&mut benefit, open, 10));
         assert_eq!(benefit.off(), None, "too early to say");
         run(&mut benefit, SCORED_MIN, 10);
-        assert!(benefit.off().is_some_and(|reason| reason.starts_with("of what was predicted 10 % happened")));
+        assert!(
+            benefit.off().is_some_and(|reason| reason.starts_with("of what was predicted 10 % happened"))
+        );
         (SCORED_MIN + 1..80).for_each(|open| run(&mut benefit, open, 10));
         assert!(benefit.off().is_some(), "the pause is over, the promises are still not kept");
         (80..140).for_each(|open| run(&mut benefit, open, 90));

@@ -5,7 +5,7 @@
 //! added, which sees a nightly load coming that the mean has forgotten.
 
 use forerun::change_vector::{ChangeKind, ChangeVector};
-use forerun::prediction::Horizon;
+use forerun::prediction::{Horizon, PredictedKind};
 use forerun::prediction_table::Table;
 
 /// The weight of a new epoch in the mean.
@@ -38,7 +38,7 @@ impl Growth {
 
     /// Another table is in force.
     pub fn expect(&mut self, table: &Table) {
-        let added = table.predictions.iter().filter(|prediction| prediction.kind == ChangeKind::Added);
+        let added = table.predictions.iter().filter(|prediction| prediction.kind == PredictedKind::Added);
         self.expected = added.map(|prediction| f64::from(prediction.probability.get())).sum();
         self.expected_epochs = table.info.horizon.epochs();
     }
@@ -79,15 +79,11 @@ mod tests {
             kind,
             probability: Probability::new(0.5).expect("in range"),
         };
-        let mut predictions: Vec<Prediction> = (0..added).map(|block| prediction(block, ChangeKind::Added)).collect();
-        predictions.push(prediction(added, ChangeKind::Modified));
-        let info = TableInfo {
-            model: String::new(),
-            epoch: Epoch(1),
-            horizon,
-            generation: 1,
-            published_us: 1,
-        };
+        let mut predictions: Vec<Prediction> =
+            (0..added).map(|block| prediction(block, PredictedKind::Added)).collect();
+        predictions.push(prediction(added, PredictedKind::Modified));
+        let info =
+            TableInfo { model: String::new(), epoch: Epoch(1), horizon, generation: 1, published_us: 1 };
         Table { info, predictions }
     }
 

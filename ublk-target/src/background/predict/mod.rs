@@ -32,8 +32,8 @@ use crate::volume::{Volume, lock};
 use plan::{Key, Plan};
 use state::Inner;
 
-pub(super) use state::give_back_some;
 pub use benefit::Group;
+pub(super) use state::give_back_some;
 pub use state::{Acted, PredictionState};
 
 /// How often the table is looked at.
@@ -134,7 +134,8 @@ fn act(shared: &Shared) -> bool {
     };
     if inner.plan.as_ref().is_none_or(|plan| plan.key != key) {
         let plan = Plan::new(key, &table, volume.slot_count(), inner.plan.as_ref());
-        inner.scores.expect(table.info.epoch, table.info.horizon, &plan.blocks);
+        inner.scores.expect(table.info.epoch, table.info.horizon, &plan.changes);
+        inner.read_scores.expect(table.info.epoch, table.info.horizon, &plan.reads);
         inner.plan = Some(plan);
         give_back_others(shared, &mut inner);
     }

@@ -6,9 +6,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use forerun::change_vector::ChangeKind;
 use forerun::geometry::{BlockIndex, Epoch};
-use forerun::prediction::{Prediction, Threshold};
+use forerun::prediction::{PredictedKind, Prediction, Threshold};
 use forerun::prediction_table::Table;
 
 use crate::volume::{Reservation, Volume};
@@ -46,8 +45,10 @@ pub(super) struct Plan {
     pub key: Key,
     /// Those acted on, the most probable first.
     acting: Vec<Prediction>,
-    /// All blocks that are predicted: those acted on, and the control group.
-    pub blocks: Arc<HashSet<BlockIndex>>,
+    /// All blocks that are expected to change: those acted on, and the control group.
+    pub changes: Arc<HashSet<BlockIndex>>,
+    /// The same for those that are expected to be read.
+    pub reads: Arc<HashSet<BlockIndex>>,
     /// The blocks acted on.
     pub acted_on: Arc<HashSet<BlockIndex>>,
     /// Predicted as well, and left alone.
@@ -62,7 +63,8 @@ pub(super) struct Plan {
 impl Plan {
     /// The plan for a table; `before` is the one it replaces.
     pub fn new(key: Key, table: &Table, slots: u32, before: Option<&Self>) -> Self {
-        let stays = |block| before.is_some_and(|plan| plan.blocks.contains(&block));
+        let stays =
+            |block| before.is_some_and(|plan| plan.changes.contains(&block) || plan.reads.contains(&block));
         // Sorted by probability: those that count are in front.
         let predicted: Vec<Prediction> = table
             .predictions
@@ -72,12 +74,27 @@ impl Plan {
             .take((slots / KEPT_SHARE) as usize)
             .copied()
             .collect();
-        let blocks = Arc::new(predicted.iter().map(|prediction| prediction.block).collect());
-        let (acting, control): (Vec<_>, Vec<_>) =
-            predicted.into_iter().partition(|prediction| key.acting && !is_control(prediction.block, key.open));
+        let those = |change| {
+            let of = predicted.iter().filter(move |prediction| prediction.kind.is_change() == change);
+            Arc::new(of.map(|prediction| prediction.block).collect())
+        };
+        let (changes, reads) = (those(true), those(false));
+        let (acting, control): (Vec<_>, Vec<_>) = predicted
+            .into_iter()
+            .partition(|prediction| key.acting && !is_control(prediction.block, key.open));
         let acted_on = Arc::new(acting.iter().map(|prediction| prediction.block).collect());
         let control = control.iter().map(|prediction| prediction.block).collect();
-        Self { key, acting, blocks, acted_on, control, reserved: 0, looked: 0, fetches: VecDeque::new() }
+        Self {
+            key,
+            acting,
+            changes,
+            reads,
+            acted_on,
+            control,
+            reserved: 0,
+            looked: 0,
+            fetches: VecDeque::new(),
+        }
     }
 
     /// Reserves for some of what is predicted, as long as more than `keep_free` slots are free, and notes in `held` for
@@ -92,7 +109,7 @@ impl Plan {
     fn reserve(&mut self, volume: &Volume, keep_free: u32, held: &mut Vec<BlockIndex>) -> bool {
         let most = volume.slot_count() / RESERVED_SHARE;
         for prediction in self.acting.iter().skip(self.reserved).take(STEP_PREDICTIONS) {
-            if prediction.kind != ChangeKind::Deleted {
+            if matches!(prediction.kind, PredictedKind::Added | PredictedKind::Modified) {
                 if volume.reserved_slots() >= most {
                     return false;
                 }
@@ -109,7 +126,7 @@ impl Plan {
 
     fn find_fetches(&mut self, volume: &Volume) -> bool {
         for prediction in self.acting.iter().skip(self.looked).take(STEP_PREDICTIONS) {
-            if prediction.kind != ChangeKind::Deleted && volume.is_incomplete(prediction.block) {
+            if prediction.kind != PredictedKind::Deleted && volume.is_incomplete(prediction.block) {
                 self.fetches.push_back(prediction.block);
             }
             self.looked += 1;
@@ -129,7 +146,7 @@ impl Plan {
 
     /// Predictions that are acted on, or would be.
     pub fn above(&self) -> u64 {
-        self.blocks.len() as u64
+        (self.acted_on.len() + self.control.len()) as u64
     }
 
     /// Predicted blocks that still wait for a slot or for data.
@@ -159,7 +176,7 @@ pub(super) mod tests {
         };
         let prediction = |(block, probability): (usize, f32)| Prediction {
             block: BlockIndex(block as u32),
-            kind: ChangeKind::Modified,
+            kind: PredictedKind::Modified,
             probability: Probability::new(probability).expect("in range"),
         };
         Table { info, predictions: probabilities.enumerate().map(prediction).collect() }
@@ -177,12 +194,13 @@ pub(super) mod tests {
 
     #[test]
     fn a_small_share_is_left_alone_the_same_for_many_epochs_and_another_one_later() {
-        let share = |plan: &Plan| plan.control.len() as f64 / plan.blocks.len() as f64;
-        let (first, same, later) = (plan_of(20_000, 10, true), plan_of(20_000, 100, true), plan_of(20_000, 200, true));
+        let share = |plan: &Plan| plan.control.len() as f64 / plan.changes.len() as f64;
+        let (first, same, later) =
+            (plan_of(20_000, 10, true), plan_of(20_000, 100, true), plan_of(20_000, 200, true));
         assert!((0.025..0.038).contains(&share(&first)), "{}", share(&first));
         assert_eq!(first.control, same.control);
         assert!(first.control.intersection(&later.control).count() < first.control.len() / 8);
-        assert_eq!(first.acted_on.len() + first.control.len(), first.blocks.len());
+        assert_eq!(first.acted_on.len() + first.control.len(), first.changes.len());
         let shadow = plan_of(100, 10, false);
         assert_eq!((shadow.acted_on.len(), shadow.control.len()), (0, 100));
     }
@@ -190,13 +208,13 @@ pub(super) mod tests {
     #[test]
     fn what_was_acted_on_stays_a_little_below() {
         let first = Plan::new(key(1, true), &table([0.9, 0.6, 0.45].into_iter()), 100, None);
-        assert_eq!(first.blocks.len(), 2);
+        assert_eq!(first.changes.len(), 2);
         let second = table([0.9, 0.45, 0.44, 0.3].into_iter());
         let plan = Plan::new(key(2, true), &second, 100, Some(&first));
         // The second was acted on and stays; the third was not.
-        assert_eq!(*plan.blocks, [BlockIndex(0), BlockIndex(1)].into());
-        assert_eq!(Plan::new(key(2, true), &second, 100, None).blocks.len(), 1);
+        assert_eq!(*plan.changes, [BlockIndex(0), BlockIndex(1)].into());
+        assert_eq!(Plan::new(key(2, true), &second, 100, None).changes.len(), 1);
         // No more than half of the slots are given to predictions.
-        assert_eq!(Plan::new(key(1, true), &table([0.9; 10].into_iter()), 10, None).blocks.len(), 5);
+        assert_eq!(Plan::new(key(1, true), &table([0.9; 10].into_iter()), 10, None).changes.len(), 5);
     }
 }

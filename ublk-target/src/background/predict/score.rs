@@ -1,4 +1,5 @@
-//! What came of predictions: of those acted on, the share that happened; of what happened, the share predicted.
+//! What came of predictions: of those acted on, the share that happened; of what happened, the share predicted. Changes and
+//! reads are scored apart.
 //!
 //! A table speaks of the epochs of its horizon together, so it is scored when the last of them has been sealed,
 //! against everything that changed in them.
@@ -6,7 +7,6 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use forerun::change_vector::ChangeVector;
 use forerun::geometry::{BlockIndex, Epoch};
 use forerun::prediction::Horizon;
 
@@ -52,13 +52,12 @@ impl Scores {
         }
     }
 
-    /// Takes note of what a sealed epoch changed, and scores the tables whose horizon ends with it.
-    pub fn happened(&mut self, vector: &ChangeVector) {
-        let changed = || vector.changes().iter().map(|change| change.block);
-        for (_, expectation) in self.waiting.range_mut(..vector.epoch) {
-            expectation.happened.extend(changed());
+    /// Takes note of what happened to in a sealed epoch, and scores the tables whose horizon ends with it.
+    pub fn happened(&mut self, epoch: Epoch, blocks: impl Iterator<Item = BlockIndex> + Clone) {
+        for (_, expectation) in self.waiting.range_mut(..epoch) {
+            expectation.happened.extend(blocks.clone());
         }
-        let over = |expectation: &Expectation| expectation.last <= vector.epoch;
+        let over = |expectation: &Expectation| expectation.last <= epoch;
         let (ended, waiting) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(_, expectation)| over(expectation));
         self.waiting = waiting;
@@ -87,14 +86,10 @@ impl Scores {
 
 #[cfg(test)]
 mod tests {
-    use forerun::change_vector::{Change, ChangeKind};
-
     use super::*;
 
-    fn vector(epoch: u32, blocks: &[u32]) -> ChangeVector {
-        let change =
-            |block: &u32| Change { block: BlockIndex(*block), kind: ChangeKind::Modified, sub_blocks: 1 };
-        ChangeVector::new(Epoch(epoch), 1, 2, blocks.iter().map(change).collect()).expect("a sound vector")
+    fn happened(scores: &mut Scores, epoch: u32, blocks: &[u32]) {
+        scores.happened(Epoch(epoch), blocks.iter().copied().map(BlockIndex));
     }
 
     fn blocks(blocks: &[u32]) -> Arc<HashSet<BlockIndex>> {
@@ -106,11 +101,11 @@ mod tests {
         let mut scores = Scores::default();
         let horizon = |epochs| Horizon::new(epochs).expect("in range");
         scores.expect(Epoch(4), horizon(2), &blocks(&[1, 2, 3, 4]));
-        scores.happened(&vector(4, &[9]));
-        scores.happened(&vector(5, &[1, 2]));
+        happened(&mut scores, 4, &[9]);
+        happened(&mut scores, 5, &[1, 2]);
         assert_eq!(scores.totals(), (0.0, 0.0, 0), "its horizon goes on");
         scores.expect(Epoch(5), horizon(1), &blocks(&[3]));
-        scores.happened(&vector(6, &[2, 3, 5, 6]));
+        happened(&mut scores, 6, &[2, 3, 5, 6]);
         // The first: 1, 2 and 3 of four predicted, of 1, 2, 3, 5, 6. The second: 3 of one, of 2, 3, 5, 6.
         assert_eq!(scores.totals(), (4.0 / 5.0, 4.0 / 9.0, 2));
         assert!(scores.waiting.is_empty());

@@ -16,7 +16,7 @@ use super::growth::Growth;
 use super::plan::Plan;
 use super::regret::Regret;
 use super::score::Scores;
-use crate::volume::lock;
+use crate::volume::{Leaver, lock};
 
 /// Reservations given back at once when slots run short.
 const GIVE_BACK_AT_ONCE: usize = 256;
@@ -24,6 +24,8 @@ const GIVE_BACK_AT_ONCE: usize = 256;
 const LATENCY_GAIN: f64 = 1.0 / 64.0;
 /// The share of all slots that may be kept free for growth, as a divisor: an eighth.
 const GROWTH_SHARE: u32 = 8;
+/// Blocks read in an epoch that are told of, at most: 16 GiB of blocks, as many as an epoch can change.
+const READS_MAX: usize = 262_144;
 /// Slots that are freed ahead of fetches, at most.
 const DEMAND_MAX: usize = 512;
 
@@ -52,6 +54,10 @@ pub struct Acted {
     pub recall: f64,
     /// Tables scored, at most the window.
     pub scored_epochs: u32,
+    /// As `precision`, of blocks that were expected to be read and not changed.
+    pub read_precision: f64,
+    /// As `recall`, of those.
+    pub read_recall: f64,
     /// The probability from which acting pays.
     pub acts_from: f64,
     /// The share of evicted blocks that were missed within the horizon.
@@ -75,6 +81,8 @@ pub(super) struct Inner {
     /// Blocks that a slot was reserved for, the most probable first.
     pub held: Vec<BlockIndex>,
     pub scores: Scores,
+    /// Of the blocks expected to be read.
+    pub read_scores: Scores,
     pub benefit: Benefit,
     pub regret: Regret,
     pub growth: Growth,
@@ -88,6 +96,8 @@ pub(super) struct Inner {
     /// What a slot is worth otherwise: the share of evicted blocks that were missed, as it was when the epoch began, so that
     /// it does not move within one.
     slot_worth: f64,
+    /// Blocks that were read in this epoch and that no slot's mark tells of: missed, or evicted since.
+    reads: HashSet<BlockIndex>,
     /// In microseconds; 0 while unknown.
     capacity_read_us: f64,
 }
@@ -109,6 +119,13 @@ impl Inner {
     /// is evicted for it, by the price of the fetch. Both save the same wait. Never below the threshold.
     pub fn acts_from(&self, threshold: Threshold) -> f32 {
         threshold.get().max((self.slot_worth + FETCH_PRICE).min(1.0) as f32)
+    }
+
+    fn note_read(&mut self, block: BlockIndex) {
+        // One more than is told: so it shows that there were too many.
+        if self.reads.len() <= READS_MAX {
+            self.reads.insert(block);
+        }
     }
 
     fn growth_slots(&self, slots: u32, reserved: u32) -> u32 {
@@ -138,6 +155,7 @@ impl PredictionState {
         let inner = lock(&self.inner);
         let (precision, recall, scored_epochs) = inner.scores.totals();
         let plan = inner.plan.as_ref();
+        let (read_precision, read_recall, _) = inner.read_scores.totals();
         let (acted, control) = inner.benefit.groups();
         let volume = &shared.volume;
         Acted {
@@ -146,6 +164,8 @@ impl PredictionState {
             precision,
             recall,
             scored_epochs,
+            read_precision,
+            read_recall,
             acts_from: f64::from(inner.acts_from(shared.settings.threshold())),
             missed_after_eviction: inner.slot_worth,
             acted,
@@ -197,9 +217,10 @@ impl PredictionState {
     }
 
     /// Scores what was predicted for an epoch, now that it is over.
-    pub fn score(&self, vector: &ChangeVector) {
+    pub fn score(&self, vector: &ChangeVector, reads: &[BlockIndex]) {
         let mut inner = lock(&self.inner);
-        inner.scores.happened(vector);
+        inner.scores.happened(vector.epoch, vector.changes().iter().map(|change| change.block));
+        inner.read_scores.happened(vector.epoch, reads.iter().copied());
         inner.growth.happened(vector);
     }
 
@@ -207,6 +228,7 @@ impl PredictionState {
     pub fn missed(&self, block: BlockIndex) {
         let mut inner = lock(&self.inner);
         inner.regret.missed(block);
+        inner.note_read(block);
         let Inner { plan, benefit, .. } = &mut *inner;
         if let Some(plan) = plan {
             benefit.missed(plan, block);
@@ -214,10 +236,24 @@ impl PredictionState {
     }
 
     /// A block was evicted.
-    pub fn evicted(&self, block: BlockIndex) {
+    pub fn evicted(&self, leaver: Leaver) {
         let mut inner = lock(&self.inner);
         let open = inner.open;
-        inner.regret.evicted(block, open);
+        inner.regret.evicted(leaver.block, open);
+        if leaver.read {
+            inner.note_read(leaver.block);
+        }
+    }
+
+    /// Takes what was read in a sealed epoch and not changed, ascending. What was read since the seal counts as well; where
+    /// more was read than can be learned from, nothing is told: such an epoch is a scan of everything.
+    pub fn take_reads(&self, shared: &Shared, vector: &ChangeVector) -> Option<Arc<[BlockIndex]>> {
+        if !shared.settings.prediction {
+            return None;
+        }
+        let mut reads = shared.volume.take_reads();
+        reads.extend(lock(&self.inner).reads.drain());
+        told_reads(reads, vector)
     }
 
     /// A block was fetched ahead.
@@ -242,5 +278,33 @@ pub(in super::super) fn give_back_some(shared: &Shared) {
         if given_back == GIVE_BACK_AT_ONCE {
             break;
         }
+    }
+}
+
+/// Of what was read in an epoch, what the trainer is told.
+fn told_reads(mut reads: Vec<BlockIndex>, vector: &ChangeVector) -> Option<Arc<[BlockIndex]>> {
+    let changes = vector.changes();
+    reads.sort_unstable();
+    reads.dedup();
+    reads.retain(|block| changes.binary_search_by_key(block, |change| change.block).is_err());
+    (reads.len() <= READS_MAX).then(|| reads.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use forerun::change_vector::{Change, ChangeKind};
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_told_once_in_order_without_what_changed_and_not_a_scan() {
+        let change = |block| Change { block: BlockIndex(block), kind: ChangeKind::Modified, sub_blocks: 1 };
+        let vector = ChangeVector::new(Epoch(3), 1, 2, vec![change(4), change(7)]).expect("a sound vector");
+        let told = |reads: &[u32]| told_reads(reads.iter().copied().map(BlockIndex).collect(), &vector);
+        assert_eq!(told(&[9, 7, 2, 9, 4]).as_deref(), Some(&[BlockIndex(2), BlockIndex(9)][..]));
+        assert_eq!(told(&[]).as_deref(), Some(&[][..]));
+        let all: Vec<u32> = (0..READS_MAX as u32 + 3).collect();
+        assert_eq!(told(&all), None, "two of them changed, and one more is too many");
+        assert!(told(&all[1..]).is_some());
     }
 }

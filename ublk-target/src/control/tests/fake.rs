@@ -58,7 +58,11 @@ impl FakeVolume {
             .map(|block| Change { block: BlockIndex(block), kind: ChangeKind::Modified, sub_blocks: 3 })
             .collect();
         let vector = ChangeVector::new(epoch, 10, 20, changes).expect("ascending");
-        state.vectors.push(SealedEpoch { vector: Arc::new(vector), snapshot: snapshot.cloned() });
+        state.vectors.push(SealedEpoch {
+            vector: Arc::new(vector),
+            snapshot: snapshot.cloned(),
+            reads: Some((changed..changed * 2).map(BlockIndex).collect()),
+        });
         if let Some(name) = snapshot {
             state.snapshots.push(Snapshot {
                 name: name.clone(),

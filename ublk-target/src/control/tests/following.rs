@@ -21,20 +21,23 @@ fn old_epochs_come_first_then_each_as_it_is_sealed() {
             rig.volume.seal(changed, Some(&format!("s{changed}").parse().expect("a name")));
         }
         let mut stream = client.watch_change_vectors(from(0)).await.expect("a stream").into_inner();
-        for (epoch, changed, pieces) in [(1, 0, 1), (2, 3, 1), (3, 40_000, 3)] {
-            let (mut blocks, mut messages) = (Vec::new(), 0);
+        for (epoch, changed, pieces) in [(1, 0, 1), (2, 3, 2), (3, 40_000, 4)] {
+            let (mut blocks, mut reads, mut messages) = (Vec::new(), Vec::new(), 0);
             loop {
                 let message = stream.message().await.expect("no error").expect("a message");
                 assert_eq!(message.epoch, epoch);
                 assert_eq!(message.snapshot, format!("s{changed}"));
                 assert_eq!((message.opened_us, message.sealed_us, message.volume_blocks), (10, 20, 100_000));
                 blocks.extend(message.changes.iter().map(|change| change.block));
+                assert!(message.reads_known);
+                reads.extend(message.read_blocks);
                 messages += 1;
                 if message.complete {
                     break;
                 }
             }
             assert_eq!(blocks, (0..changed).collect::<Vec<_>>());
+            assert_eq!(reads, (changed..2 * changed).collect::<Vec<_>>());
             assert_eq!(messages, pieces);
         }
         let live = tokio::time::timeout(Duration::from_millis(100), stream.message()).await;

@@ -193,3 +193,15 @@ impl World {
         Poll::Pending
     }
 }
+
+/// What was read is told once, and what was only written is not.
+#[test]
+fn reads_are_noted_and_taken_once() {
+    let mut world = World::new();
+    world.batch(&[ask(WRITE, 0, 8), ask(WRITE, 5 * BLOCK_SECTORS, 8)], &[], None);
+    assert_eq!(world.volume.take_reads(), []);
+    world.batch(&[ask(Operation::Read, 5 * BLOCK_SECTORS, 8)], &[], None);
+    world.batch(&[ask(Operation::Read, 5 * BLOCK_SECTORS + 40, 8)], &[], None);
+    assert_eq!(world.volume.take_reads(), [forerun::geometry::BlockIndex(5)]);
+    assert_eq!(world.volume.take_reads(), []);
+}

@@ -145,7 +145,7 @@ impl World {
     /// Gives up a clean slot and makes it free; whether there was one.
     pub fn evict(&self) -> bool {
         let mut effort = Effort::default();
-        let evicted = matches!(self.volume.evict(&|_| false, &mut effort), Evicted::One);
+        let evicted = matches!(self.volume.evict(&|_| false, &mut effort), Evicted::One(_));
         self.volume.reclaim();
         evicted
     }

@@ -357,7 +357,7 @@ impl World {
         let mut effort = Effort::default();
         loop {
             match self.volume.evict(&|_| false, &mut effort) {
-                Evicted::One => return true,
+                Evicted::One(_) => return true,
                 Evicted::Nothing => return false,
                 Evicted::NotYet => {}
             }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use forerun::change_vector::ChangeKind;
 
 use crate::activity::{Activity, Decays};
+use crate::block_map::seek;
 use crate::epochs::{Cursor, EpochView, Point, RecentEpochs};
 use crate::frontier::Frontier;
 use crate::state::VolumeState;
@@ -63,6 +64,7 @@ pub struct Facts {
 /// Makes facts, in ascending order of blocks.
 pub struct FactSource<'a> {
     activity: &'a Activity,
+    activity_at: usize,
     decays: Decays,
     similar: &'a HashMap<u32, f32>,
     last: Option<(&'a EpochView, Cursor<'a>)>,
@@ -77,6 +79,7 @@ impl<'a> FactSource<'a> {
         let recent: &RecentEpochs = &state.recent;
         Self {
             activity: &state.activity,
+            activity_at: 0,
             decays: state.activity.decays(),
             similar: &state.similar,
             last: recent.last().map(|view| (view, Cursor::new(view))),
@@ -98,7 +101,9 @@ impl<'a> FactSource<'a> {
         let frontier = self.frontier_at.checked_sub(1).and_then(|at| self.frontiers.get(at));
         let past_frontier = frontier
             .map_or(FAR_BLOCKS, |frontier| (i64::from(block) - i64::from(frontier.end)).min(FAR_BLOCKS));
-        let past = self.activity.get(block);
+        self.activity_at = seek(self.activity.blocks(), self.activity_at, block);
+        let known = self.activity.blocks().get(self.activity_at) == Some(&block);
+        let past = self.activity.pasts().get(self.activity_at).filter(|_| known);
         let (association, leaders) = past.map_or((0.0, 0), |past| self.activity.association(past));
         Some(Facts {
             block,

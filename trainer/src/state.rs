@@ -50,8 +50,9 @@ impl VolumeState {
     /// The blocks worth scoring, ascending, each once: all that are remembered, and where growth may go on.
     #[must_use]
     pub fn candidates(&self, frontier_candidates: usize, volume_blocks: u32) -> Vec<u32> {
-        let mut candidates: Vec<u32> =
-            self.activity.blocks().take_while(|block| *block < volume_blocks).collect();
+        let known = self.activity.blocks();
+        let inside = known.partition_point(|block| *block < volume_blocks);
+        let mut candidates = known.get(..inside).unwrap_or_default().to_vec();
         candidates.extend(self.frontiers.continuations(frontier_candidates, volume_blocks));
         candidates.sort_unstable();
         candidates.dedup();

@@ -253,7 +253,7 @@ impl Learner {
             let budget = Budget::start(left.max(whole * (1.0 - TRAINING_SHARE)));
             let scored = self.score_candidates(effort == Effort::Full, &budget, &mut report.costs)?;
             report.candidates = scored.blocks.len();
-            report.scored_by_network = scored.by_network;
+            report.scored_by_network = scored.by_network();
             self.scored = Some(scored);
         }
         Ok(report)
@@ -377,12 +377,12 @@ impl Learner {
             return (serving, Vec::new());
         };
         // Of the network's other outputs nothing is taken where it does not serve.
-        let by_net = if serving.is_simple() { &[][..] } else { scored.by_net.as_slice() };
+        let uses_net = !serving.is_simple();
         let mut source = FactSource::new(&self.state);
         let mut predictions = Vec::new();
         for (at, (block, score)) in scored.blocks.iter().zip(scores).enumerate() {
             let next = calibration.probability(*score);
-            let by_net = by_net.get(at).filter(|scores| scores.change > 0.0);
+            let by_net = scored.net(at).filter(|_| uses_net);
             let expected = match source.facts(*block) {
                 Some(facts) if horizon.epochs() > 1 => {
                     self.expected(horizon, next, &facts, by_net.filter(|_| by == HorizonBy::Network))

@@ -7,7 +7,7 @@
 //! - [`history`] keeps them
 //! - [`learner`] is one volume's learning: it scores what it predicted, learns, and predicts again, out of
 //!   [`state`] ([`activity`] in a [`block_map`], [`association`], [`epochs`], [`frontier`], [`similar`]), [`facts`] and [`inputs`] of each candidate,
-//!   the [`predictors`] with [`contexts`], [`logistic`] and [`model`], and [`calibrate`], [`score`] and [`select`]
+//!   the [`predictors`] with [`contexts`], [`logistic`] and [`model`], [`calibrate`] and [`level`], [`score`] and [`select`]
 //! - [`chain`] links epochs that are alike
 //! - [`publish`] turns probabilities into the prediction table
 //!
@@ -29,6 +29,7 @@ pub mod frontier;
 pub mod history;
 pub mod inputs;
 pub mod learner;
+pub mod level;
 pub mod logistic;
 pub mod model;
 pub mod predictors;

@@ -45,7 +45,7 @@ impl<'a> Inputs<'a> {
     fn new(learner: &'a Learner, scored: &'a Scored) -> Option<Self> {
         let mut found = Vec::with_capacity(BLENDED.len());
         for (predictor, _) in BLENDED {
-            found.push((scored.of(predictor)?, learner.calibrations.get(predictor as usize)?));
+            found.push((scored.of(predictor)?, learner.calibrations.get(predictor as usize)?.curve()));
         }
         Some(Self { scores: found.try_into().ok()? })
     }

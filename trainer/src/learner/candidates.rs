@@ -96,6 +96,11 @@ impl Learner {
             let blend = self.blend(&scored);
             scored.take(Predictor::Blend, blend);
         }
+        for (predictor, calibration) in Predictor::ALL.into_iter().zip(&mut self.calibrations) {
+            if let Some(scores) = scored.of(predictor) {
+                calibration.prepare(scores);
+            }
+        }
         watch.lap(&mut costs.network);
         Ok(scored)
     }

@@ -29,6 +29,7 @@ use crate::contexts::ContextTables;
 use crate::cpu::{Budget, thread_time};
 use crate::facts::{FactSource, Facts};
 use crate::inputs::WIDE;
+use crate::level::Leveled;
 use crate::logistic::Logistic;
 use crate::model::{LEARNED_HORIZON_EPOCHS, Network, Replay, Scores, Trainer, TrainingReport, WeightsError};
 use crate::predictors::{PREDICTORS, Predictor};
@@ -144,7 +145,7 @@ pub struct Learner {
     blending: blend::Weights,
     trainer: Trainer,
     replay: Replay,
-    calibrations: Vec<Calibration>,
+    calibrations: Vec<Leveled>,
     scoreboard: Scoreboard,
     scored: Option<Scored>,
     rng: Rng,
@@ -172,7 +173,7 @@ impl Learner {
             blending: blend::first_weights(),
             trainer: Trainer::new(config.seed)?,
             replay: Replay::default(),
-            calibrations: vec![Calibration::default(); PREDICTORS],
+            calibrations: vec![Leveled::default(); PREDICTORS],
             scoreboard: Scoreboard::default(),
             scored: None,
             rng: Rng::new(config.seed),

@@ -3,14 +3,13 @@
 //! Facts are made from what has been learned up to now and from nothing else, so that no
 //! predictor can look ahead. They come from one pass over the candidates, ascending.
 
-use std::collections::HashMap;
-
 use forerun::change_vector::ChangeKind;
 
 use crate::activity::{Activity, Decays};
 use crate::block_map::seek;
 use crate::epochs::{Cursor, EpochView, Point, RecentEpochs};
 use crate::frontier::Frontier;
+use crate::similar::Weights;
 use crate::state::VolumeState;
 
 /// A distance that means 'nowhere near'.
@@ -49,6 +48,8 @@ pub struct Facts {
     pub frontier: Frontier,
     /// Weight of the epochs like the last one after which it changed, 0 to 1.
     pub similar: f32,
+    /// How much the chains that usually follow the last epoch's speak for it, 0 to 1.
+    pub chained: f32,
     /// How much the blocks that have just begun to change speak for it, 0 to 1.
     pub association: f32,
     /// How many of them do.
@@ -61,12 +62,27 @@ pub struct Facts {
     pub step: u32,
 }
 
+/// Reads weights by block, in ascending order of blocks.
+struct Reader<'a>(std::iter::Peekable<std::slice::Iter<'a, (u32, f32)>>);
+
+impl<'a> Reader<'a> {
+    fn new(weights: &'a Weights) -> Self {
+        Self(weights.iter().peekable())
+    }
+
+    fn weight(&mut self, block: u32) -> f32 {
+        while self.0.next_if(|(own, _)| *own < block).is_some() {}
+        self.0.peek().filter(|(own, _)| *own == block).map_or(0.0, |(_, weight)| *weight)
+    }
+}
+
 /// Makes facts, in ascending order of blocks.
 pub struct FactSource<'a> {
     activity: &'a Activity,
     activity_at: usize,
     decays: Decays,
-    similar: &'a HashMap<u32, f32>,
+    similar: Reader<'a>,
+    chained: Reader<'a>,
     last: Option<(&'a EpochView, Cursor<'a>)>,
     frontiers: &'a [Frontier],
     frontier_at: usize,
@@ -81,7 +97,8 @@ impl<'a> FactSource<'a> {
             activity: &state.activity,
             activity_at: 0,
             decays: state.activity.decays(),
-            similar: &state.similar,
+            similar: Reader::new(&state.similar),
+            chained: Reader::new(&state.chained),
             last: recent.last().map(|view| (view, Cursor::new(view))),
             frontiers: state.frontiers.list(),
             frontier_at: 0,
@@ -120,7 +137,8 @@ impl<'a> FactSource<'a> {
             near_64: near_64.saturating_sub(u32::from(now.sub_blocks > 0)),
             past_frontier,
             frontier: frontier.copied().unwrap_or(none),
-            similar: self.similar.get(&block).copied().unwrap_or(0.0),
+            similar: self.similar.weight(block),
+            chained: self.chained.weight(block),
             association,
             leaders,
             volume_ratio: view.volume_ratio,

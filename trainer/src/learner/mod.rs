@@ -139,7 +139,6 @@ pub struct Learner {
     config: Config,
     volume_blocks: u32,
     state: VolumeState,
-    chains: Chains,
     contexts: ContextTables,
     linear: Logistic<WIDE>,
     blending: blend::Weights,
@@ -166,8 +165,7 @@ impl Learner {
     pub fn new(config: Config, volume_blocks: u32) -> candle_core::Result<Self> {
         Ok(Self {
             volume_blocks,
-            state: VolumeState::new(config.tracked_blocks),
-            chains: Chains::new(config.chain.clone()),
+            state: VolumeState::new(&config),
             contexts: ContextTables::default(),
             linear: Logistic::new([0.0; WIDE], -2.0, LINEAR_RATE),
             blending: blend::first_weights(),
@@ -201,7 +199,7 @@ impl Learner {
     /// The chains.
     #[must_use]
     pub const fn chains(&self) -> &Chains {
-        &self.chains
+        &self.state.chains
     }
 
     /// Why who serves serves, for people.
@@ -247,7 +245,6 @@ impl Learner {
             report.costs.training_network = budget.used();
         }
         self.state.push(vector);
-        self.chains.push(vector);
         self.last = Some(vector.epoch);
         if effort != Effort::Remember {
             let left = whole - report.costs.training().as_secs_f64();

@@ -265,7 +265,7 @@ fn chain_message(chain: &Chain) -> v1::Chain {
         epochs: epochs.into_iter().skip(skip).collect(),
         first_us,
         last_us,
-        similarity: chain.similarity(),
+        similarity: chain.likeness().total(),
         mean_changed_blocks: chain.mean_changed_blocks(),
         pruned_by_age: chain.pruned_by_age,
         pruned_by_divergence: chain.pruned_by_divergence,

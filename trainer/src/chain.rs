@@ -246,7 +246,10 @@ pub fn after_chain(recent: &RecentEpochs) -> Weights {
 mod tests {
     use super::*;
     use crate::rng::Rng;
+    use crate::score::{Truth, qualities};
     use crate::testing::vector_of;
+    use forerun::change_vector::{Change, ChangeKind};
+    use forerun::geometry::BlockIndex;
 
     /// Each kind of epoch has its own 300 blocks, of which each time about 80 % change.
     fn epoch_of(kind: u32, epoch: u32, rng: &mut Rng) -> ChangeVector {
@@ -269,6 +272,68 @@ mod tests {
         }
     }
 
+    /// Hour after hour over a year: office days, quiet nights and weekends, a batch at two each night, and one at the end of
+    /// the month. Each writes much the same each time, but not quite, and not as much of it.
+    #[test]
+    fn day_night_weekend_and_month_end_come_apart() {
+        #[derive(Clone, Copy, PartialEq, Debug)]
+        enum Kind {
+            Office,
+            Quiet,
+            Batch,
+            MonthEnd,
+        }
+        let kind_of = |hour: u32| match (hour / 24 % 7, hour % 24, hour / 24 % 30) {
+            (_, 2, _) => Kind::Batch,
+            (_, 22..=23, 29) => Kind::MonthEnd,
+            (5..=6, ..) | (_, ..=7 | 19.., _) => Kind::Quiet,
+            _ => Kind::Office,
+        };
+        let (mut chains, mut rng) = (Chains::new(ChainConfig::default()), Rng::new(5));
+        let (mut recent, mut by_chains, mut by_last) = (RecentEpochs::default(), 0.0, 0.0);
+        for hour in 0..365 * 24 {
+            let kind = kind_of(hour);
+            let (start, step, count) = match kind {
+                Kind::Office => (0, 7, 400),
+                Kind::Quiet => (0, 7, 12),
+                Kind::Batch => (200_000, 1, 900),
+                Kind::MonthEnd => (500_000, 3, 500),
+            };
+            let share = 0.6 + 0.4 * rng.unit();
+            let blocks: Vec<u32> =
+                (0..count).filter(|_| rng.unit() < share).map(|at| start + at * step).collect();
+            let change =
+                |&block| Change { block: BlockIndex(block), kind: ChangeKind::Modified, sub_blocks: 4 };
+            let sealed_us = u64::from(hour + 1) * US_PER_HOUR;
+            let changes = blocks.iter().map(change).collect();
+            let vector = ChangeVector::new(Epoch(hour + 1), sealed_us - US_PER_HOUR, sealed_us, changes);
+            let vector = vector.expect("ascending");
+            if hour > 24 * 14 {
+                let precision = |said: Weights| {
+                    let (candidates, scores): (Vec<u32>, Vec<f32>) = said.into_iter().unzip();
+                    let truth = Truth::new(&candidates, vec![false; candidates.len()], &vector);
+                    qualities(&scores, &truth, [0; 2])[0].map_or(0.0, |quality| quality.average_precision)
+                };
+                by_chains += precision(after_chain(&recent)) / f64::from(365 * 24 - 24 * 14);
+                by_last += precision(weigh(recent.last().map(|view| (1.0, view)).into_iter()))
+                    / f64::from(365 * 24 - 24 * 14);
+            }
+            let chain = chains.push(&vector);
+            recent.push(&vector, chain);
+        }
+        let mut kinds = Vec::new();
+        for chain in chains.list().iter().filter(|chain| chain.epochs().count() > 1) {
+            let mut own: Vec<Kind> = chain.epochs().map(|epoch| kind_of(epoch.0 - 1)).collect();
+            own.dedup();
+            assert_eq!(own.len(), 1, "chain {} has {own:?}", chain.id);
+            kinds.push(own[0]);
+        }
+        for kind in [Kind::Office, Kind::Quiet, Kind::Batch, Kind::MonthEnd] {
+            assert!(kinds.contains(&kind), "{kind:?} has no chain: {kinds:?}");
+        }
+        assert!(by_chains > by_last + 0.1, "mean average precision {by_chains} against {by_last}");
+    }
+
     #[test]
     fn chains_are_pruned_by_age_by_number_and_by_divergence() {
         let config = ChainConfig { max_chains: 3, max_epochs: 5, max_age_hours: 1, ..ChainConfig::default() };
@@ -276,7 +341,8 @@ mod tests {
         for epoch in 1..=20 {
             chains.push(&epoch_of(0, epoch, &mut rng));
         }
-        assert_eq!((chains.list()[0].epochs().count(), chains.list()[0].pruned_by_age), (5, 15));
+        let chain = &chains.list()[0];
+        assert_eq!((chain.epochs().count(), chain.pruned_by_number, chain.pruned_by_age), (5, 15, 0));
         for epoch in 21..=30 {
             chains.push(&epoch_of(epoch, epoch, &mut rng));
         }
@@ -285,8 +351,7 @@ mod tests {
         assert_eq!(chains.list().len(), 1, "the rest is hours old");
 
         // A pattern that wanders: each epoch is like the last and unlike the tenth before.
-        let config = ChainConfig { prune_below_similarity: 0.25, ..ChainConfig::default() };
-        let mut chains = Chains::new(config);
+        let mut chains = Chains::new(ChainConfig::default());
         for epoch in 1..=30u32 {
             let blocks: Vec<u32> = (epoch * 60..epoch * 60 + 300).collect();
             chains.push(&vector_of(epoch, &blocks));

@@ -72,7 +72,7 @@ impl Default for ChainConfig {
     fn default() -> Self {
         Self {
             link_from_similarity: 0.6,
-            prune_below_similarity: 0.3,
+            prune_below_similarity: 0.45,
             max_age_hours: 35 * 24,
             max_chains: 32,
             max_epochs: 1000,

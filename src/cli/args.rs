@@ -470,6 +470,9 @@ pub enum ChainCommand {
 pub struct ChainListOptions {
     /// The volume
     pub volume: VolumeName,
+    /// Say of each chain why its epochs were linked, and what was pruned and why
+    #[arg(long)]
+    pub explain: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -177,7 +177,23 @@ impl Forerun for FakeServer {
             mean_changed_blocks: 160,
             pruned_by_age: 2,
             pruned_by_divergence: 1,
+            likeness: Some(ChainLikeness {
+                blocks: 0.8,
+                regions: 0.9,
+                run_lengths: 0.85,
+                kinds: 1.0,
+                volume: 0.9,
+            }),
+            pruned_by_number: 3,
+            linked_from_similarity: 0.6,
+            pruned_below_similarity: 0.3,
+            pruned_after_hours: 840,
+            pruned_above_epochs: 1000,
         };
-        Ok(Response::new(ListChainsResponse { chains: vec![chain], reported_us: 1_795_430_700_000_000 }))
+        let single = Chain { id: 4, epochs: vec![9], ..Chain::default() };
+        Ok(Response::new(ListChainsResponse {
+            chains: vec![chain, single],
+            reported_us: 1_795_430_700_000_000,
+        }))
     }
 }

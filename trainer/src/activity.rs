@@ -3,11 +3,12 @@
 //! One small record a block, bounded in number: the blocks longest unchanged are forgotten first.
 //! Decayed values are brought up to date only when they are read, so that an epoch costs what it changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use forerun::change_vector::{ChangeKind, ChangeVector};
 
 use crate::association::Leaders;
+use crate::block_map::BlockMap;
 use crate::rng::Rng;
 
 /// The half-lives of the decayed rates, in epochs.
@@ -72,7 +73,7 @@ pub struct Decays {
 /// All blocks remembered.
 #[derive(Clone, Debug)]
 pub struct Activity {
-    blocks: BTreeMap<u32, BlockActivity>,
+    blocks: BlockMap<BlockActivity>,
     groups: [HashMap<u32, (f32, u32)>; 3],
     /// The blocks that began to change in the newest epoch, ascending.
     began: Vec<u32>,
@@ -86,7 +87,7 @@ impl Activity {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
-            blocks: BTreeMap::new(),
+            blocks: BlockMap::default(),
             groups: Default::default(),
             began: Vec::new(),
             rng: Rng::new(0xA550),
@@ -102,26 +103,33 @@ impl Activity {
     }
 
     /// The blocks remembered, ascending.
-    pub fn blocks(&self) -> impl Iterator<Item = u32> {
-        self.blocks.keys().copied()
+    #[must_use]
+    pub fn blocks(&self) -> &[u32] {
+        self.blocks.blocks()
+    }
+
+    /// What is remembered of them, in the same order.
+    #[must_use]
+    pub fn pasts(&self) -> &[BlockActivity] {
+        self.blocks.values()
     }
 
     /// How many blocks are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.blocks.len()
+        self.blocks.blocks().len()
     }
 
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
+        self.blocks.blocks().is_empty()
     }
 
     /// What is remembered of a block.
     #[must_use]
     pub fn get(&self, block: u32) -> Option<&BlockActivity> {
-        self.blocks.get(&block)
+        self.blocks.get(block)
     }
 
     /// The decays as of the newest epoch.
@@ -157,27 +165,32 @@ impl Activity {
         self.step += 1;
         let step = self.step;
         let decays = self.decays();
+        let new = BlockActivity {
+            history: 0,
+            first: step,
+            last: step,
+            count: 0,
+            mean_gap: 0.0,
+            last_gap: 0,
+            kind: ChangeKind::Added,
+            deleted_share: 0.0,
+            begun: 0,
+            leaders: Leaders::default(),
+            rates: [0.0; 4],
+        };
+        let blocks = vector.changes().iter().map(|change| change.block.0);
+        self.blocks.add_missing(blocks.clone(), new);
         let mut began = Vec::new();
-        for change in vector.changes() {
-            let block = change.block.0;
-            let entry = self.blocks.entry(block).or_insert(BlockActivity {
-                history: 0,
-                first: step,
-                last: step,
-                count: 0,
-                mean_gap: 0.0,
-                last_gap: 0,
-                kind: change.kind,
-                deleted_share: 0.0,
-                begun: 0,
-                leaders: Leaders::default(),
-                rates: [0.0; 4],
-            });
+        let mut changes = vector.changes().iter();
+        let (groups, rng, began_before) = (&mut self.groups, &mut self.rng, &self.began);
+        self.blocks.visit(blocks, |block, entry| {
+            // All blocks are there by now: they come in step with the changes.
+            let Some(change) = changes.next() else { return };
             let gap = step - entry.last;
             if entry.count == 0 || gap > 1 {
                 began.push(block);
                 entry.begun = entry.begun.saturating_add(1);
-                entry.leaders.follow(block, &self.began, &mut self.rng);
+                entry.leaders.follow(block, began_before, rng);
             }
             if entry.count > 0 {
                 let weight = 1.0 / entry.count.min(8) as f32;
@@ -195,12 +208,12 @@ impl Activity {
             entry.last = step;
             entry.count = entry.count.saturating_add(1);
             entry.kind = change.kind;
-            for (groups, size) in self.groups.iter_mut().zip(GROUP_BLOCKS) {
+            for (groups, size) in groups.iter_mut().zip(GROUP_BLOCKS) {
                 let (weight, at) = groups.entry(block / size).or_insert((0.0, step));
                 *weight = *weight * power(group_decay(), step - *at) + 1.0;
                 *at = step;
             }
-        }
+        });
         self.began = began;
         self.forget();
     }
@@ -212,15 +225,16 @@ impl Activity {
                 groups.retain(|_, (weight, at)| *weight * power(group_decay(), step - *at) > GROUP_FORGOTTEN);
             }
         }
-        if self.blocks.len() <= self.limit {
+        let count = self.len();
+        if count <= self.limit {
             return;
         }
         // A sixteenth more than needed, so that this does not come back in each epoch.
-        let surplus = self.blocks.len() - self.limit + self.limit / 16;
-        let mut lasts: Vec<u32> = self.blocks.values().map(|activity| activity.last).collect();
-        let (_, &mut oldest_kept, _) = lasts.select_nth_unstable(surplus.min(self.blocks.len() - 1));
-        let mut over = self.blocks.len() - self.limit;
-        self.blocks.retain(|_, activity| {
+        let surplus = count - self.limit + self.limit / 16;
+        let mut lasts: Vec<u32> = self.pasts().iter().map(|activity| activity.last).collect();
+        let (_, &mut oldest_kept, _) = lasts.select_nth_unstable(surplus.min(count - 1));
+        let mut over = count - self.limit;
+        self.blocks.retain(|activity| {
             let goes = activity.last < oldest_kept || (activity.last == oldest_kept && over > 0);
             over = over.saturating_sub(usize::from(goes));
             !goes

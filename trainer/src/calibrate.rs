@@ -87,10 +87,12 @@ impl Calibration {
     /// The probability that a score has meant; 0 for no score.
     #[must_use]
     pub fn probability(&self, score: f32) -> f32 {
-        if score <= 0.0 || score.is_nan() {
-            return 0.0;
-        }
-        let logit = to_logit(score);
+        if score <= 0.0 || score.is_nan() { 0.0 } else { self.probability_at(to_logit(score)) }
+    }
+
+    /// The probability that the score with this logit has meant.
+    #[must_use]
+    pub fn probability_at(&self, logit: f32) -> f32 {
         let above = self.curve.partition_point(|(at, _)| *at < logit);
         let probability =
             match (above.checked_sub(1).and_then(|at| self.curve.get(at)), self.curve.get(above)) {
@@ -101,6 +103,15 @@ impl Calibration {
                 (None, None) => 0.0,
             };
         probability.clamp(0.0, 1.0)
+    }
+
+    /// The same with all its logits moved by `shift`.
+    #[must_use]
+    pub fn shifted(&self, shift: f64) -> Self {
+        let factor = shift.exp() as f32;
+        let moved = |share: f32| share * factor / (1.0 - share + share * factor);
+        let curve = self.curve.iter().map(|(logit, share)| (*logit, moved(*share).clamp(0.0, 1.0)));
+        Self { bins: self.bins.clone(), curve: curve.collect() }
     }
 
     /// Whether what was read from a file is a calibration.

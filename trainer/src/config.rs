@@ -48,6 +48,8 @@ pub struct ChainConfig {
     pub max_chains: usize,
     /// Epochs a chain holds; the oldest goes (2 to 1,000).
     pub max_epochs: usize,
+    /// Whether what followed alike epochs is predicted from; chains are made in any case.
+    pub predict: bool,
 }
 
 impl Default for Config {
@@ -69,11 +71,12 @@ impl Default for Config {
 impl Default for ChainConfig {
     fn default() -> Self {
         Self {
-            link_from_similarity: 0.3,
-            prune_below_similarity: 0.1,
+            link_from_similarity: 0.6,
+            prune_below_similarity: 0.45,
             max_age_hours: 35 * 24,
             max_chains: 32,
             max_epochs: 1000,
+            predict: true,
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct EpochView {
     pub volume_ratio: f32,
     /// Time of day (UTC) of the sealing on a circle: sine and cosine.
     pub hour: (f32, f32),
+    /// The chain that it joined, if any.
+    pub chain: Option<u32>,
 }
 
 /// What one epoch says about one block.
@@ -103,6 +105,7 @@ impl EpochView {
             regions,
             volume_ratio: ratio,
             hour: angle.sin_cos(),
+            chain: None,
         }
     }
 
@@ -191,9 +194,10 @@ pub struct RecentEpochs {
 }
 
 impl RecentEpochs {
-    /// Takes the next epoch.
-    pub fn push(&mut self, vector: &ChangeVector) {
-        let view = EpochView::new(vector, self.views.back(), self.mean_changes);
+    /// Takes the next epoch, and which chain it joined.
+    pub fn push(&mut self, vector: &ChangeVector, chain: Option<u32>) {
+        let mut view = EpochView::new(vector, self.views.back(), self.mean_changes);
+        view.chain = chain;
         self.seen = self.seen.saturating_add(1);
         let weight = 1.0 / self.seen.min(64) as f32;
         self.mean_changes += weight * (view.blocks.len() as f32 - self.mean_changes);

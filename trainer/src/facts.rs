@@ -3,13 +3,13 @@
 //! Facts are made from what has been learned up to now and from nothing else, so that no
 //! predictor can look ahead. They come from one pass over the candidates, ascending.
 
-use std::collections::HashMap;
-
 use forerun::change_vector::ChangeKind;
 
 use crate::activity::{Activity, Decays};
+use crate::block_map::seek;
 use crate::epochs::{Cursor, EpochView, Point, RecentEpochs};
 use crate::frontier::Frontier;
+use crate::similar::Weights;
 use crate::state::VolumeState;
 
 /// A distance that means 'nowhere near'.
@@ -48,6 +48,8 @@ pub struct Facts {
     pub frontier: Frontier,
     /// Weight of the epochs like the last one after which it changed, 0 to 1.
     pub similar: f32,
+    /// How much the chains that usually follow the last epoch's speak for it, 0 to 1.
+    pub chained: f32,
     /// How much the blocks that have just begun to change speak for it, 0 to 1.
     pub association: f32,
     /// How many of them do.
@@ -60,11 +62,27 @@ pub struct Facts {
     pub step: u32,
 }
 
+/// Reads weights by block, in ascending order of blocks.
+struct Reader<'a>(std::iter::Peekable<std::slice::Iter<'a, (u32, f32)>>);
+
+impl<'a> Reader<'a> {
+    fn new(weights: &'a Weights) -> Self {
+        Self(weights.iter().peekable())
+    }
+
+    fn weight(&mut self, block: u32) -> f32 {
+        while self.0.next_if(|(own, _)| *own < block).is_some() {}
+        self.0.peek().filter(|(own, _)| *own == block).map_or(0.0, |(_, weight)| *weight)
+    }
+}
+
 /// Makes facts, in ascending order of blocks.
 pub struct FactSource<'a> {
     activity: &'a Activity,
+    activity_at: usize,
     decays: Decays,
-    similar: &'a HashMap<u32, f32>,
+    similar: Reader<'a>,
+    chained: Reader<'a>,
     last: Option<(&'a EpochView, Cursor<'a>)>,
     frontiers: &'a [Frontier],
     frontier_at: usize,
@@ -77,8 +95,10 @@ impl<'a> FactSource<'a> {
         let recent: &RecentEpochs = &state.recent;
         Self {
             activity: &state.activity,
+            activity_at: 0,
             decays: state.activity.decays(),
-            similar: &state.similar,
+            similar: Reader::new(&state.similar),
+            chained: Reader::new(&state.chained),
             last: recent.last().map(|view| (view, Cursor::new(view))),
             frontiers: state.frontiers.list(),
             frontier_at: 0,
@@ -98,7 +118,9 @@ impl<'a> FactSource<'a> {
         let frontier = self.frontier_at.checked_sub(1).and_then(|at| self.frontiers.get(at));
         let past_frontier = frontier
             .map_or(FAR_BLOCKS, |frontier| (i64::from(block) - i64::from(frontier.end)).min(FAR_BLOCKS));
-        let past = self.activity.get(block);
+        self.activity_at = seek(self.activity.blocks(), self.activity_at, block);
+        let known = self.activity.blocks().get(self.activity_at) == Some(&block);
+        let past = self.activity.pasts().get(self.activity_at).filter(|_| known);
         let (association, leaders) = past.map_or((0.0, 0), |past| self.activity.association(past));
         Some(Facts {
             block,
@@ -115,7 +137,8 @@ impl<'a> FactSource<'a> {
             near_64: near_64.saturating_sub(u32::from(now.sub_blocks > 0)),
             past_frontier,
             frontier: frontier.copied().unwrap_or(none),
-            similar: self.similar.get(&block).copied().unwrap_or(0.0),
+            similar: self.similar.weight(block),
+            chained: self.chained.weight(block),
             association,
             leaders,
             volume_ratio: view.volume_ratio,

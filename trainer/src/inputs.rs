@@ -10,11 +10,11 @@ use crate::facts::Facts;
 use crate::state::VolumeState;
 
 /// The version of what the inputs mean.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// Numbers an epoch in the sequence.
 pub const PER_EPOCH: usize = 12;
 /// Wide inputs that are facts; the others are the context tables' logits.
-const OWN: usize = 40;
+const OWN: usize = 41;
 /// Wide inputs of a candidate.
 pub const WIDE: usize = OWN + TABLES;
 
@@ -75,6 +75,7 @@ pub fn wide(facts: &Facts, contexts: &[f32; TABLES]) -> [f32; WIDE] {
         flag(facts.now.run.continues) * (-after_run / 16.0).exp(),
         facts.association,
         log(facts.leaders as f32),
+        facts.chained,
     ];
     let mut wide = [0.0; WIDE];
     let logits = contexts.iter().map(|logit| logit / 4.0);

@@ -6,8 +6,8 @@
 //! - [`service`] receives change vectors from the target, and goes on for ever
 //! - [`history`] keeps them
 //! - [`learner`] is one volume's learning: it scores what it predicted, learns, and predicts again, out of
-//!   [`state`] ([`activity`], [`association`], [`epochs`], [`frontier`], [`similar`]), [`facts`] and [`inputs`] of each candidate,
-//!   the [`predictors`] with [`contexts`], [`logistic`] and [`model`], and [`calibrate`], [`score`] and [`select`]
+//!   [`state`] ([`activity`] in a [`block_map`], [`association`], [`epochs`], [`frontier`], [`similar`]), [`facts`] and [`inputs`] of each candidate,
+//!   the [`predictors`] with [`contexts`], [`logistic`] and [`model`], [`calibrate`] and [`level`], [`score`] and [`select`]
 //! - [`chain`] links epochs that are alike
 //! - [`publish`] turns probabilities into the prediction table
 //!
@@ -15,6 +15,7 @@
 
 pub mod activity;
 pub mod association;
+pub mod block_map;
 pub mod calibrate;
 pub mod chain;
 pub mod config;
@@ -28,6 +29,7 @@ pub mod frontier;
 pub mod history;
 pub mod inputs;
 pub mod learner;
+pub mod level;
 pub mod logistic;
 pub mod model;
 pub mod predictors;

@@ -84,6 +84,9 @@ struct Evaluate {
     /// From this probability on, something counts as predicted in precision and recall [default: 0.5, or as configured].
     #[arg(long, value_name = "P")]
     threshold: Option<f64>,
+    /// Walk with a second learner beside that predicts nothing from chains and similar epochs, and print both.
+    #[arg(long)]
+    without_chains: bool,
     /// Write all results to FILE as well.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -183,6 +186,7 @@ fn evaluate_all(arguments: &Evaluate) -> Result<()> {
         epoch: arguments.epoch.unwrap_or(EpochLength::Count(150)),
         block: arguments.block.unwrap_or_default(),
         horizon: Horizon::new(arguments.horizon)?,
+        without_chains: arguments.without_chains,
     };
     let mut reports = Vec::new();
     let shows = std::io::stderr().is_terminal();

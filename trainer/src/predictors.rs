@@ -5,7 +5,7 @@
 use crate::facts::Facts;
 
 /// How many predictors there are.
-pub const PREDICTORS: usize = 13;
+pub const PREDICTORS: usize = 14;
 
 /// A predictor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -27,6 +27,8 @@ pub enum Predictor {
     GrowthFrontier,
     /// What changed after epochs like the last one.
     SimilarEpochs,
+    /// What the chains change that usually follow the last epoch's.
+    Chains,
     /// What follows the blocks that have just begun to change.
     Association,
     /// The context tables together.
@@ -50,6 +52,7 @@ impl Predictor {
         Self::RecencyFrequency,
         Self::GrowthFrontier,
         Self::SimilarEpochs,
+        Self::Chains,
         Self::Association,
         Self::ContextTables,
         Self::Linear,
@@ -69,6 +72,7 @@ impl Predictor {
             Self::RecencyFrequency => "recency-frequency",
             Self::GrowthFrontier => "growth-frontier",
             Self::SimilarEpochs => "similar-epochs",
+            Self::Chains => "chains",
             Self::Association => "association",
             Self::ContextTables => "context-tables",
             Self::Linear => "linear",
@@ -97,6 +101,7 @@ pub fn simple_score(predictor: Predictor, facts: &Facts) -> f32 {
         Predictor::RecencyFrequency => recency_frequency(facts),
         Predictor::GrowthFrontier => growth(facts).max(rate_3 * 0.9),
         Predictor::SimilarEpochs => facts.similar,
+        Predictor::Chains => facts.chained,
         // Where nothing speaks, the rate decides: an order for all candidates.
         Predictor::Association => (facts.association * 0.9).max(rate_12 * 0.5),
         Predictor::ContextTables | Predictor::Linear | Predictor::Lstm | Predictor::Blend => 0.0,

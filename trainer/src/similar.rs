@@ -1,13 +1,15 @@
 //! Epochs like the last one, and what changed after them.
 //!
-//! What is compared is the weighted Jaccard similarity (sum of minima over sum of maxima; Ioffe,
-//! "Improved consistent sampling, weighted minhash and L1 sketching", 2010, uses the same measure) over
-//! blocks, weighted by the sub-blocks written, and over regions of 1 MiB. A nightly batch is then
+//! Two epochs are alike in five parts: the blocks they changed, weighted by the sub-blocks written; the regions of 1 MiB;
+//! how long their runs are; what kinds of change there were; and how much changed. Blocks and regions are compared as
+//! what both have over the geometric mean of what each has (Ochiai, 1957), which forgives that one epoch is larger: a
+//! batch that did half as much as last night's, in the same place, is 0.7 alike by it and 0.5 by the share of the union.
+//! Runs and kinds are compared as shares (what both have of each class, added up), volumes by the root of their ratio.
+//! The likeness as a whole is a mean of the five, in which places count for more than half. A nightly batch is then
 //! predicted from last night's, whatever happened in between.
 
-use std::collections::HashMap;
-
 use crate::epochs::{EpochView, RecentEpochs};
+use forerun::change_vector::ChangeKind;
 
 /// Blocks in a region of 1 MiB.
 const MIB_BLOCKS: u32 = 16;
@@ -15,30 +17,117 @@ const MIB_BLOCKS: u32 = 16;
 const NEIGHBOURS: usize = 6;
 /// Similarities are raised to this power, so that the most similar decide.
 const SHARPNESS: i32 = 3;
+/// Classes of run lengths: 1, 2-3, 4-7, ... 128 blocks and more.
+const RUN_CLASSES: usize = 8;
+
+/// How alike two epochs are, by part; each 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Likeness {
+    /// The same blocks.
+    pub blocks: f64,
+    /// The same regions of 1 MiB.
+    pub regions: f64,
+    /// Runs of the same lengths.
+    pub runs: f64,
+    /// The same kinds of change.
+    pub kinds: f64,
+    /// As much change.
+    pub volume: f64,
+}
+
+impl Likeness {
+    /// What an epoch is to itself.
+    pub const SAME: Self = Self { blocks: 1.0, regions: 1.0, runs: 1.0, kinds: 1.0, volume: 1.0 };
+
+    /// The whole, 0 to 1.
+    #[must_use]
+    pub fn total(&self) -> f64 {
+        0.35 * self.blocks + 0.25 * self.regions + 0.15 * self.runs + 0.1 * self.kinds + 0.15 * self.volume
+    }
+
+    /// The mean of several; [`Self::SAME`] of none.
+    #[must_use]
+    pub fn mean(all: impl Iterator<Item = Self>) -> Self {
+        let (mut sum, mut count) = (Self::default(), 0.0);
+        for one in all {
+            sum.blocks += one.blocks;
+            sum.regions += one.regions;
+            sum.runs += one.runs;
+            sum.kinds += one.kinds;
+            sum.volume += one.volume;
+            count += 1.0;
+        }
+        if count == 0.0 {
+            return Self::SAME;
+        }
+        Self {
+            blocks: sum.blocks / count,
+            regions: sum.regions / count,
+            runs: sum.runs / count,
+            kinds: sum.kinds / count,
+            volume: sum.volume / count,
+        }
+    }
+}
 
 /// An epoch reduced to what is compared.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Signature {
-    blocks: Vec<(u32, u32)>,
+    blocks: Vec<(u32, u8)>,
     regions: Vec<(u32, u32)>,
+    /// Changed blocks by length of the run that they are in, as shares.
+    runs: [f32; RUN_CLASSES],
+    /// Added, modified, deleted, as shares.
+    kinds: [f32; 3],
+    changes: usize,
 }
 
 impl Signature {
-    /// The signature of (block, sub-blocks written) pairs that ascend by block.
+    /// The signature of an epoch's changes, (block, sub-blocks written, kind) ascending by block; blocks that are not `kept`
+    /// are left out of what is compared block by block.
     #[must_use]
-    pub fn new(pairs: impl Iterator<Item = (u32, u8)>) -> Self {
+    pub fn new(changes: impl Iterator<Item = (u32, u8, ChangeKind)>, kept: impl Fn(u32) -> bool) -> Self {
         let mut signature = Self::default();
-        for (block, sub_blocks) in pairs {
-            signature.blocks.push((block, u32::from(sub_blocks)));
+        let mut run: Option<(u32, u32)> = None;
+        let ended = |runs: &mut [f32; RUN_CLASSES], run: Option<(u32, u32)>| {
+            let len = run.map_or(0, |(start, end)| end - start);
+            if let Some(class) =
+                len.checked_ilog2().and_then(|class| runs.get_mut((class as usize).min(RUN_CLASSES - 1)))
+            {
+                *class += len as f32;
+            }
+        };
+        for (block, sub_blocks, kind) in changes {
+            signature.changes += 1;
+            run = match run {
+                Some((start, end)) if end == block => Some((start, block + 1)),
+                before => {
+                    ended(&mut signature.runs, before);
+                    Some((block, block + 1))
+                }
+            };
+            let [added, modified, deleted] = &mut signature.kinds;
+            *match kind {
+                ChangeKind::Added => added,
+                ChangeKind::Modified => modified,
+                ChangeKind::Deleted => deleted,
+            } += 1.0;
+            if !kept(block) {
+                continue;
+            }
+            signature.blocks.push((block, sub_blocks));
             match signature.regions.last_mut() {
                 Some((region, count)) if *region == block / MIB_BLOCKS => *count += 1,
                 _ => signature.regions.push((block / MIB_BLOCKS, 1)),
             }
         }
+        ended(&mut signature.runs, run);
+        let all = signature.changes.max(1) as f32;
+        signature.runs.iter_mut().chain(&mut signature.kinds).for_each(|share| *share /= all);
         signature
     }
 
-    /// Changed blocks.
+    /// Blocks that are compared one by one.
     #[must_use]
     pub fn len(&self) -> usize {
         self.blocks.len()
@@ -47,59 +136,88 @@ impl Signature {
     /// Whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
+        self.changes == 0
     }
 
-    /// Similarity, 0 to 1: the mean of that over blocks and that over regions. Two empty epochs are alike.
+    /// How alike two epochs are. Two empty ones are the same.
     #[must_use]
-    pub fn similarity(&self, other: &Self) -> f64 {
-        f64::midpoint(jaccard(&self.blocks, &other.blocks), jaccard(&self.regions, &other.regions))
+    pub fn likeness(&self, other: &Self) -> Likeness {
+        if self.is_empty() || other.is_empty() {
+            return if self.is_empty() && other.is_empty() { Likeness::SAME } else { Likeness::default() };
+        }
+        let (less, more) = (self.changes.min(other.changes), self.changes.max(other.changes));
+        Likeness {
+            blocks: shared(&self.blocks, &other.blocks),
+            regions: shared(&self.regions, &other.regions),
+            runs: common(&self.runs, &other.runs),
+            kinds: common(&self.kinds, &other.kinds),
+            volume: (less as f64 / more as f64).sqrt(),
+        }
     }
 }
 
-fn jaccard(a: &[(u32, u32)], b: &[(u32, u32)]) -> f64 {
-    let total: u64 = a.iter().chain(b).map(|(_, weight)| u64::from(*weight)).sum();
+/// What two weighted sets share, over the geometric mean of both.
+fn shared<W: Copy + Ord + Into<u64>>(a: &[(u32, W)], b: &[(u32, W)]) -> f64 {
+    let weight = |set: &[(u32, W)]| set.iter().map(|(_, weight)| (*weight).into()).sum::<u64>() as f64;
     let mut shared = 0u64;
     let mut others = b.iter().peekable();
-    for (key, weight) in a {
-        while others.peek().is_some_and(|(other, _)| other < key) {
-            others.next();
-        }
+    for (key, own) in a {
+        while others.next_if(|(other, _)| other < key).is_some() {}
         if let Some((_, other)) = others.peek().filter(|(other, _)| other == key) {
-            shared += u64::from(*weight.min(other));
+            shared += (*own.min(other)).into();
         }
     }
-    if total == 0 { 1.0 } else { shared as f64 / (total - shared) as f64 }
+    let mean = (weight(a) * weight(b)).sqrt();
+    if mean > 0.0 { (shared as f64 / mean).min(1.0) } else { 0.0 }
+}
+
+/// What two lists of shares have in common.
+fn common(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a.min(*b))).sum::<f64>().min(1.0)
 }
 
 fn signature_of(view: &EpochView) -> Signature {
-    Signature::new(view.blocks.iter().copied().zip(view.sub_blocks.iter().copied()))
+    let changes = view.blocks.iter().zip(&view.sub_blocks).zip(&view.kinds);
+    Signature::new(changes.map(|((block, sub_blocks), kind)| (*block, *sub_blocks, *kind)), |_| true)
 }
 
-/// For each block, the weight (0 to 1) of the epochs like the last one after which it changed.
+/// Weights (0 to 1) by block, ascending; blocks without any are not there.
+pub type Weights = Vec<(u32, f32)>;
+
+/// The sum by block of epochs' weights: what each block has of those in which it changed.
 #[must_use]
-pub fn after_similar_epochs(recent: &RecentEpochs) -> HashMap<u32, f32> {
+pub fn weigh<'a>(epochs: impl Iterator<Item = (f32, &'a EpochView)>) -> Weights {
+    let mut weights: Weights = Vec::new();
+    for (weight, view) in epochs {
+        weights.extend(view.blocks.iter().map(|block| (*block, weight)));
+    }
+    weights.sort_unstable_by_key(|(block, _)| *block);
+    weights.dedup_by(|later, kept| {
+        let same = later.0 == kept.0;
+        if same {
+            kept.1 += later.1;
+        }
+        same
+    });
+    weights
+}
+
+/// For each block, the weight of the epochs like the last one after which it changed.
+#[must_use]
+pub fn after_similar_epochs(recent: &RecentEpochs) -> Weights {
     let views: Vec<&EpochView> = recent.iter().collect();
-    let Some((last, earlier)) = views.split_last() else { return HashMap::new() };
+    let Some((last, earlier)) = views.split_last() else { return Vec::new() };
     let last = signature_of(last);
     let mut ranked: Vec<(f32, &EpochView)> = earlier
         .iter()
         .zip(views.iter().skip(1))
-        .map(|(view, next)| (last.similarity(&signature_of(view)).powi(SHARPNESS) as f32, *next))
+        .map(|(view, next)| (last.likeness(&signature_of(view)).total().powi(SHARPNESS) as f32, *next))
         .filter(|(weight, _)| *weight > 0.0)
         .collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     ranked.truncate(NEIGHBOURS);
     let total: f32 = ranked.iter().map(|(weight, _)| weight).sum();
-    let mut after = HashMap::new();
-    if total > 0.0 {
-        for (weight, next) in ranked {
-            for &block in &next.blocks {
-                *after.entry(block).or_insert(0.0) += weight / total;
-            }
-        }
-    }
-    after
+    weigh(ranked.into_iter().map(|(weight, next)| (weight / total, next)))
 }
 
 #[cfg(test)]
@@ -107,16 +225,36 @@ mod tests {
     use super::*;
     use crate::testing::vector_of;
 
+    fn make(blocks: &[(u32, u8, ChangeKind)]) -> Signature {
+        Signature::new(blocks.iter().copied(), |_| true)
+    }
+
     #[test]
-    fn similarity_is_symmetric_and_bounded() {
-        let make = |blocks: &[(u32, u8)]| Signature::new(blocks.iter().copied());
-        let (a, b) = (make(&[(1, 4), (2, 4)]), make(&[(2, 8), (900, 1)]));
-        assert_eq!(a.similarity(&a), 1.0);
-        assert_eq!(a.similarity(&b), b.similarity(&a));
-        // Blocks: 4 shared of 4 + 8 + 1; regions: 1 shared of 2 + 1.
-        assert!((a.similarity(&b) - f64::midpoint(4.0 / 13.0, 1.0 / 3.0)).abs() < 1e-12);
-        assert_eq!(a.similarity(&make(&[])), 0.0);
-        assert_eq!(make(&[]).similarity(&make(&[])), 1.0);
+    fn likeness_is_symmetric_and_bounded() {
+        let modified = ChangeKind::Modified;
+        let a = make(&[(1, 4, modified), (2, 4, modified)]);
+        let b = make(&[(2, 8, modified), (900, 1, ChangeKind::Added)]);
+        assert!((a.likeness(&a).total() - 1.0).abs() < 1e-9);
+        assert_eq!(a.likeness(&b), b.likeness(&a));
+        // Blocks: 4 shared of 8 and 9; regions: 1 of 2 and 2; runs of 2 and of 1; kinds: half; two blocks each.
+        let found = a.likeness(&b);
+        assert!((found.blocks - 4.0 / 72f64.sqrt()).abs() < 1e-12, "{found:?}");
+        assert_eq!((found.regions, found.runs, found.kinds, found.volume), (0.5, 0.0, 0.5, 1.0));
+        assert_eq!(a.likeness(&make(&[])).total(), 0.0);
+        assert_eq!(make(&[]).likeness(&make(&[])), Likeness::SAME);
+    }
+
+    #[test]
+    fn size_alone_does_not_part_what_is_in_one_place() {
+        let batch =
+            |blocks: u32| make(&(0..blocks).map(|at| (at * 3, 4, ChangeKind::Modified)).collect::<Vec<_>>());
+        let (whole, half, noon) = (batch(600), batch(300), make(&[(90_000, 4, ChangeKind::Modified)]));
+        assert!(whole.likeness(&half).total() > 0.7, "{:?}", whole.likeness(&half));
+        assert!(whole.likeness(&noon).total() < 0.4, "{:?}", whole.likeness(&noon));
+        // Elsewhere, but of the same build: more alike than what is elsewhere and of another.
+        let moved = make(&(0..600).map(|at| (50_000 + at * 3, 4, ChangeKind::Modified)).collect::<Vec<_>>());
+        let copied = make(&(0..600).map(|at| (50_000 + at, 16, ChangeKind::Added)).collect::<Vec<_>>());
+        assert!(whole.likeness(&moved).total() > whole.likeness(&copied).total() + 0.2);
     }
 
     #[test]
@@ -124,9 +262,11 @@ mod tests {
         let mut recent = RecentEpochs::default();
         for epoch in 1..=9 {
             let blocks: Vec<u32> = (0..10).map(|at| at + 1000 * (epoch % 3)).collect();
-            recent.push(&vector_of(epoch, &blocks));
+            recent.push(&vector_of(epoch, &blocks), None);
         }
         let after = after_similar_epochs(&recent);
-        assert!(after[&1003] > 0.99 && !after.contains_key(&3));
+        let weight = |block| after.iter().find(|(own, _)| *own == block).map_or(0.0, |(_, weight)| *weight);
+        // Unlike ones are alike in structure, and speak a little.
+        assert!(weight(1003) > 0.85 && weight(3) < 0.15, "{after:?}");
     }
 }

@@ -1,13 +1,13 @@
 //! All that is remembered of a volume's past, advanced one epoch at a time.
 
-use std::collections::HashMap;
-
 use forerun::change_vector::{ChangeKind, ChangeVector};
 
 use crate::activity::Activity;
+use crate::chain::{Chains, after_chain};
+use crate::config::Config;
 use crate::epochs::RecentEpochs;
 use crate::frontier::Frontiers;
-use crate::similar::after_similar_epochs;
+use crate::similar::{Weights, after_similar_epochs};
 
 /// A share of deletions from which a block's next change is expected to be a deletion.
 const DELETES_FROM: f32 = 0.5;
@@ -21,37 +21,51 @@ pub struct VolumeState {
     pub recent: RecentEpochs,
     /// Where growth goes on.
     pub frontiers: Frontiers,
+    /// Epochs that are alike.
+    pub chains: Chains,
     /// What changed after epochs like the last one.
-    pub similar: HashMap<u32, f32>,
+    pub similar: Weights,
+    /// What the chains that follow the last epoch's change.
+    pub chained: Weights,
+    /// Whether the two are made.
+    predict_by_chains: bool,
 }
 
 impl VolumeState {
-    /// Nothing yet; `tracked_blocks` bounds the memory.
+    /// Nothing yet; the configuration bounds the memory.
     #[must_use]
-    pub fn new(tracked_blocks: usize) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
-            activity: Activity::new(tracked_blocks),
+            activity: Activity::new(config.tracked_blocks),
             recent: RecentEpochs::default(),
             frontiers: Frontiers::default(),
-            similar: HashMap::new(),
+            chains: Chains::new(config.chain.clone()),
+            similar: Weights::new(),
+            chained: Weights::new(),
+            predict_by_chains: config.chain.predict,
         }
     }
 
     /// Takes the next epoch.
     pub fn push(&mut self, vector: &ChangeVector) {
         self.activity.push(vector);
-        self.recent.push(vector);
+        let chain = self.chains.push(vector);
+        self.recent.push(vector, chain);
         if let Some(view) = self.recent.last() {
             self.frontiers.push(&view.runs, self.activity.step());
         }
-        self.similar = after_similar_epochs(&self.recent);
+        if self.predict_by_chains {
+            self.similar = after_similar_epochs(&self.recent);
+            self.chained = after_chain(&self.recent);
+        }
     }
 
     /// The blocks worth scoring, ascending, each once: all that are remembered, and where growth may go on.
     #[must_use]
     pub fn candidates(&self, frontier_candidates: usize, volume_blocks: u32) -> Vec<u32> {
-        let mut candidates: Vec<u32> =
-            self.activity.blocks().take_while(|block| *block < volume_blocks).collect();
+        let known = self.activity.blocks();
+        let inside = known.partition_point(|block| *block < volume_blocks);
+        let mut candidates = known.get(..inside).unwrap_or_default().to_vec();
         candidates.extend(self.frontiers.continuations(frontier_candidates, volume_blocks));
         candidates.sort_unstable();
         candidates.dedup();
@@ -79,7 +93,7 @@ mod tests {
 
     #[test]
     fn kinds_follow_a_block_s_own_past() {
-        let mut state = VolumeState::new(1024);
+        let mut state = VolumeState::new(&Config { tracked_blocks: 1024, ..Config::default() });
         let kinds = [ChangeKind::Added, ChangeKind::Deleted];
         for epoch in 1..=12u32 {
             let change = |block, kind| Change { block: BlockIndex(block), kind, sub_blocks: 16 };
@@ -96,7 +110,7 @@ mod tests {
 
     #[test]
     fn candidates_are_the_past_and_its_continuation_within_the_volume() {
-        let mut state = VolumeState::new(1024);
+        let mut state = VolumeState::new(&Config { tracked_blocks: 1024, ..Config::default() });
         state.push(&crate::testing::vector_of(1, &[5, 100, 101]));
         let candidates = state.candidates(1000, 120);
         assert!(candidates.is_sorted() && candidates.iter().all(|block| *block < 120));

@@ -95,7 +95,8 @@ pub fn change_vectors(
     let start_us = requests.first().map_or(0, |request| request.timestamp_us);
     let end_us = requests.last().map_or(0, |request| request.timestamp_us);
     let length = match length {
-        EpochLength::Count(count) => EpochLength::Time(((end_us - start_us) / count.max(1)).max(1)),
+        // So long that the last request is within the last one: no epoch of a few microseconds comes after it.
+        EpochLength::Count(count) => EpochLength::Time(((end_us - start_us) / count.max(1)) + 1),
         other => other,
     };
     let (mut vectors, mut open) = (Vec::new(), Open { block: block.bytes(), ..Open::default() });
@@ -215,6 +216,9 @@ mod tests {
         assert_eq!(of(3), [(0, ChangeKind::Deleted, 16)]);
         let by_count = change_vectors(&requests, EpochLength::Requests(2), BlockSize::default());
         assert_eq!(by_count.expect("epochs").0.len(), 3);
+        let by_number =
+            change_vectors(&requests, EpochLength::Count(3), BlockSize::default()).expect("epochs").0;
+        assert_eq!((by_number.len(), by_number[2].sealed_us), (3, 33), "and not a fourth of one microsecond");
         let small = "4K".parse().expect("a size");
         let (vectors, _) = change_vectors(&requests, EpochLength::Time(10), small).expect("epochs");
         let changes: Vec<_> = vectors[0].changes().iter().map(|c| (c.block.0, c.sub_blocks)).collect();

@@ -4,6 +4,7 @@
 //! look-ahead: an epoch is learned from only after every predictor was scored on it.
 
 pub mod ahead;
+pub mod chains;
 pub mod cost;
 pub mod epochs;
 pub mod report;
@@ -19,13 +20,14 @@ use forerun::prediction::Horizon;
 
 use crate::config::Config;
 use crate::cpu::peak_memory_bytes;
-use crate::learner::{Effort, EpochReport, Judgement, Learner};
-use crate::predictors::Predictor;
+use crate::learner::{Effort, EpochReport, Learner};
+use crate::predictors::{PREDICTORS, Predictor};
 use ahead::Ahead;
+use chains::{ChainReport, WithoutChains};
 use epochs::{BlockSize, EpochLength, change_vectors};
 use report::{PredictorReport, Sum, TraceReport};
 
-/// How a trace is cut.
+/// How a trace is cut, and what is asked of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     /// How long an epoch is.
@@ -34,6 +36,8 @@ pub struct Cut {
     pub block: BlockSize,
     /// For how many epochs ahead predictions are scored besides those for the next.
     pub horizon: Horizon,
+    /// Whether another learner goes beside that predicts nothing from chains and similar epochs.
+    pub without_chains: bool,
 }
 
 /// Evaluates a trace; `progress` is told the epochs done and all of them.
@@ -53,22 +57,23 @@ pub fn evaluate(
     if used < 3 {
         bail!("{} has {used} epochs with changes; take shorter epochs", path.display());
     }
-    walk(&path.display().to_string(), &vectors, blocks, cut.horizon, config, progress)
+    walk(&path.display().to_string(), &vectors, blocks, cut, config, progress)
 }
 
 fn walk(
     name: &str,
     vectors: &[ChangeVector],
     blocks: u32,
-    horizon: Horizon,
+    cut: Cut,
     config: &Config,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<TraceReport> {
     let mut learner = Learner::new(config.clone(), blocks)?;
+    let horizon = cut.horizon;
     learner.set_horizon(horizon);
+    let mut without = cut.without_chains.then(|| Beside::new(config, blocks)).transpose()?;
     let mut ahead = (horizon.epochs() > 1).then(|| Ahead::new(horizon));
-    let mut sums: Vec<Sum> = Predictor::ALL.iter().map(|_| Sum::default()).collect();
-    let (mut served, mut reach) = (Sum::default(), 0.0);
+    let (mut sums, mut reach) = (Sums::default(), 0.0);
     let mut report = TraceReport {
         trace: name.to_owned(),
         epochs: vectors.len(),
@@ -82,6 +87,9 @@ fn walk(
         report.most_candidates = report.most_candidates.max(epoch.candidates);
         progress(index + 1, vectors.len());
         let in_last_fifth = index >= vectors.len() - vectors.len() / 5;
+        if let Some(without) = &mut without {
+            without.observe(vector, in_last_fifth)?;
+        }
         if let Some(ahead) = &mut ahead {
             ahead.happened(index, vector);
             ahead.predicted(index, in_last_fifth, &learner);
@@ -89,32 +97,69 @@ fn walk(
         // An epoch without changes has nothing to be found.
         let Some(serving) = epoch.served.filter(|_| !vector.changes().is_empty()) else { continue };
         reach += if in_last_fifth { epoch.reach } else { 0.0 };
-        if let Some(judgement) = judged(&epoch, serving) {
-            served.add(&judgement, in_last_fifth);
-        }
-        for (sum, judgement) in sums.iter_mut().zip(epoch.judgements) {
-            if let Some(judgement) = judgement {
-                sum.add(&judgement, in_last_fifth);
-            }
-        }
+        sums.add(&epoch, serving, in_last_fifth);
     }
     report.cost.divide(vectors.len());
-    report.served = served.report("served");
-    report.scored_epochs = served.scored_epochs();
+    report.served = sums.served.report("served");
+    report.scored_epochs = sums.served.scored_epochs();
     report.reach = reach / report.scored_epochs.max(1) as f64;
     report.serving = learner.scoreboard().serving().name().to_owned();
     report.reason = learner.reason();
     report.pays = learner.scoreboard().pays();
     report.peak_memory_bytes = peak_memory_bytes();
-    report.predictors = predictor_reports(&sums);
+    report.predictors = sums.predictors();
+    report.chains = learner.chains().list().iter().map(ChainReport::new).collect();
+    report.without_chains = without.map(|without| WithoutChains {
+        served: without.sums.served.report("served"),
+        predictors: without.sums.predictors(),
+    });
     report.horizon = ahead.map(|ahead| ahead.report());
     Ok(report)
 }
 
-fn judged(epoch: &EpochReport, predictor: Predictor) -> Option<Judgement> {
-    epoch.judgements.get(predictor as usize).copied().flatten()
+/// The results of every predictor and of what was served.
+#[derive(Default)]
+struct Sums {
+    served: Sum,
+    predictors: [Sum; PREDICTORS],
 }
 
-fn predictor_reports(sums: &[Sum]) -> Vec<PredictorReport> {
-    Predictor::ALL.iter().zip(sums).map(|(predictor, sum)| sum.report(predictor.name())).collect()
+impl Sums {
+    fn add(&mut self, epoch: &EpochReport, serving: Predictor, in_last_fifth: bool) {
+        if let Some(judgement) = epoch.judgements.get(serving as usize).and_then(Option::as_ref) {
+            self.served.add(judgement, in_last_fifth);
+        }
+        for (sum, judgement) in self.predictors.iter_mut().zip(&epoch.judgements) {
+            if let Some(judgement) = judgement {
+                sum.add(judgement, in_last_fifth);
+            }
+        }
+    }
+
+    fn predictors(&self) -> Vec<PredictorReport> {
+        let pairs = Predictor::ALL.iter().zip(&self.predictors);
+        pairs.map(|(predictor, sum)| sum.report(predictor.name())).collect()
+    }
+}
+
+/// The learner without chains.
+struct Beside {
+    learner: Learner,
+    sums: Sums,
+}
+
+impl Beside {
+    fn new(config: &Config, blocks: u32) -> Result<Self> {
+        let mut config = config.clone();
+        config.chain.predict = false;
+        Ok(Self { learner: Learner::new(config, blocks)?, sums: Sums::default() })
+    }
+
+    fn observe(&mut self, vector: &ChangeVector, in_last_fifth: bool) -> Result<()> {
+        let epoch = self.learner.observe(vector, Effort::Full)?;
+        if let Some(serving) = epoch.served.filter(|_| !vector.changes().is_empty()) {
+            self.sums.add(&epoch, serving, in_last_fifth);
+        }
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::ahead::HorizonReport;
+use super::chains::{ChainReport, WithoutChains};
 use crate::learner::{Costs, Judgement};
 use crate::score::{Outcome, Quality, Reliability};
 
@@ -41,6 +42,10 @@ pub struct TraceReport {
     pub predictors: Vec<PredictorReport>,
     /// Predictions for several epochs ahead, where they were asked for.
     pub horizon: Option<HorizonReport>,
+    /// The chains at the end.
+    pub chains: Vec<ChainReport>,
+    /// The same without chains, where it was asked for.
+    pub without_chains: Option<WithoutChains>,
 }
 
 /// CPU seconds an epoch, mean.
@@ -217,6 +222,13 @@ impl Sum {
 }
 
 impl TraceReport {
+    /// The best predictor of the last fifth.
+    #[must_use]
+    pub fn best(&self) -> Option<&PredictorReport> {
+        let map = |own: &PredictorReport| own.mean_average_precision;
+        self.predictors.iter().max_by(|a, b| map(a).total_cmp(&map(b)))
+    }
+
     /// The report as a table for people.
     #[must_use]
     pub fn table(&self) -> String {
@@ -280,7 +292,14 @@ impl TraceReport {
                 ahead.formula_calibration_error,
             );
         }
+        if let Some(without) = &self.without_chains {
+            text += &without.lines(&self.served, &self.predictors);
+        }
         let (served, cost) = (&self.served, &self.cost);
+        if let Some(best) = self.best() {
+            let apart = served.mean_average_precision - best.mean_average_precision;
+            let _ = write!(text, "\n  served minus the best single one ({}): mAP {apart:+.3}", best.name);
+        }
         let _ = write!(
             text,
             "\n  serving: {}; pays: {}\n  of {} served at 0.7 to 0.9, {:.2} changed\n\
@@ -300,6 +319,10 @@ impl TraceReport {
             self.most_candidates,
             self.peak_memory_bytes >> 20,
         );
+        // Most chains of a volume without a rhythm are single epochs, of which there is nothing to be seen.
+        let (long, short): (Vec<_>, Vec<_>) = self.chains.iter().partition(|chain| chain.epochs >= 3);
+        long.iter().for_each(|chain| text += &chain.line());
+        let _ = writeln!(text, "  {} chains of three epochs and more, {} shorter", long.len(), short.len());
         text
     }
 }

@@ -9,6 +9,10 @@ fn quick() -> Config {
     Config { steps_per_epoch: 0, cpu_seconds_per_epoch: 600.0, frontier_candidates: 512, ..Config::default() }
 }
 
+fn cut(horizon: Horizon, without_chains: bool) -> Cut {
+    Cut { epoch: EpochLength::Count(150), block: BlockSize::default(), horizon, without_chains }
+}
+
 /// Real traces lie beside the workspace where there are any; they are not part of it.
 #[test]
 fn on_a_real_trace_what_is_learned_beats_the_simple_predictors() {
@@ -17,7 +21,7 @@ fn on_a_real_trace_what_is_learned_beats_the_simple_predictors() {
         eprintln!("skipped 1 test: there is no trace {}", path.display());
         return;
     }
-    let cut = Cut { epoch: EpochLength::Count(150), block: BlockSize::default(), horizon: Horizon::DEFAULT };
+    let cut = cut(Horizon::DEFAULT, false);
     let report = evaluate(&path, cut, &quick(), |_, _| {}).expect("evaluated");
     let of = |name: &str| report.predictors.iter().find(|predictor| predictor.name == name);
     let map = |name: &str| of(name).map_or(0.0, |predictor| predictor.mean_average_precision);
@@ -65,8 +69,16 @@ fn a_shuffled_future_changes_nothing_that_was_predicted_before_it() {
 #[test]
 fn a_report_has_every_predictor_and_adds_up() {
     let vectors = vectors(3, 1..=40);
-    let report = walk("made", &vectors, 1 << 20, Horizon::new(3).expect("in range"), &quick(), |_, _| {})
-        .expect("walked");
+    let cut = cut(Horizon::new(3).expect("in range"), true);
+    let report = walk("made", &vectors, 1 << 20, cut, &quick(), |_, _| {}).expect("walked");
+    let without = report.without_chains.as_ref().expect("asked for");
+    let of = |all: &[report::PredictorReport], name: &str| -> f64 {
+        all.iter().find(|own| own.name == name).map_or(0.0, |own| own.mean_average_precision)
+    };
+    assert!(of(&report.predictors, "chains") > 0.4 && of(&without.predictors, "chains") == 0.0);
+    assert_eq!(of(&report.predictors, "last-epoch"), of(&without.predictors, "last-epoch"));
+    assert!(report.chains.iter().map(|chain| chain.epochs).sum::<usize>() >= 30, "{}", report.table());
+    assert!(report.table().contains("served minus the best single one"));
     assert_eq!((report.epochs, report.scored_epochs, report.predictors.len()), (40, 8, Predictor::ALL.len()));
     assert!(report.served.mean_average_precision > 0.7, "{}", report.table());
     assert!(report.served.f1 > 0.6 && report.served.f1 <= 1.0, "{}", report.table());

@@ -11,7 +11,7 @@ use crate::logistic::Logistic;
 use crate::predictors::Predictor;
 
 /// The predictors that are blended, and the weight each begins with.
-const BLENDED: [(Predictor, f32); 9] = [
+const BLENDED: [(Predictor, f32); 10] = [
     (Predictor::Lstm, 0.5),
     (Predictor::Linear, 0.25),
     (Predictor::ContextTables, 0.25),
@@ -20,6 +20,7 @@ const BLENDED: [(Predictor, f32); 9] = [
     (Predictor::DecayedRate48, 0.0),
     (Predictor::GrowthFrontier, 0.0),
     (Predictor::SimilarEpochs, 0.0),
+    (Predictor::Chains, 0.0),
     (Predictor::Association, 0.0),
 ];
 /// Logits, which reach from -7 to 7, come in as so much less.
@@ -45,7 +46,7 @@ impl<'a> Inputs<'a> {
     fn new(learner: &'a Learner, scored: &'a Scored) -> Option<Self> {
         let mut found = Vec::with_capacity(BLENDED.len());
         for (predictor, _) in BLENDED {
-            found.push((scored.of(predictor)?, learner.calibrations.get(predictor as usize)?));
+            found.push((scored.of(predictor)?, learner.calibrations.get(predictor as usize)?.curve()));
         }
         Some(Self { scores: found.try_into().ok()? })
     }

@@ -32,10 +32,8 @@ pub(super) struct Scored {
     pub cells: Vec<Cells>,
     /// By predictor; empty where it did not score.
     scores: [Vec<f32>; PREDICTORS],
-    /// What the network says of each; zeros where it said nothing, and empty before it has said anything.
-    pub by_net: Vec<Scores>,
-    /// How many the network scored.
-    pub by_network: usize,
+    /// What the network says of those that it scored: their indices, ascending, each with its scores.
+    by_net: Vec<(u32, Scores)>,
 }
 
 impl Scored {
@@ -43,6 +41,17 @@ impl Scored {
     pub fn of(&self, predictor: Predictor) -> Option<&[f32]> {
         let scores = self.scores.get(predictor as usize)?;
         (scores.len() == self.blocks.len()).then_some(scores.as_slice())
+    }
+
+    /// What the network says of the candidate with this index, if it scored it.
+    pub fn net(&self, at: usize) -> Option<&Scores> {
+        let found = self.by_net.binary_search_by_key(&u32::try_from(at).ok()?, |(own, _)| *own).ok()?;
+        self.by_net.get(found).map(|(_, scores)| scores).filter(|scores| scores.change > 0.0)
+    }
+
+    /// How many candidates the network scored.
+    pub const fn by_network(&self) -> usize {
+        self.by_net.len()
     }
 
     fn take(&mut self, predictor: Predictor, scores: Vec<f32>) {
@@ -67,7 +76,6 @@ impl Learner {
             cells: Vec::with_capacity(candidates.len()),
             scores: std::array::from_fn(|_| Vec::with_capacity(candidates.len())),
             by_net: Vec::new(),
-            by_network: 0,
         };
         let mut source = FactSource::new(&self.state);
         // In chunks, so that the facts of all candidates are never held at once.
@@ -87,6 +95,11 @@ impl Learner {
             self.score_by_network(&mut scored, budget)?;
             let blend = self.blend(&scored);
             scored.take(Predictor::Blend, blend);
+        }
+        for (predictor, calibration) in Predictor::ALL.into_iter().zip(&mut self.calibrations) {
+            if let Some(scores) = scored.of(predictor) {
+                calibration.prepare(scores);
+            }
         }
         watch.lap(&mut costs.network);
         Ok(scored)
@@ -110,75 +123,72 @@ impl Learner {
     fn score_by_network(&mut self, scored: &mut Scored, budget: &Budget) -> candle_core::Result<()> {
         let linear = scored.of(Predictor::Linear).unwrap_or_default();
         let contexts = scored.of(Predictor::ContextTables).unwrap_or_default();
-        let mut order: Vec<(f32, usize)> =
+        let mut order: Vec<(f32, u32)> =
             linear.iter().zip(contexts).map(|(a, b)| a.max(*b)).zip(0..).collect();
-        order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let mut chosen: Vec<usize> = order.into_iter().map(|(_, at)| at).collect();
-        let mut scores = linear.to_vec();
-        let mut by_net = vec![Scores::default(); scored.blocks.len()];
+        let likelier = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if order.len() > MAX_BY_NETWORK {
+            order.select_nth_unstable_by(MAX_BY_NETWORK, likelier);
+            order.truncate(MAX_BY_NETWORK);
+        }
+        order.sort_unstable_by(likelier);
+        let mut chosen: Vec<u32> = order.into_iter().map(|(_, at)| at).collect();
         let seconds = match self.network_seconds {
             Some(seconds) => seconds,
             None => {
                 let probe = chosen.get(..PROBE.min(chosen.len())).unwrap_or_default();
-                let (_, seconds) = self.score_in_order(scored, probe, budget, &mut by_net)?;
-                seconds
+                self.score_in_order(scored, probe, budget)?.1
             }
         };
         // One pass in ascending order is cheapest, so that the number is settled beforehand.
         let affordable = budget.left().as_secs_f64() / seconds.max(1e-7);
-        chosen.truncate((affordable as usize).clamp(PROBE, MAX_BY_NETWORK));
+        chosen.truncate((affordable as usize).max(PROBE));
         chosen.sort_unstable();
-        let (by_network, measured) = self.score_in_order(scored, &chosen, budget, &mut by_net)?;
-        if by_network >= PROBE {
+        let (by_net, measured) = self.score_in_order(scored, &chosen, budget)?;
+        if by_net.len() >= PROBE {
             self.network_seconds = Some(f64::midpoint(seconds, measured));
         }
-        for (score, own) in scores.iter_mut().zip(&by_net) {
-            if own.change > 0.0 {
+        let mut scores = scored.of(Predictor::Linear).unwrap_or_default().to_vec();
+        for (at, own) in &by_net {
+            if let Some(score) = scores.get_mut(*at as usize).filter(|_| own.change > 0.0) {
                 *score = own.change;
             }
         }
-        scored.by_network = by_network;
         scored.by_net = by_net;
         scored.take(Predictor::Lstm, scores);
         Ok(())
     }
 
-    /// Lets the network score these candidates, until the budget is spent; returns how many it did, and the CPU
-    /// seconds that each took.
+    /// Lets the network score these candidates, ascending, until the budget is spent; returns those that it did with their
+    /// scores, and the CPU seconds that each took.
     fn score_in_order(
         &self,
         scored: &Scored,
-        chosen: &[usize],
+        chosen: &[u32],
         budget: &Budget,
-        scores: &mut [Scores],
-    ) -> candle_core::Result<(usize, f64)> {
+    ) -> candle_core::Result<(Vec<(u32, Scores)>, f64)> {
         let started = budget.used();
         let (mut facts, mut sequences) = (FactSource::new(&self.state), SequenceSource::new(&self.state));
-        let mut done = 0;
+        let mut found = Vec::with_capacity(chosen.len());
         for batch in chosen.chunks(BATCH) {
             // The estimate was too good: what is left keeps the linear predictor's score.
-            if done > 0 && budget.spent() {
+            if !found.is_empty() && budget.spent() {
                 break;
             }
             let mut sequence = Vec::with_capacity(batch.len() * SEQUENCE_EPOCHS * PER_EPOCH);
             let mut wides = Vec::with_capacity(batch.len() * WIDE);
-            for at in batch {
-                let Some((block, cells)) = scored.blocks.get(*at).zip(scored.cells.get(*at)) else {
+            for at in batch.iter().map(|at| *at as usize) {
+                let Some((block, cells)) = scored.blocks.get(at).zip(scored.cells.get(at)) else {
                     continue;
                 };
                 let Some(known) = facts.facts(*block) else { continue };
                 wides.extend_from_slice(&wide(&known, &self.contexts.logits(cells)));
                 sequences.append(*block, &mut sequence);
             }
-            let found = self.trainer.score(sequence, wides, batch.len())?;
-            for (at, score) in batch.iter().zip(found) {
-                if let Some(slot) = scores.get_mut(*at) {
-                    *slot = score;
-                }
-            }
-            done += batch.len();
+            let scores = self.trainer.score(sequence, wides, batch.len())?;
+            found.extend(batch.iter().copied().zip(scores));
         }
         let took = budget.used().saturating_sub(started).as_secs_f64();
-        Ok((done, took / done.max(1) as f64))
+        let each = took / found.len().max(1) as f64;
+        Ok((found, each))
     }
 }

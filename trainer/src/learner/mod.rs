@@ -29,6 +29,7 @@ use crate::contexts::ContextTables;
 use crate::cpu::{Budget, thread_time};
 use crate::facts::{FactSource, Facts};
 use crate::inputs::WIDE;
+use crate::level::Leveled;
 use crate::logistic::Logistic;
 use crate::model::{LEARNED_HORIZON_EPOCHS, Network, Replay, Scores, Trainer, TrainingReport, WeightsError};
 use crate::predictors::{PREDICTORS, Predictor};
@@ -146,13 +147,12 @@ pub struct Learner {
     config: Config,
     volume_blocks: u32,
     state: VolumeState,
-    chains: Chains,
     contexts: ContextTables,
     linear: Logistic<WIDE>,
     blending: blend::Weights,
     trainer: Trainer,
     replay: Replay,
-    calibrations: Vec<Calibration>,
+    calibrations: Vec<Leveled>,
     scoreboard: Scoreboard,
     scored: Option<Scored>,
     rng: Rng,
@@ -173,14 +173,13 @@ impl Learner {
     pub fn new(config: Config, volume_blocks: u32) -> candle_core::Result<Self> {
         Ok(Self {
             volume_blocks,
-            state: VolumeState::new(config.tracked_blocks),
-            chains: Chains::new(config.chain.clone()),
+            state: VolumeState::new(&config),
             contexts: ContextTables::default(),
             linear: Logistic::new([0.0; WIDE], -2.0, LINEAR_RATE),
             blending: blend::first_weights(),
             trainer: Trainer::new(config.seed)?,
             replay: Replay::default(),
-            calibrations: vec![Calibration::default(); PREDICTORS],
+            calibrations: vec![Leveled::default(); PREDICTORS],
             scoreboard: Scoreboard::default(),
             scored: None,
             rng: Rng::new(config.seed),
@@ -213,7 +212,7 @@ impl Learner {
     /// The chains.
     #[must_use]
     pub const fn chains(&self) -> &Chains {
-        &self.chains
+        &self.state.chains
     }
 
     /// Why who serves serves, for people.
@@ -259,14 +258,13 @@ impl Learner {
             report.costs.training_network = budget.used();
         }
         self.state.push(vector);
-        self.chains.push(vector);
         self.last = Some(vector.epoch);
         if effort != Effort::Remember {
             let left = whole - report.costs.training().as_secs_f64();
             let budget = Budget::start(left.max(whole * (1.0 - TRAINING_SHARE)));
             let scored = self.score_candidates(effort == Effort::Full, &budget, &mut report.costs)?;
             report.candidates = scored.blocks.len();
-            report.scored_by_network = scored.by_network;
+            report.scored_by_network = scored.by_network();
             self.scored = Some(scored);
         }
         Ok(report)
@@ -390,12 +388,12 @@ impl Learner {
             return (serving, Vec::new());
         };
         // Of the network's other outputs nothing is taken where it does not serve.
-        let by_net = if serving.is_simple() { &[][..] } else { scored.by_net.as_slice() };
+        let uses_net = !serving.is_simple();
         let mut source = FactSource::new(&self.state);
         let mut predictions = Vec::new();
         for (at, (block, score)) in scored.blocks.iter().zip(scores).enumerate() {
             let next = calibration.probability(*score);
-            let by_net = by_net.get(at).filter(|scores| scores.change > 0.0);
+            let by_net = scored.net(at).filter(|_| uses_net);
             let expected = match source.facts(*block) {
                 Some(facts) if horizon.epochs() > 1 => {
                     self.expected(horizon, next, &facts, by_net.filter(|_| by == HorizonBy::Network))

@@ -24,18 +24,18 @@ impl Learner {
     /// The candidates to learn from, ascending, each with the number that it stands for.
     pub(super) fn choose_samples(&mut self, scored: &Scored, truth: &Truth) -> Vec<(usize, f32)> {
         let by = scored.of(Predictor::Lstm).or_else(|| scored.of(Predictor::Linear)).unwrap_or_default();
-        let (mut positives, mut negatives): (Vec<usize>, Vec<usize>) =
-            (0..scored.blocks.len()).partition(|at| truth.changed.get(*at) == Some(&true));
+        let (mut positives, mut negatives): (Vec<u32>, Vec<u32>) =
+            (0..scored.blocks.len() as u32).partition(|at| truth.changed.get(*at as usize) == Some(&true));
         let mut chosen: Vec<(usize, f32)> = Vec::new();
         self.choose(&mut positives, POSITIVES, &mut chosen);
-        let score = |at: &usize| by.get(*at).copied().unwrap_or(0.0);
+        let score = |at: &u32| by.get(*at as usize).copied().unwrap_or(0.0);
         if negatives.len() > HARD_NEGATIVES {
             negatives
                 .select_nth_unstable_by(HARD_NEGATIVES, |a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
         }
         let mut others = negatives.split_off(HARD_NEGATIVES.min(negatives.len()));
         others.sort_unstable();
-        chosen.extend(negatives.into_iter().map(|at| (at, 1.0)));
+        chosen.extend(negatives.into_iter().map(|at| (at as usize, 1.0)));
         self.choose(&mut others, OTHER_NEGATIVES, &mut chosen);
         chosen.sort_unstable_by_key(|(at, _)| *at);
         chosen
@@ -63,14 +63,14 @@ impl Learner {
                 changed: change.ok().and_then(|at| vector.changes().get(at)).map(|change| change.kind),
                 stands_for,
                 within: None,
-                within_score: scored.by_net.get(at).map_or(0.0, |scores| scores.within),
+                within_score: scored.net(at).map_or(0.0, |scores| scores.within),
             });
         }
         samples
     }
 
     /// Adds up to `most` of `from`, drawn by chance, each standing for its share of all.
-    fn choose(&mut self, from: &mut [usize], most: usize, chosen: &mut Vec<(usize, f32)>) {
+    fn choose(&mut self, from: &mut [u32], most: usize, chosen: &mut Vec<(usize, f32)>) {
         let count = most.min(from.len());
         // The beginning of a Fisher-Yates shuffle.
         for at in 0..count {
@@ -78,6 +78,6 @@ impl Learner {
             from.swap(at, other);
         }
         let weight = from.len() as f32 / count.max(1) as f32;
-        chosen.extend(from.iter().take(count).map(|at| (*at, weight)));
+        chosen.extend(from.iter().take(count).map(|at| (*at as usize, weight)));
     }
 }

@@ -14,10 +14,11 @@ use thiserror::Error;
 
 use super::Learner;
 use crate::calibrate::Calibration;
+use crate::level::Leveled;
 use crate::predictors::PREDICTORS;
 use crate::select::Scoreboard;
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// No scores of ours are nearly as long, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
@@ -27,7 +28,7 @@ struct Saved {
     version: u32,
     epoch: u32,
     scoreboard: Scoreboard,
-    calibrations: Vec<Calibration>,
+    calibrations: Vec<Leveled>,
     /// The horizon learned, in epochs, what its scores have meant, and over how many epochs that is known.
     horizon: u32,
     horizon_calibration: Calibration,
@@ -93,7 +94,8 @@ impl Learner {
         let sound = saved.version == VERSION
             && saved.scoreboard.is_sound()
             && saved.calibrations.len() == PREDICTORS
-            && saved.calibrations.iter().chain([&saved.horizon_calibration]).all(Calibration::is_sound);
+            && saved.calibrations.iter().all(Leveled::is_sound)
+            && saved.horizon_calibration.is_sound();
         let horizon = Horizon::new(saved.horizon).ok().filter(|_| sound);
         let Some(horizon) = horizon else {
             return Err(unusable("they are not of this version or out of range".to_owned()));

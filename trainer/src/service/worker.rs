@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::Paths;
 use super::lane::{self, Lane};
 use crate::chain::Chain;
-use crate::config::Config;
+use crate::config::{ChainConfig, Config};
 use crate::learner::{Effort, Learner};
 use crate::predictors::Predictor;
 use crate::publish::together;
@@ -188,7 +188,12 @@ impl Worker {
             serving_reason: format!("{}{of_reads}", learner.reason()),
             pays: board.pays() || reads.is_some_and(|reads| reads.scoreboard().pays()),
             predictors: Predictor::ALL.into_iter().map(score).collect(),
-            chains: learner.chains().list().iter().map(chain_message).collect(),
+            chains: learner
+                .chains()
+                .list()
+                .iter()
+                .map(|chain| chain_message(chain, &self.config.chain))
+                .collect(),
             epoch: learner.last().map_or(0, |epoch| epoch.0),
             score_window_epochs: WINDOW_EPOCHS,
         };
@@ -202,8 +207,9 @@ fn as_vector(of: &ChangeVector, reads: &[BlockIndex]) -> Result<ChangeVector> {
     Ok(ChangeVector::new(of.epoch, of.opened_us, of.sealed_us, reads.iter().map(read).collect())?)
 }
 
-fn chain_message(chain: &Chain) -> v1::Chain {
+fn chain_message(chain: &Chain, config: &ChainConfig) -> v1::Chain {
     let (first_us, last_us) = chain.time_us();
+    let likeness = chain.likeness();
     let epochs: Vec<u32> = chain.epochs().map(|epoch| epoch.0).collect();
     let skip = epochs.len().saturating_sub(REPORTED_CHAIN_EPOCHS);
     v1::Chain {
@@ -211,9 +217,21 @@ fn chain_message(chain: &Chain) -> v1::Chain {
         epochs: epochs.into_iter().skip(skip).collect(),
         first_us,
         last_us,
-        similarity: chain.similarity(),
+        similarity: likeness.total(),
         mean_changed_blocks: chain.mean_changed_blocks(),
         pruned_by_age: chain.pruned_by_age,
         pruned_by_divergence: chain.pruned_by_divergence,
+        likeness: Some(v1::ChainLikeness {
+            blocks: likeness.blocks,
+            regions: likeness.regions,
+            run_lengths: likeness.runs,
+            kinds: likeness.kinds,
+            volume: likeness.volume,
+        }),
+        pruned_by_number: chain.pruned_by_number,
+        linked_from_similarity: config.link_from_similarity,
+        pruned_below_similarity: config.prune_below_similarity,
+        pruned_after_hours: config.max_age_hours,
+        pruned_above_epochs: config.max_epochs as u32,
     }
 }

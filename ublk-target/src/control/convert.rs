@@ -155,6 +155,15 @@ fn score(score: &PredictorScore) -> v1::PredictorScore {
 }
 
 pub(super) fn chain(chain: &Chain) -> v1::Chain {
+    let likeness = |[blocks, regions, run_lengths, kinds, volume]: [f64; 5]| v1::ChainLikeness {
+        blocks,
+        regions,
+        run_lengths,
+        kinds,
+        volume,
+    };
+    let [linked_from_similarity, pruned_below_similarity] = chain.similarity_limits;
+    let [pruned_after_hours, pruned_above_epochs] = chain.age_and_number_limits;
     v1::Chain {
         id: chain.id,
         epochs: chain.epochs.clone(),
@@ -164,5 +173,11 @@ pub(super) fn chain(chain: &Chain) -> v1::Chain {
         mean_changed_blocks: chain.mean_changed_blocks,
         pruned_by_age: chain.pruned_by_age,
         pruned_by_divergence: chain.pruned_by_divergence,
+        likeness: chain.likeness.map(likeness),
+        pruned_by_number: chain.pruned_by_number,
+        linked_from_similarity,
+        pruned_below_similarity,
+        pruned_after_hours,
+        pruned_above_epochs,
     }
 }

@@ -60,7 +60,23 @@ fn predictor(score: v1::PredictorScore) -> Result<PredictorScore, Status> {
 
 fn chain(chain: v1::Chain) -> Result<Chain, Status> {
     at_most("epochs of one chain", chain.epochs.len(), CHAIN_EPOCHS_MAX)?;
+    let parts = |own: v1::ChainLikeness| -> Result<[f64; 5], Status> {
+        Ok([
+            fraction("a chain's likeness in blocks", own.blocks)?,
+            fraction("a chain's likeness in regions", own.regions)?,
+            fraction("a chain's likeness in run lengths", own.run_lengths)?,
+            fraction("a chain's likeness in kinds", own.kinds)?,
+            fraction("a chain's likeness in volume", own.volume)?,
+        ])
+    };
     Ok(Chain {
+        likeness: chain.likeness.map(parts).transpose()?,
+        similarity_limits: [
+            fraction("linked_from_similarity", chain.linked_from_similarity)?,
+            fraction("pruned_below_similarity", chain.pruned_below_similarity)?,
+        ],
+        age_and_number_limits: [chain.pruned_after_hours, chain.pruned_above_epochs],
+        pruned_by_number: chain.pruned_by_number,
         similarity: fraction("similarity", chain.similarity)?,
         id: chain.id,
         epochs: chain.epochs,

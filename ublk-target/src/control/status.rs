@@ -195,4 +195,12 @@ pub struct Chain {
     pub pruned_by_age: u32,
     /// Epochs pruned from it so far because they diverged.
     pub pruned_by_divergence: u32,
+    /// Epochs pruned from it so far because there were too many.
+    pub pruned_by_number: u32,
+    /// The similarity by part, each 0 to 1: blocks, regions, run lengths, kinds, volume; `None` if the trainer does not say.
+    pub likeness: Option<[f64; 5]>,
+    /// The similarities from which an epoch is linked, and below which it is pruned.
+    pub similarity_limits: [f64; 2],
+    /// The hours after which an epoch is pruned, and the number of epochs above which the oldest is.
+    pub age_and_number_limits: [u32; 2],
 }

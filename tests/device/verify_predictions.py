@@ -27,7 +27,7 @@ def fio(device, number, *more, limit=300):
     options = {
         "name": f"round{number}", "filename": device, "offset": number % REGIONS * REGION, "size": REGION, "rw": "randwrite",
         "bssplit": SIZES, "direct": 1, "ioengine": "libaio", "iodepth": 16, "verify": "pattern", "verify_pattern": f'"round {number:04}"%o', "do_verify": 1,
-        "verify_fatal": 1, "randseed": 1000 + number,
+        "verify_fatal": 1, "randseed": 1000 + number, "verify_state_save": 0,
     }  # fmt: skip
     done = result(["fio", *(f"--{name}={value}" for name, value in options.items()), *more], limit)
     if done.returncode != 0 or "bad pattern" in done.stdout:

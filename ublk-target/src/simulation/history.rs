@@ -50,7 +50,7 @@ pub enum Prediction {
     Random(u64),
     /// Bytes that were never a table.
     Hostile(u64),
-    /// Every block that changes before the next table, and how.
+    /// The blocks that change next, before the next table, and how.
     Oracle,
     /// Most blocks are certain to change, in ways that cannot be.
     Certain(u64),

@@ -16,6 +16,8 @@ use crate::volume::lock;
 
 /// Blocks of a simulated volume.
 const VOLUME_BLOCKS: u64 = MIN_VOLUME_BYTES >> 16;
+/// The oracle tells of about so many blocks: with more, reservations leave no room to fetch anything.
+const TOLD_AHEAD: usize = 4;
 /// Steps that a right table looks ahead.
 const AHEAD: usize = 20;
 
@@ -72,11 +74,14 @@ fn changes<'s>(
     steps.filter_map(change).filter(|(_, sectors)| !sectors.is_empty())
 }
 
-/// Every block that changes before the next table, with what happens to it first, the next one the most probable.
+/// The blocks that change next, up to the next table, with what happens to it first, the next one the most probable.
 fn oracle(machine: &Machine, coming: &[Step]) -> Vec<(u32, ChangeKind, f32)> {
     let until_the_next = coming.iter().take_while(|step| !matches!(step, Step::Predict(_)));
     let mut told: Vec<(u32, ChangeKind, f32)> = Vec::new();
     for (operation, sectors) in changes(until_the_next) {
+        if told.len() >= TOLD_AHEAD {
+            break;
+        }
         for block in sectors.start / BLOCK_SECTORS..sectors.end.div_ceil(BLOCK_SECTORS) {
             let kind = match operation {
                 Operation::Discard => ChangeKind::Deleted,
@@ -95,6 +100,11 @@ fn oracle(machine: &Machine, coming: &[Step]) -> Vec<(u32, ChangeKind, f32)> {
 /// modified where there is none; and some that nobody ever uses.
 fn certain(machine: &Machine, shape: &Shape, seed: u64) -> Vec<(u32, ChangeKind, f32)> {
     let mut random = Random(seed);
+    if random.one_in(2) {
+        // With everything in the table, its reservations leave no room to fetch anything.
+        let blocks: BTreeSet<u32> = (0..3).map(|_| random.below(shape.blocks as u64) as u32).collect();
+        return blocks.into_iter().map(|block| (block, ChangeKind::Modified, 1.0)).collect();
+    }
     let mut told = Vec::new();
     for block in 0..VOLUME_BLOCKS as u32 {
         let is_used = (block as usize) < shape.blocks;

@@ -5,7 +5,7 @@
 //! each is compared with the truth besides. The requests side by side, with faults and ends at any moment, can differ
 //! from run to run in ways that are allowed; those are compared with the truth alone.
 
-use super::history::{End, History, Prediction, Step, When};
+use super::history::{BLOCK_SECTORS, End, History, Prediction, Shape, Step, When};
 use super::run::{Counts, run_and_tell};
 use super::shrink::watched;
 use super::tests::{check, number, tell};
@@ -14,6 +14,11 @@ use crate::request::Operation;
 
 /// Histories of a test run.
 const QUICK: u64 = 150;
+/// One in so many is on a volume of so many times the size.
+const WIDE_ONE_IN: u64 = 5;
+const WIDER: usize = 8;
+/// Blocks of one of the writes that fill it.
+const FILLED_AT_ONCE: usize = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Predictor {
@@ -59,15 +64,32 @@ fn one_by_one(seed: u64) -> History {
             steps.push(Step::Crash { end: End::Cut, when: When::Now });
         }
     }
-    // Most volumes are larger than their fast tier: else nothing is evicted, and nothing fetched. For a prefetch there
-    // have to be free slots as well.
-    let blocks = history.shape.blocks as u32;
-    history.shape.slots = match seed % 4 {
-        0 => history.shape.slots,
-        1 => blocks + 3,
-        _ => history.shape.slots.min(blocks / 2 + 5),
-    };
+    // Most volumes are larger than their fast tier: else nothing is evicted, and nothing fetched.
+    if !seed.is_multiple_of(4) {
+        history.shape.slots = history.shape.slots.min(history.shape.blocks as u32 / 2 + 5);
+    }
     History { steps, ..history }
+}
+
+/// The same requests on a volume of eight times the size that is full from the start, a fast tier that holds three
+/// quarters of it. There slots are kept free, so that something can be fetched ahead.
+fn widened(history: History) -> History {
+    let blocks = history.shape.blocks * WIDER;
+    let shape = Shape { blocks, slots: blocks as u32 * 3 / 4, journal_bytes: 512 << 10, ..history.shape };
+    let sectors = FILLED_AT_ONCE * BLOCK_SECTORS;
+    let filled = (0..blocks * BLOCK_SECTORS).step_by(sectors).flat_map(|sector| {
+        let sectors = sectors.min(blocks * BLOCK_SECTORS - sector);
+        let operation = Operation::Write { fua: false };
+        [Step::Request { operation, sector, sectors }, Step::Settle]
+    });
+    let spread = |step| match step {
+        Step::Request { operation, sector, sectors } => {
+            Step::Request { operation, sector: sector * WIDER, sectors }
+        }
+        step => step,
+    };
+    let steps = filled.chain(history.steps.into_iter().map(spread)).collect();
+    History { seed: history.seed, shape, steps }
 }
 
 /// The same history with a predictor's tables.
@@ -113,6 +135,7 @@ fn any_predictions_leave_the_same_contents() {
     let mut sectors = 0;
     for seed in 1..=seeds {
         let history = one_by_one(seed);
+        let history = if seed.is_multiple_of(WIDE_ONE_IN) { widened(history) } else { history };
         let mut off = Vec::new();
         for (predictor, all) in ALL.into_iter().zip(&mut counts) {
             let history = with_tables(&history, predictor);
@@ -171,10 +194,15 @@ fn any_predictions_with_faults_and_ends_at_any_moment() {
                     step => vec![step],
                 })
                 .collect();
+            let history = if seed.is_multiple_of(WIDE_ONE_IN) { widened(history) } else { history };
             all.add_all(&check(&with_tables(&history, predictor)));
         }
         println!("{predictor:?}:");
         tell(seeds, &all);
         assert_eq!(all.of("reservations made") > 0, predictor != Predictor::Off);
+        if seeds >= QUICK && matches!(predictor, Predictor::Right | Predictor::Hostile) {
+            let prefetched = all.of("blocks prefetched");
+            assert!(prefetched > 30, "{predictor:?}: hardly any block was fetched ahead: {prefetched}");
+        }
     }
 }

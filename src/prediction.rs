@@ -44,10 +44,15 @@ impl PredictedKind {
         }
     }
 
-    /// Whether the block is expected to change.
+    /// The change that is expected; `None` for a read.
     #[must_use]
-    pub const fn is_change(self) -> bool {
-        !matches!(self, Self::Read)
+    pub const fn change(self) -> Option<ChangeKind> {
+        match self {
+            Self::Added => Some(ChangeKind::Added),
+            Self::Modified => Some(ChangeKind::Modified),
+            Self::Deleted => Some(ChangeKind::Deleted),
+            Self::Read => None,
+        }
     }
 }
 

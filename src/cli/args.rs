@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use forerun::config::{SnapshotName, VolumeName, parse_size};
 
 use super::devices::DeviceRef;
+use super::predict::PlotFile;
 
 /// A Linux block volume that sees writes coming.
 ///
@@ -418,10 +419,15 @@ In JSON, `ranges[].contents[]` has every piece: `what` is content, growth (free 
 file's end), map (where a file's content is), attributes, structure, free or unnamed; `path` is the
 first one found, with bytes that are no printable text as \\xNN.
 
+The picture of --plot has the past epochs from left to right, then what is expected; the volume's
+offsets downwards, without long stretches in which nothing changes; blue for added, orange for
+modified, black for deleted, the darker the more. The past comes from the running volume.
+
 Examples:
   forerun predict data
   forerun predict data --from-probability 0.9 --limit 20
   forerun predict data --no-files            # ranges alone, reads nothing from the device
+  forerun predict data --plot data.svg       # a picture as well
   forerun predict data --json | jq -r '.ranges[] | select(.kind == \"added\") | .contents[].path'")]
 pub struct PredictOptions {
     /// The volume
@@ -435,6 +441,15 @@ pub struct PredictOptions {
     /// Name no files: the device is not read
     #[arg(long)]
     pub no_files: bool,
+    /// Also draw a heat map of the past epochs' changes and of what is expected: .svg or .png
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PlotFile>,
+    /// How many past epochs the picture shows, 1 to 400
+    #[arg(
+        long, value_name = "N", requires = "plot", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=400)
+    )]
+    pub epochs: u32,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -6,6 +6,7 @@
 mod contents;
 mod expected;
 mod page;
+mod plot;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use super::devices::{self, DeviceRef, DeviceState};
 use super::failure::Failure;
 use super::{client, output};
 use expected::Expected;
+pub use plot::PlotFile;
 
 /// What there is to say.
 struct Report {
@@ -61,7 +63,11 @@ pub fn run(paths: &Paths, options: &PredictOptions) -> anyhow::Result<()> {
         ))
         .into());
     }
-    let mut report = report(options, &config, table)?;
+    let from_probability = from_probability(options, &config)?;
+    if let Some(file) = &options.plot {
+        plot::write(paths, options, &config, table.as_ref(), from_probability, file)?;
+    }
+    let mut report = report(options, from_probability, table);
     if !options.no_files && !report.ranges.is_empty() {
         report.names = match record {
             Some((DeviceState::Running, path)) => names(&path, &config, &report.ranges),
@@ -84,16 +90,18 @@ fn read_table(paths: &Paths, config: &VolumeConfig) -> anyhow::Result<Option<Tab
     table.with_context(|| format!("the predictions for volume {} cannot be read", config.name))
 }
 
-/// What the table expects, before it has names.
-fn report(options: &PredictOptions, config: &VolumeConfig, table: Option<Table>) -> anyhow::Result<Report> {
-    let from_probability = match options.from_probability {
+/// From where on ranges are told: what was asked for, or the volume's threshold.
+fn from_probability(options: &PredictOptions, config: &VolumeConfig) -> anyhow::Result<f64> {
+    let Some(value) = options.from_probability else {
         // The configuration follows every change of the threshold.
-        None => config.threshold.as_f64(),
-        Some(value) => {
-            Probability::new(value as f32).map_err(|error| Failure::Refused(error.to_string()))?;
-            value
-        }
+        return Ok(config.threshold.as_f64());
     };
+    Probability::new(value as f32).map_err(|error| Failure::Refused(error.to_string()))?;
+    Ok(value)
+}
+
+/// What the table expects, before it has names.
+fn report(options: &PredictOptions, from_probability: f64, table: Option<Table>) -> Report {
     let (table, predictions) = match table {
         Some(table) => (Some(table.info), table.predictions),
         None => (None, Vec::new()),
@@ -103,7 +111,7 @@ fn report(options: &PredictOptions, config: &VolumeConfig, table: Option<Table>)
     let left_out = ranges.len() - limit;
     ranges.truncate(limit);
     let volume = options.volume.to_string();
-    Ok(Report { volume, from_probability, table, ranges, left_out, names: Names::NotAsked })
+    Report { volume, from_probability, table, ranges, left_out, names: Names::NotAsked }
 }
 
 /// The names of ranges. Without them the ranges still say much, so that no problem here is the command's end.

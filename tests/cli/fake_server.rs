@@ -12,6 +12,8 @@ use super::rig::Rig;
 /// Changes in the fake diff; three pages of them.
 pub const CHANGES: u32 = 25;
 const PAGE: u32 = 10;
+/// Epochs before it are sealed.
+const OPEN_EPOCH: u32 = 43;
 
 struct FakeServer;
 
@@ -102,6 +104,7 @@ impl Forerun for FakeServer {
             device: "/dev/ublkb7".into(),
             health: "healthy".into(),
             size_bytes: 1 << 30,
+            open_epoch: OPEN_EPOCH,
             ..Default::default()
         }))
     }
@@ -155,9 +158,31 @@ impl Forerun for FakeServer {
 
     async fn watch_change_vectors(
         &self,
-        _: Request<WatchChangeVectorsRequest>,
+        request: Request<WatchChangeVectorsRequest>,
     ) -> Answer<Self::WatchChangeVectorsStream> {
-        Err(Status::unimplemented("not for the command line"))
+        let first = request.into_inner().from_epoch;
+        let (pieces, stream) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            // In two pieces each; then the stream waits for more, as the target's does.
+            for (epoch, half) in (first..OPEN_EPOCH).flat_map(|epoch| [(epoch, 0), (epoch, 1)]) {
+                let change =
+                    |n: u32| BlockChange { block: 500 * half + 20 * n, kind: 1 + half as i32, sub_blocks: 1 };
+                let opened_us = 1_795_427_100_000_000 + u64::from(epoch) * 60_000_000;
+                let piece = WatchChangeVectorsResponse {
+                    epoch,
+                    opened_us,
+                    sealed_us: opened_us + 60_000_000,
+                    changes: (0..5).map(change).collect(),
+                    complete: half == 1,
+                    ..Default::default()
+                };
+                if pieces.send(Ok(piece)).await.is_err() {
+                    return;
+                }
+            }
+            pieces.closed().await;
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn report_trainer(&self, _: Request<ReportTrainerRequest>) -> Answer<ReportTrainerResponse> {

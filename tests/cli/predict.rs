@@ -7,6 +7,7 @@ use forerun::geometry::{BlockIndex, Epoch};
 use forerun::prediction::{Horizon, Prediction, Probability};
 use forerun::prediction_table::TableWriter;
 
+use super::fake_server;
 use super::rig::{Rig, golden, run};
 
 /// As the rig's volumes have it.
@@ -19,7 +20,7 @@ fn publish(rig: &Rig, name: &str, predictions: &[(u32, ChangeKind, f32)]) {
         .iter()
         .map(|(block, kind, probability)| Prediction {
             block: BlockIndex(*block),
-            kind: *kind,
+            kind: (*kind).into(),
             probability: Probability::new(*probability).unwrap(),
         })
         .collect();
@@ -99,4 +100,46 @@ fn a_table_of_another_volume_is_refused() {
     fs::create_dir_all(files.run_dir()).unwrap();
     drop(TableWriter::create(&files.predictions(), [9; 16]).unwrap());
     run(&mut rig.forerun("predict data")).failed(1, "the prediction table is another volume's");
+}
+
+#[test]
+fn a_picture_has_the_past_and_what_is_expected() {
+    let rig = Rig::new();
+    fake_server::serve(&rig, "data");
+    publish_some(&rig, "data");
+    let page = run(&mut rig.forerun("predict data --no-files")).ok();
+    let output = rig.forerun("predict data --no-files --plot data.svg").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "the picture is in data.svg\n");
+    // But for how long ago it was.
+    let table = |page: &str| page.split_once('\n').unwrap().1.to_owned();
+    assert_eq!(table(&String::from_utf8(output.stdout).unwrap()), table(&page), "the page is as without");
+    let svg = fs::read_to_string(rig.path().join("data.svg")).unwrap();
+    for words in [
+        ">past: epochs 1 to 42, 2026-11-23 09:46:00 to 2026-11-23 10:28:00 (UTC)<",
+        ">expected: within 2 epochs after epoch 41, by lstm, published 20",
+        ">2026-11-23<",
+        ">42<",
+    ] {
+        assert!(svg.contains(words), "{words} is not in {svg}");
+    }
+    let output = rig.forerun("predict data --json --plot two.png --epochs 2").output().unwrap();
+    serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
+    let png = fs::read(rig.path().join("two.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"), "{} bytes", png.len());
+    assert!(rig.forerun("predict data --plot two.svg --epochs 2").output().unwrap().status.success());
+    let svg = fs::read_to_string(rig.path().join("two.svg")).unwrap();
+    assert!(svg.contains(">past: epochs 41 to 42, "), "{svg}");
+}
+
+#[test]
+fn a_picture_of_a_volume_that_is_not_running_has_no_past() {
+    let rig = Rig::new();
+    rig.configure("data");
+    publish_some(&rig, "data");
+    assert!(rig.forerun("predict data --plot data.svg").output().unwrap().status.success());
+    let svg = fs::read_to_string(rig.path().join("data.svg")).unwrap();
+    assert!(svg.contains("no past epochs: the volume is not running"), "{svg}");
+    run(&mut rig.forerun("predict data --plot not/there.svg"))
+        .failed(1, "the picture not/there.svg cannot be written: No such file or directory");
 }

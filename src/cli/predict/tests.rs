@@ -11,9 +11,9 @@ use forerun::prediction::{Horizon, PredictedKind, Prediction};
 use super::contents::{exact_size, in_words};
 use super::*;
 
-fn predicted(block: u32, kind: PredictedKind, probability: f32) -> Prediction {
+pub fn predicted(block: u32, kind: impl Into<PredictedKind>, probability: f32) -> Prediction {
     let probability = Probability::new(probability).expect("within 0 to 1");
-    Prediction { block: BlockIndex(block), kind, probability }
+    Prediction { block: BlockIndex(block), kind: kind.into(), probability }
 }
 
 /// Each range's first block, number of blocks, kind, and probability in hundredths.
@@ -123,7 +123,7 @@ fn contents_in_words() {
     assert_eq!(words(196_608, 65_536), "block bitmap of groups 3 to 4, inode bitmap of group 3");
 }
 
-fn options(words: &[&str]) -> PredictOptions {
+pub fn options(words: &[&str]) -> PredictOptions {
     let words = [&["forerun", "predict", "data"], words].concat();
     let arguments = <super::super::args::Arguments as clap::Parser>::try_parse_from(words).expect("parsed");
     match arguments.command {
@@ -132,7 +132,7 @@ fn options(words: &[&str]) -> PredictOptions {
     }
 }
 
-fn config() -> VolumeConfig {
+pub fn config() -> VolumeConfig {
     VolumeConfig::from_toml(
         "version = 1\nname = \"data\"\nuuid = \"00000000-0000-0000-0000-000000000007\"\nsize_bytes = 67108864\n\
          logical_block_bytes = 4096\nsync_interval_seconds = 60\nthreshold = 0.5\nprediction_horizon = 1\n\
@@ -141,7 +141,7 @@ fn config() -> VolumeConfig {
     .expect("a configuration")
 }
 
-fn table(predictions: Vec<Prediction>) -> Table {
+pub fn table(predictions: Vec<Prediction>) -> Table {
     let info = TableInfo {
         generation: 9,
         model: "lstm".into(),
@@ -159,8 +159,7 @@ fn the_page() {
         predicted(1, PredictedKind::Modified, 0.75),
         predicted(2, PredictedKind::Added, 0.6),
     ];
-    let mut report =
-        report(&options(&["--limit", "2"]), &config(), Some(table(predictions))).expect("a report");
+    let mut report = report(&options(&["--limit", "2"]), 0.5, Some(table(predictions)));
     report.names = Names::Found(named());
     assert_eq!(
         page::text(&report, 181_000_000),
@@ -199,7 +198,7 @@ fn the_names_come_from_the_device() {
     assert!(status.success());
 
     let all: Vec<Prediction> = (0..1_024).map(|block| predicted(block, PredictedKind::Added, 0.9)).collect();
-    let mut report = report(&options(&[]), &config(), Some(table(all))).expect("a report");
+    let mut report = report(&options(&[]), 0.5, Some(table(all)));
     assert_eq!(report.ranges.len(), 1);
     let device = image.display().to_string();
     report.names = names(&device, &config(), &report.ranges);

@@ -18,6 +18,8 @@ pub struct Shape {
     /// Sectors of a logical block: 1 or 8.
     pub logical: usize,
     pub sync_interval_seconds: u32,
+    /// Whether predictions are acted on.
+    pub prediction: bool,
 }
 
 /// How a life ends.
@@ -48,6 +50,12 @@ pub enum Prediction {
     Random(u64),
     /// Bytes that were never a table.
     Hostile(u64),
+    /// The blocks that change next, before the next table, and how.
+    Oracle,
+    /// Most blocks are certain to change, in ways that cannot be.
+    Certain(u64),
+    /// A block that the volume does not have.
+    OutOfRange,
 }
 
 /// One step of a history.
@@ -118,6 +126,7 @@ impl History {
             journal_bytes: 4096 * (16 << random.below(4)),
             logical,
             sync_interval_seconds: 1 + random.below(4) as u32,
+            prediction: true,
         };
         let count = 10 + random.below(160);
         // Each run has a mood: some are calm, some are all faults or all crashes.

@@ -154,6 +154,7 @@ pub struct Machine {
     pub truth: Arc<Mutex<Truth>>,
     geometry: Geometry,
     sync_interval_seconds: u32,
+    prediction: bool,
     folder: tempfile::TempDir,
     boot: u128,
     random: Random,
@@ -184,6 +185,7 @@ impl Machine {
             truth: Arc::new(Mutex::new(Truth::new(shape.blocks * super::history::BLOCK_SECTORS))),
             geometry,
             sync_interval_seconds: shape.sync_interval_seconds,
+            prediction: shape.prediction,
             folder: folder.expect("a folder"),
             boot: 1,
             random: Random(seed ^ 0xC4A5),
@@ -218,7 +220,8 @@ impl Machine {
         let map = build_map(&reader, self.geometry, tier.slot_count(), log, &recovered, now_us());
         let map = map.await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let written_back = map.written_back();
-        let settings = Settings::new(Threshold::DEFAULT, Horizon::DEFAULT, self.sync_interval_seconds, true);
+        let settings =
+            Settings::new(Threshold::DEFAULT, Horizon::DEFAULT, self.sync_interval_seconds, self.prediction);
         let prediction = PredictionState::new(self.table(), *VOLUME.as_bytes());
         let shared = Shared::new(map, tier.committer(), settings, prediction, written_back, now_us);
         let shared = Arc::new(shared);

@@ -110,6 +110,7 @@ impl Requests {
                 for (n, bytes) in io.data.borrow().chunks(SECTOR).enumerate() {
                     if !self.has_lost() {
                         assert_whole(sector + n, bytes);
+                        truth.read.push((sector + n, stamp_of(bytes)));
                         truth.read_ends(begun, sector + n, stamp_of(bytes));
                     }
                 }

@@ -4,20 +4,19 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use forerun::geometry::{BlockIndex, Epoch};
-use forerun::prediction::{Horizon, PredictedKind, Prediction as Predicted, Probability};
-use forerun::prediction_table::TableWriter;
+use forerun::geometry::Epoch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 
 use super::history::{BLOCK_SECTORS, End, History, Prediction, Step, When};
 use super::machine::{Life, Machine, VOLUME};
+use super::predictions;
 use super::requests::{Requests, changed};
 use super::snapshots::{self, Called, Names};
 use crate::capacity_tier::memory_store::{Faults as StoreFaults, Trouble};
 use crate::capacity_tier::{VolumeUuid, check_store};
 use crate::fast_tier::check::{Severity, check_device};
-use crate::fast_tier::sim::{Faults, Random};
+use crate::fast_tier::sim::Faults;
 use crate::volume::lock;
 
 /// How long faults may hold things up before they are healed, in simulated time.
@@ -68,6 +67,11 @@ enum Ended {
 
 /// Runs a history to its end; panics where something is not as it has to be.
 pub fn run(history: &History) -> Counts {
+    run_and_tell(history).0
+}
+
+/// Runs a history, and tells what was read in it: sectors and their stamps, one after the other.
+pub fn run_and_tell(history: &History) -> (Counts, Vec<(usize, u64)>) {
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_time().start_paused(true).build().expect("a runtime")
@@ -92,7 +96,10 @@ pub fn run(history: &History) -> Counts {
         drop(runtime);
         run.counts.add("writes and syncs of the fast tier", run.machine.disk.steps());
         match ended {
-            Ended::AtTheEnd => return run.counts,
+            Ended::AtTheEnd => {
+                let read = std::mem::take(&mut lock(&run.machine.truth).read);
+                return (run.counts, read);
+            }
             Ended::Stopped { cut } => {
                 run.counts.add("clean stops", 1);
                 run.end(if cut { End::Cut } else { End::Kill });
@@ -190,13 +197,19 @@ impl Run<'_> {
             () = power.gone() => Ended::Crashed,
         };
         let stats = life.shared().volume.stats();
+        let acted = life.shared().prediction.acted(life.shared());
         for (what, count) in [
             ("evictions", stats.evictions.get()),
             ("promotions", stats.promotions.get()),
             ("redirects", stats.redirects.get()),
             ("read misses", stats.read_misses.get()),
             ("blocks written back", stats.written_back_bytes.get() >> 16),
+            ("reservations made", stats.reservations_made.get()),
             ("reservations used", stats.reservations_used.get()),
+            ("reservations wasted", stats.reservations_wasted.get()),
+            ("blocks prefetched", stats.prefetched_bytes.get() >> 16),
+            ("tables taken", acted.tables_accepted),
+            ("tables refused", acted.tables_refused),
             ("blocks followed to a new place", stats.followed.get()),
             ("waits for room", stats.waits_for_room.get()),
         ] {
@@ -229,6 +242,7 @@ impl Run<'_> {
         {
             let mut truth = lock(&self.machine.truth);
             for (sector, read) in read.into_iter().enumerate() {
+                truth.read.push((sector, read));
                 match self.expect {
                     Expect::All => truth.survived_kill(sector, read),
                     Expect::Durable => truth.survived_cut(sector, read),
@@ -403,56 +417,9 @@ impl Run<'_> {
     }
 
     fn predict(&self, life: &Rc<Life>, prediction: Prediction) {
-        let path = self.machine.table();
-        let blocks: Vec<u32> = match prediction {
-            Prediction::Absent => {
-                let _ = std::fs::remove_file(path);
-                return;
-            }
-            Prediction::Hostile(seed) => {
-                let mut random = Random(seed);
-                let mut bytes = std::fs::read(&path).unwrap_or_default();
-                bytes.resize(bytes.len().clamp(64, 1 << 16), 0);
-                for _ in 0..1 + random.below(200) {
-                    let at = random.below(bytes.len() as u64) as usize;
-                    bytes[at] = random.next() as u8;
-                }
-                std::fs::write(path, bytes).expect("written");
-                return;
-            }
-            Prediction::Right => {
-                let next = self.history.steps.iter().skip(self.next).take(20);
-                let written = next.filter_map(|step| match step {
-                    Step::Request { operation, sector, sectors } => {
-                        Some(changed(*operation, *sector, *sectors))
-                    }
-                    _ => None,
-                });
-                written
-                    .filter(|range| !range.is_empty())
-                    .map(|range| (range.start / BLOCK_SECTORS) as u32)
-                    .collect()
-            }
-            Prediction::Random(seed) => {
-                let mut random = Random(seed);
-                (0..random.below(30)).map(|_| random.below(1024) as u32).collect()
-            }
-        };
-        let blocks: std::collections::BTreeSet<u32> = blocks.into_iter().collect();
-        let kinds =
-            [PredictedKind::Modified, PredictedKind::Added, PredictedKind::Deleted, PredictedKind::Read];
-        let predictions: Vec<Predicted> = blocks
-            .iter()
-            .map(|block| Predicted {
-                block: BlockIndex(*block),
-                kind: kinds[*block as usize % 4],
-                probability: Probability::new(0.9).expect("a probability"),
-            })
-            .collect();
-        let epoch = Epoch(life.shared().volume.layers().open_epoch().0 - 1);
-        let mut writer = TableWriter::create(&path, *VOLUME.as_bytes()).expect("created");
-        let horizon = Horizon::new(4).expect("a horizon");
-        writer.publish("simulated", epoch, horizon, &predictions).expect("published");
+        let last = Epoch(life.shared().volume.layers().open_epoch().0 - 1);
+        let coming = self.history.steps.get(self.next..).unwrap_or_default();
+        predictions::put(&self.machine, &self.history.shape, prediction, last, coming);
     }
 
     /// At the end: everything is written back, and all of it is as it was.
@@ -478,7 +445,9 @@ impl Run<'_> {
         let sectors = self.history.shape.blocks * BLOCK_SECTORS;
         let read = self.requests(life).read(0, sectors).await.expect("nothing fails now");
         for (sector, read) in read.into_iter().enumerate() {
-            lock(&self.machine.truth).check(sector, read);
+            let mut truth = lock(&self.machine.truth);
+            truth.read.push((sector, read));
+            truth.check(sector, read);
         }
         timeout(HANG, life.close()).await.expect("closing hangs").expect("closed");
         self.check_tiers().await;

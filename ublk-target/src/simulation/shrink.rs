@@ -17,8 +17,13 @@ thread_local! {
     static RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a history; gives what went wrong, also in a task that nobody waited for.
+/// Runs a history; gives what went wrong.
 pub fn try_run(history: &History) -> Result<Counts, String> {
+    watched(|| run(history))
+}
+
+/// Does a run; gives what went wrong, also in a task that nobody waited for.
+pub fn watched<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
@@ -32,10 +37,10 @@ pub fn try_run(history: &History) -> Result<Counts, String> {
     });
     SAID.take();
     RUNNING.set(true);
-    let ran = catch_unwind(AssertUnwindSafe(|| run(history)));
+    let ran = catch_unwind(AssertUnwindSafe(work));
     RUNNING.set(false);
     match (ran, SAID.take()) {
-        (Ok(counts), None) => Ok(counts),
+        (Ok(done), None) => Ok(done),
         (_, said) => Err(said.unwrap_or_else(|| "a panic without words".to_owned())),
     }
 }

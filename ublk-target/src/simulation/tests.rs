@@ -13,12 +13,12 @@ use crate::volume::lock;
 /// Runs of a test run.
 const QUICK: u64 = 2000;
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
 /// Runs a history; a failure is shrunk and told with all that runs it again.
-fn check(history: &History) -> Counts {
+pub fn check(history: &History) -> Counts {
     let words = match try_run(history) {
         Ok(counts) => return counts,
         Err(words) => words,
@@ -40,7 +40,7 @@ fn check(history: &History) -> Counts {
     );
 }
 
-fn tell(seeds: u64, counts: &Counts) {
+pub fn tell(seeds: u64, counts: &Counts) {
     println!("{seeds} seeds");
     for (what, count) in &counts.0 {
         println!("{count:>12} {what}");
@@ -130,7 +130,14 @@ fn an_end_at_every_operation_of_the_capacity_tier() {
 /// A layer's HEAD fails in doubt, its snapshot is deleted, and the power goes: the name may not come back with that HEAD.
 #[test]
 fn a_name_that_head_may_have_is_not_taken_off() {
-    let shape = Shape { blocks: 9, slots: 9, journal_bytes: 524_288, logical: 1, sync_interval_seconds: 1 };
+    let shape = Shape {
+        blocks: 9,
+        slots: 9,
+        journal_bytes: 524_288,
+        logical: 1,
+        sync_interval_seconds: 1,
+        prediction: true,
+    };
     for (seed, later) in (0..60).flat_map(|seed| (0..12).map(move |later| (seed, later))) {
         let steps = vec![
             Step::Request { operation: Operation::Write { fua: false }, sector: 0, sectors: 8 },

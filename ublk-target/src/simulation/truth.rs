@@ -22,6 +22,8 @@ pub struct Truth {
     sealed: BTreeMap<Epoch, Moment>,
     /// The epoch that was open at the last opening.
     opened: Epoch,
+    /// All that was read: sectors and their stamps, in order.
+    pub read: Vec<(usize, u64)>,
 }
 
 /// How all was when something began.
@@ -41,6 +43,7 @@ impl Truth {
             last_stamp: 0,
             sealed: BTreeMap::new(),
             opened: Epoch::FIRST,
+            read: Vec::new(),
         }
     }
 

@@ -75,7 +75,7 @@ impl Plan {
             .copied()
             .collect();
         let those = |change| {
-            let of = predicted.iter().filter(move |prediction| prediction.kind.is_change() == change);
+            let of = predicted.iter().filter(move |prediction| prediction.kind.change().is_some() == change);
             Arc::new(of.map(|prediction| prediction.block).collect())
         };
         let (changes, reads) = (those(true), those(false));

@@ -1,6 +1,6 @@
 """Prediction tables from somebody who means no good: sound ones with the worst of predictions, and garbage.
 
-The layout is that of `src/prediction_table/layout.rs`, version 1."""
+The layout is that of `src/prediction_table/layout.rs`, version 2."""
 
 import os
 import random
@@ -41,7 +41,7 @@ class Forger:
             "<8sQQ16s32sIIQI28xI", b"FRPREDBF", self.sequence, now, self.uuid, b"hostile", epoch, horizon, now, len(entries), crc32c(body)
         )
         header += struct.pack("<I", crc32c(header))
-        file = struct.pack("<8sIIIIQ16s12x", b"FRPREDTB", 1, ENTRY_BYTES, MAX_ENTRIES, 0, self.sequence, self.uuid)
+        file = struct.pack("<8sIIIIQ16s12x", b"FRPREDTB", 2, ENTRY_BYTES, MAX_ENTRIES, 0, self.sequence, self.uuid)
         file += struct.pack("<I", crc32c(file))
         return file, HEADER_BYTES + self.sequence % 2 * BUFFER_BYTES, header + body
 
@@ -66,7 +66,7 @@ class Forger:
         """Sound in form: random blocks, all of them certain to change."""
         count = 2048
         blocks = self.random.sample(range(self.blocks), min(count, self.blocks))
-        file, at, buffer = self.sound(epoch, 64, [(block, self.random.randint(1, 3), 1.0) for block in blocks])
+        file, at, buffer = self.sound(epoch, 64, [(block, self.random.randint(1, 4), 1.0) for block in blocks])
         self.put([(0, file), (at, buffer)])
 
     def garbage(self, epoch):

@@ -5,12 +5,12 @@
 Root in a throw-away machine is assumed. The fast tier is a RAM disk, the capacity tier a file system on a disk that takes
 5 ms a request (null_blk). Two kinds of work, each on a volume with prediction and on one without, one after the other:
 
-  returns  six sets of blocks (batch jobs, say), one after the other, round and round: in each phase a set is read and
+  returns  twelve sets of blocks (batch jobs, say), one after the other, round and round: in each phase a set is read and
            overwritten, a block every few milliseconds. All of them together are twice the fast tier.
   reads    the same, but nothing is overwritten, save for one block a phase.
   random   single blocks anywhere, one after the other without a pause.
 
-Each access reads 4 KiB of a block, which is timed, and writes 4 KiB to it. The trainer has half a CPU second an epoch: the
+Each access reads 4 KiB of a block, which is timed, and writes 4 KiB to it. The trainer has 0.3 CPU seconds an epoch: the
 guest's processor, which counts instructions, is several times slower than a real one. Phases are as long as epochs, but not in step
 with them. The page cache is dropped at each phase's beginning, so that it is no third tier.
 """
@@ -34,16 +34,16 @@ BLOCK = 64 << 10
 PAGE = 4 << 10
 REQUEST_NS = 5_000_000
 VOLUME = 1 << 30
-FAST = 256 << 20
+FAST = 128 << 20
 BLOCKS = VOLUME // BLOCK
-SETS = 6
-EXTENTS, EXTENT_BLOCKS = 20, 64  # of a set
+SETS = 12
+EXTENTS, EXTENT_BLOCKS = 10, 32  # of a set
 EPOCH = 10  # seconds, of a phase as well
 RANDOM_EPOCH = 5
-WARM_CYCLES, MEASURED_CYCLES = (3, 1) if QUICK else (5, 2)
+WARM_CYCLES, MEASURED_CYCLES = (3, 1) if QUICK else (4, 2)
 RANDOM_WARM, RANDOM_MEASURED = (6, 3) if QUICK else (16, 8)  # epochs
 HORIZON = 2
-TRAINER_SECONDS = 0.5  # of CPU an epoch
+TRAINER_SECONDS = 0.3  # of CPU an epoch
 
 
 def say(**fields):

@@ -160,11 +160,13 @@ impl Forerun for FakeServer {
         &self,
         request: Request<WatchChangeVectorsRequest>,
     ) -> Answer<Self::WatchChangeVectorsStream> {
-        let first = request.into_inner().from_epoch;
+        let WatchChangeVectorsRequest { volume_id, from_epoch: first } = request.into_inner();
+        // The newest ones are not there yet.
+        let end = if volume_id == "late" { OPEN_EPOCH - 3 } else { OPEN_EPOCH };
         let (pieces, stream) = tokio::sync::mpsc::channel(1);
         tokio::spawn(async move {
             // In two pieces each; then the stream waits for more, as the target's does.
-            for (epoch, half) in (first..OPEN_EPOCH).flat_map(|epoch| [(epoch, 0), (epoch, 1)]) {
+            for (epoch, half) in (first..end).flat_map(|epoch| [(epoch, 0), (epoch, 1)]) {
                 let change =
                     |n: u32| BlockChange { block: 500 * half + 20 * n, kind: 1 + half as i32, sub_blocks: 1 };
                 let opened_us = 1_795_427_100_000_000 + u64::from(epoch) * 60_000_000;

@@ -143,3 +143,16 @@ fn a_picture_of_a_volume_that_is_not_running_has_no_past() {
     run(&mut rig.forerun("predict data --plot not/there.svg"))
         .failed(1, "the picture not/there.svg cannot be written: No such file or directory");
 }
+
+#[test]
+fn a_picture_ends_at_the_last_epoch_that_is_told() {
+    let rig = Rig::new();
+    fake_server::serve(&rig, "late");
+    publish_some(&rig, "late");
+    let output = rig.forerun("predict late --no-files --plot late.svg").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let late = "epochs 40 to 42 are not in the picture: nothing came of them for 10 s\n";
+    assert_eq!(said, format!("{late}the picture is in late.svg\n"));
+    let svg = fs::read_to_string(rig.path().join("late.svg")).unwrap();
+    assert!(svg.contains(">past: epochs 1 to 39, "), "{svg}");
+}

@@ -194,7 +194,8 @@ fn any_predictions_with_faults_and_ends_at_any_moment() {
                     step => vec![step],
                 })
                 .collect();
-            let history = if seed.is_multiple_of(WIDE_ONE_IN) { widened(history) } else { history };
+            // More often than above: faults and ends leave little time to fetch anything.
+            let history = if seed.is_multiple_of(2) { widened(history) } else { history };
             all.add_all(&check(&with_tables(&history, predictor)));
         }
         println!("{predictor:?}:");
@@ -202,7 +203,7 @@ fn any_predictions_with_faults_and_ends_at_any_moment() {
         assert_eq!(all.of("reservations made") > 0, predictor != Predictor::Off);
         if seeds >= QUICK && matches!(predictor, Predictor::Right | Predictor::Hostile) {
             let prefetched = all.of("blocks prefetched");
-            assert!(prefetched > 30, "{predictor:?}: hardly any block was fetched ahead: {prefetched}");
+            assert!(prefetched > 20, "{predictor:?}: hardly any block was fetched ahead: {prefetched}");
         }
     }
 }

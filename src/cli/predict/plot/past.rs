@@ -13,8 +13,9 @@ use super::super::super::client;
 use super::super::super::failure::Failure;
 use super::cells::Moment;
 
-/// How long the next piece may take. The stream has no end: it waits for epochs to come.
-const PIECE_LIMIT: Duration = Duration::from_secs(60);
+/// How long the next piece may take. The stream has no end: it waits for epochs to come, and after a restart also for
+/// those that are not on the capacity tier yet.
+const PIECE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where the vectors come from.
 pub struct Past {
@@ -74,14 +75,14 @@ impl Past {
         }
     }
 
-    /// Goes through all changes: pieces of epochs, ascending. May be called again.
-    pub fn each(&self, take: &mut impl FnMut(Moment, &[Change])) -> anyhow::Result<()> {
-        match &self.source {
-            Source::Missing(_) => Ok(()),
+    /// Goes through all changes: pieces of epochs, ascending. May be called again, and then ends where it ended before.
+    pub fn each(&mut self, take: &mut impl FnMut(Moment, &[Change])) -> anyhow::Result<()> {
+        let told = match &self.source {
+            Source::Missing(_) => return Ok(()),
             Source::Volume { paths, volume, first, last } if first <= last => {
-                client::block_on(self.follow(paths, volume, *first, *last, take))
+                client::block_on(self.follow(paths, volume, *first, *last, take))?
             }
-            Source::Volume { .. } => Ok(()),
+            Source::Volume { .. } => return Ok(()),
             #[cfg(test)]
             Source::Vectors(vectors) => {
                 for vector in vectors {
@@ -92,11 +93,23 @@ impl Past {
                     take(moment, one);
                     take(moment, two);
                 }
-                Ok(())
+                return Ok(());
             }
+        };
+        if let Source::Volume { last, .. } = &mut self.source
+            && told < *last
+        {
+            let seconds = PIECE_LIMIT.as_secs();
+            eprintln!(
+                "epochs {} to {last} are not in the picture: nothing came of them for {seconds} s",
+                told + 1
+            );
+            *last = told;
         }
+        Ok(())
     }
 
+    /// Takes what comes; gives the last epoch that did, the one before the first where none did.
     async fn follow(
         &self,
         paths: &Paths,
@@ -104,28 +117,34 @@ impl Past {
         first: u32,
         last: u32,
         take: &mut impl FnMut(Moment, &[Change]),
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<u32> {
         let mut client = client::connect(paths, volume, client::CALL_LIMIT).await?;
         let request = WatchChangeVectorsRequest { volume_id: volume.to_string(), from_epoch: first };
         let mut stream = client.watch_change_vectors(request).await.map_err(client::failure)?.into_inner();
+        let (mut told, mut is_whole) = (first.saturating_sub(1), true);
         loop {
-            let piece = tokio::time::timeout(PIECE_LIMIT, stream.message()).await.with_context(|| {
-                let seconds = PIECE_LIMIT.as_secs();
-                format!(
-                    "the change vectors of volume {volume} up to epoch {last}: nothing came for {seconds} s"
-                )
-            })?;
-            let Some(piece) = piece.map_err(client::failure)? else {
+            let piece = match tokio::time::timeout(PIECE_LIMIT, stream.message()).await {
+                Ok(piece) => piece.map_err(client::failure)?,
+                Err(_) if is_whole => return Ok(told),
+                Err(_) => {
+                    let seconds = PIECE_LIMIT.as_secs();
+                    bail!(
+                        "volume {volume} sent a part of an epoch's changes, and then nothing for {seconds} s"
+                    );
+                }
+            };
+            let Some(piece) = piece else {
                 bail!("volume {volume} ended the stream of its change vectors; it may have been stopped");
             };
             if piece.epoch > last {
-                return Ok(());
+                return Ok(last);
             }
             let changes = self.changes(&piece)?;
             let WatchChangeVectorsResponse { epoch, opened_us, sealed_us, complete, .. } = piece;
             take(Moment { epoch, opened_us, sealed_us }, &changes);
+            (told, is_whole) = (epoch, complete);
             if complete && epoch == last {
-                return Ok(());
+                return Ok(last);
             }
         }
     }

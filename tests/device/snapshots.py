@@ -248,3 +248,33 @@ def predictions_are_told_as_files(lab):
     expect("/base/table" in page, f"the file is not named: {page}")
     lab.note(f"{len(said['ranges'])} ranges; named: {', '.join(sorted(name for name in paths if name))}")
     lab.unmount(path)
+
+
+@test
+def reads_are_expected(lab):
+    """Blocks that are read again and again, and never written: they are predicted as reads, and so is what is written as changes."""
+    volume = lab.volume("reads", "256M", "128M", "--threshold", "0.3", "--sync-interval", "3600")
+    device = lab.device(volume.add(trainer=True))
+    read, written = [*range(100, 148), *range(900, 908)], [10, 11, 12]
+    for block in read + written:
+        device.write(block * BLOCK // 4096, 2)
+    for epoch in range(9):
+        for block in read:
+            device.check(block * BLOCK // 4096, 1)
+        for block in written:
+            device.write(block * BLOCK // 4096, 1)
+        last = volume.snapshot(f"e{epoch}")["snapshot"]["epoch"]
+        until("a prediction table", 90, lambda last=last: volume.status()["prefetch"]["table_epoch"] >= last)
+    said = volume.forerun.json("predict", volume.name, "--from-probability", "0.3", "--no-files")
+    expected = {"read": set(), "modified": set(), "added": set(), "deleted": set()}
+    for piece in said["ranges"]:
+        first, count = piece["offset_bytes"] // BLOCK, piece["length_bytes"] // BLOCK
+        expected[piece["kind"]].update(range(first, first + count))
+    expect(expected["read"] >= set(read), lambda: f"not all that is read is expected to be: {said['ranges']}")
+    expect(expected["modified"] >= set(written), lambda: f"not all that is written is expected to be: {said['ranges']}")
+    expect(not expected["read"] & set(written), lambda: f"what is written is expected to be read alone: {said['ranges']}")
+    equal(device.errors, [], "what differs on the device")
+    score = volume.status()["prefetch"]
+    expect(score["read_recall"] > 0.5, lambda: f"reads are not scored: {score}")
+    lab.note(f"reads: precision {score['read_precision']:.2f}, recall {score['read_recall']:.2f}")
+    device.close()

@@ -43,6 +43,7 @@ RANDOM_EPOCH = 5
 WARM_CYCLES, MEASURED_CYCLES = (3, 1) if QUICK else (4, 2)
 RANDOM_WARM, RANDOM_MEASURED = (6, 3) if QUICK else (16, 8)  # epochs
 HORIZON = 2
+THRESHOLD = 0.2
 TRAINER_SECONDS = 0.3  # of CPU an epoch
 
 
@@ -119,7 +120,7 @@ class Volume:
         self.trainer = None
         run(["dd", "if=/dev/zero", "of=/dev/ram0", "bs=64K", "count=4", "oflag=direct"])
         forerun("create", name, "--size", VOLUME, "--fast", "/dev/ram0", "--capacity", f"/mnt/{name}", "--sync-interval", epoch,
-                "--horizon", HORIZON, "--prediction", "on" if prediction else "off")
+                "--horizon", HORIZON, "--threshold", THRESHOLD, "--prediction", "on" if prediction else "off")
         self.device = Device(forerun("add", name, "--no-trainer"))
         if prediction:
             words = [forerun.program("forerun-trainer"), "run", name, "--cpu-seconds-per-epoch", TRAINER_SECONDS]
@@ -225,7 +226,7 @@ def main():
     programs = Path(sys.argv[1])
     os.environ["DM_DISABLE_UDEV"] = "1"
     say(kind="about", kernel=os.uname().release, fio="", quick=QUICK, volume_bytes=VOLUME, fast_bytes=FAST, request_ns=REQUEST_NS,
-        sets=SETS, set_blocks=EXTENTS * EXTENT_BLOCKS, epoch_s=EPOCH, horizon=HORIZON)
+        sets=SETS, set_blocks=EXTENTS * EXTENT_BLOCKS, epoch_s=EPOCH, horizon=HORIZON, threshold=THRESHOLD)
     slow_disk(3 << 10)
     run(["modprobe", "brd", "rd_nr=1", f"rd_size={FAST >> 10}"])
     until("the RAM disk", 10, lambda: Path("/dev/ram0").is_block_device())

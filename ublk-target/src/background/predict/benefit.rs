@@ -14,8 +14,8 @@ use super::score::{SCORE_WINDOW_EPOCHS, Scores};
 /// What fetching a block is said to cost, as a share of the wait that it may spare: fetches give way to requests, but not
 /// at once, and their bytes wear the devices.
 pub(super) const FETCH_PRICE: f64 = 0.125;
-/// What the counts keep from one epoch to the next: most of them comes from the last twenty.
-const KEPT: f64 = 0.95;
+/// What the counts keep from one epoch to the next: most of them comes from the last fifty.
+const KEPT: f64 = 0.98;
 /// Blocks of the control group that must have been seen before anything is concluded.
 const CONTROL_BLOCKS_MIN: f64 = 64.0;
 /// Standard errors that the doubt gets: stopping takes a clear case.
@@ -80,6 +80,8 @@ pub(super) struct Benefit {
     pause: u32,
     /// Acting since.
     since: Option<Epoch>,
+    /// It is clear that acting pays: a smaller control group will do.
+    proven: bool,
 }
 
 impl Benefit {
@@ -111,6 +113,11 @@ impl Benefit {
         }
     }
 
+    /// Whether it is clear that acting pays.
+    pub const fn proven(&self) -> bool {
+        self.proven
+    }
+
     /// Why nothing is acted on; `None` while it is.
     pub fn off(&self) -> Option<&str> {
         self.off.as_ref().map(|off| off.reason.as_str())
@@ -130,6 +137,7 @@ impl Benefit {
                 (self.off, self.acted, self.control, self.fetched) =
                     (None, Group::default(), Group::default(), 0.0);
                 self.since = Some(open);
+                self.proven = false;
             }
             return;
         }
@@ -141,6 +149,9 @@ impl Benefit {
         self.acted.take(plan.acted_on.len(), acted_missed);
         self.control.take(plan.control.len(), control_missed);
         self.fetched = self.fetched * KEPT + fetched as f64;
+        self.proven = self.control.blocks >= CONTROL_BLOCKS_MIN
+            && self.spared() > self.price() + self.doubt()
+            || self.proven && self.spared() > self.price();
         let reason = self.spares_too_little().or_else(|| {
             (known && precision < PRECISION_OFF * from).then(|| {
                 format!(
@@ -159,15 +170,23 @@ impl Benefit {
         }
     }
 
+    /// What the fetches cost, as a share of the blocks acted on.
+    fn price(&self) -> f64 {
+        FETCH_PRICE * self.fetched / self.acted.blocks.max(1.0)
+    }
+
+    /// By how much what was spared may be off.
+    fn doubt(&self) -> f64 {
+        ERRORS * (self.acted.variance() + self.control.variance()).sqrt()
+    }
+
     /// The reason, where even with the benefit of the doubt fewer waits are spared than the fetches cost.
     fn spares_too_little(&self) -> Option<String> {
         let Self { acted, control, fetched, .. } = self;
         if control.blocks < CONTROL_BLOCKS_MIN || *fetched < 1.0 {
             return None;
         }
-        let doubt = ERRORS * (acted.variance() + control.variance()).sqrt();
-        let price = FETCH_PRICE * fetched / acted.blocks.max(1.0);
-        (self.spared() + doubt < price).then(|| {
+        (self.spared() + self.doubt() < self.price()).then(|| {
             format!(
                 "requests waited for {:.1} % of the predicted blocks that were left alone and for {:.1} % of those acted on, with {:.2} fetches a block: too little for their price",
                 100.0 * control.rate(),
@@ -211,7 +230,7 @@ mod tests {
         let (mut benefit, scores) = (Benefit::default(), Scores::default());
         (1..60).for_each(|open| epoch(&mut benefit, open, 0.8, 0.1, &scores));
         assert_eq!(benefit.off(), None);
-        assert!((0.6..0.8).contains(&benefit.spared()), "{}", benefit.spared());
+        assert!(benefit.proven() && (0.6..0.8).contains(&benefit.spared()), "{}", benefit.spared());
         // From now on it makes no difference.
         let stopped = (60..200).find(|open| {
             epoch(&mut benefit, *open, 0.1, 0.1, &scores);

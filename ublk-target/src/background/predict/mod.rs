@@ -130,6 +130,7 @@ fn act(shared: &Shared) -> bool {
         threshold,
         from: inner.acts_from(threshold),
         acting: inner.advised_off.is_none() && inner.benefit.off().is_none(),
+        proven: inner.benefit.proven(),
         open,
     };
     if inner.plan.as_ref().is_none_or(|plan| plan.key != key) {

@@ -20,8 +20,9 @@ const KEPT_SHARE: u32 = 2;
 const STEP_PREDICTIONS: usize = 1024;
 /// What was acted on stays so down to this share of the probability from which others are.
 const STAYS_ABOVE: f32 = 0.8;
-/// One predicted block in so many is left alone, to measure what acting on the others is worth.
-const CONTROL_SHARE: u64 = 32;
+/// One predicted block in so many is left alone, to measure what acting on the others is worth: while that is open, and
+/// once it is clear. More would show in the 99th percentile of what waits, and the smaller group is part of the larger.
+const CONTROL_SHARES: [u64; 2] = [32, 512];
 /// A block is in the control group, or not, for so many epochs: longer than the longest horizon, so that it is not fetched
 /// by one table and counted as left alone by the next.
 const CONTROL_EPOCHS: u32 = 128;
@@ -36,6 +37,8 @@ pub(super) struct Key {
     pub from: f32,
     /// False: everything is left alone, and only scored.
     pub acting: bool,
+    /// It is clear that acting pays.
+    pub proven: bool,
     pub open: Epoch,
 }
 
@@ -79,9 +82,8 @@ impl Plan {
             Arc::new(of.map(|prediction| prediction.block).collect())
         };
         let (changes, reads) = (those(true), those(false));
-        let (acting, control): (Vec<_>, Vec<_>) = predicted
-            .into_iter()
-            .partition(|prediction| key.acting && !is_control(prediction.block, key.open));
+        let (acting, control): (Vec<_>, Vec<_>) =
+            predicted.into_iter().partition(|prediction| key.acting && !is_control(prediction.block, &key));
         let acted_on = Arc::new(acting.iter().map(|prediction| prediction.block).collect());
         let control = control.iter().map(|prediction| prediction.block).collect();
         Self {
@@ -155,8 +157,9 @@ impl Plan {
     }
 }
 
-fn is_control(block: BlockIndex, open: Epoch) -> bool {
-    super::sampled(block, 1 + open.0 / CONTROL_EPOCHS, CONTROL_SHARE)
+fn is_control(block: BlockIndex, key: &Key) -> bool {
+    let [open, proven] = CONTROL_SHARES;
+    super::sampled(block, 1 + key.open.0 / CONTROL_EPOCHS, if key.proven { proven } else { open })
 }
 
 #[cfg(test)]
@@ -183,7 +186,14 @@ pub(super) mod tests {
     }
 
     fn key(open: u32, acting: bool) -> Key {
-        Key { generation: 1, threshold: Threshold::DEFAULT, from: 0.5, acting, open: Epoch(open) }
+        Key {
+            generation: 1,
+            threshold: Threshold::DEFAULT,
+            from: 0.5,
+            acting,
+            proven: false,
+            open: Epoch(open),
+        }
     }
 
     /// A plan for the first blocks of a volume.
@@ -201,6 +211,9 @@ pub(super) mod tests {
         assert_eq!(first.control, same.control);
         assert!(first.control.intersection(&later.control).count() < first.control.len() / 8);
         assert_eq!(first.acted_on.len() + first.control.len(), first.changes.len());
+        let table = table(std::iter::repeat_n(0.9, 20_000));
+        let proven = Plan::new(Key { proven: true, ..key(10, true) }, &table, u32::MAX, None);
+        assert!((20..60).contains(&proven.control.len()) && proven.control.is_subset(&first.control));
         let shadow = plan_of(100, 10, false);
         assert_eq!((shadow.acted_on.len(), shadow.control.len()), (0, 100));
     }

@@ -217,7 +217,15 @@ impl Forerun for FakeServer {
             pruned_after_hours: 840,
             pruned_above_epochs: 1000,
         };
-        let single = Chain { id: 4, epochs: vec![9], ..Chain::default() };
+        let single = Chain {
+            id: 4,
+            epochs: vec![9],
+            first_us: 1_795_428_300_000_000,
+            last_us: 1_795_428_300_000_000,
+            similarity: 1.0,
+            mean_changed_blocks: 12_000,
+            ..Chain::default()
+        };
         Ok(Response::new(ListChainsResponse {
             chains: vec![chain, single],
             reported_us: 1_795_430_700_000_000,

@@ -24,6 +24,7 @@ fn texts_are_as_written() {
         ("snapshot delete data monday", "snapshot-delete.txt"),
         ("threshold data 0.7", "threshold.txt"),
         ("chain list data", "chain-list.txt"),
+        ("chain list data --explain", "chain-list-explain.txt"),
         ("chain list empty", "chain-list-empty.txt"),
         ("history data", "history.txt"),
     ] {
@@ -42,6 +43,7 @@ fn json_has_the_schemas_names() {
     assert_eq!(json("snapshot list data --json")["snapshots"].as_array().unwrap().len(), 3);
     assert_eq!(json("history data --json")["history"][0]["added_blocks"], 1_200);
     assert_eq!(json("chain list data --json")["chains"][0]["epochs"][5], 13);
+    assert_eq!(json("chain list data --explain --json")["chains"][0]["likeness"]["run_lengths"], 0.85);
     assert_eq!(json("threshold data 0.7 --json")["previous_threshold"], 0.5);
     let status = json("status data --json");
     assert_eq!(status["volume"]["device"], "/dev/ublkb7");

@@ -112,3 +112,70 @@ fn a_value_changed_behind_our_back_is_found_at_open() {
     assert!(aside.exists() && why.contains("epoch 3"), "{why}");
     assert_eq!(opened.volume, None);
 }
+
+/// 100,000 epochs of a volume of 16 TiB: what is kept on disk and in memory is bounded. Prints what it takes.
+#[test]
+#[ignore = "takes minutes, and half a gigabyte on a file system whose syncs are fast"]
+fn a_hundred_thousand_epochs_of_a_large_volume_fit() {
+    const EPOCHS: u32 = 100_000;
+    const BLOCKS: usize = 1 << 28;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("history");
+    let mut history = open(&folder).expect("opens").of_volume(VOLUME, EPOCHS).expect("ours");
+    let mut chains = crate::chain::Chains::new(crate::config::ChainConfig::default());
+    let (mut rng, before) = (Rng::new(1), crate::cpu::peak_memory_bytes());
+    let started = std::time::Instant::now();
+    let mut changes_in_all = 0;
+    for epoch in 1..=EPOCHS {
+        // Eight kinds of epoch, each with 30 places of its own in which ten blocks change, and as many anywhere.
+        let kind = rng.below(8) as u32;
+        let mut blocks: Vec<u32> = (0..30)
+            .flat_map(|place| {
+                let start = (kind * 30 + place).wrapping_mul(2_654_435_769) % BLOCKS as u32;
+                (start..start + 10).filter(|_| rng.unit() < 0.8).collect::<Vec<_>>()
+            })
+            .collect();
+        blocks.extend((0..30).map(|_| rng.below(BLOCKS) as u32));
+        blocks.sort_unstable();
+        blocks.dedup();
+        let change = |block| Change { block: BlockIndex(block), kind: ChangeKind::Modified, sub_blocks: 3 };
+        let opened_us = u64::from(epoch) * 300_000_000;
+        let changes: Vec<_> = blocks.into_iter().map(change).collect();
+        changes_in_all += changes.len();
+        let vector =
+            ChangeVector::new(Epoch(epoch), opened_us, opened_us + 300_000_000, changes).expect("sorted");
+        history.append(&vector).expect("stored");
+        chains.push(&vector);
+    }
+    let appended = started.elapsed();
+    drop(history);
+    let bytes: u64 = walk(&folder);
+    let started = std::time::Instant::now();
+    let opened = open(&folder).expect("opens");
+    assert!(opened.quarantined.is_none());
+    let history = opened.of_volume(VOLUME, EPOCHS).expect("ours");
+    let grown = crate::cpu::peak_memory_bytes() - before;
+    let members: usize = chains.list().iter().map(|chain| chain.epochs().count()).sum();
+    eprintln!(
+        "{EPOCHS} epochs, {changes_in_all} changes: {} MiB on disk, {} MiB more memory at most; {} chains with {members} epochs; \
+         {:.0} s to append, {:.0} s to open",
+        bytes >> 20,
+        grown >> 20,
+        chains.list().len(),
+        appended.as_secs_f64(),
+        started.elapsed().as_secs_f64(),
+    );
+    assert_eq!(history.last(), Some(Epoch(EPOCHS)));
+    assert!(bytes < 1 << 30 && grown < 300 << 20, "{bytes} on disk, {grown} of memory");
+    assert!(chains.list().len() <= 32 && members <= 32 * 1000);
+}
+
+/// The bytes of all files in a folder.
+fn walk(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("readable"));
+    let bytes = |entry: fs::DirEntry| match entry.metadata().expect("there") {
+        own if own.is_dir() => walk(&entry.path()),
+        own => own.len(),
+    };
+    entries.map(bytes).sum()
+}

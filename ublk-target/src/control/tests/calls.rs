@@ -122,13 +122,24 @@ fn the_threshold_and_the_trainers_report_show_in_the_status() {
         let ask = v1::GetPrefetchStatusRequest { volume_id: id() };
         let before = client.get_prefetch_status(ask.clone()).await.expect("a status").into_inner();
         assert_eq!((before.threshold, before.redirects, before.trainer_reported_us), (0.7, 9, 0));
+        let likeness = Some(v1::ChainLikeness { blocks: 0.8, volume: 1.0, ..Default::default() });
+        let chain = v1::Chain {
+            id: 4,
+            epochs: vec![1, 2],
+            similarity: 0.9,
+            likeness,
+            pruned_by_number: 7,
+            linked_from_similarity: 0.6,
+            pruned_above_epochs: 9,
+            ..Default::default()
+        };
         let report = v1::ReportTrainerRequest {
             volume_id: id(),
             serving_predictor: "lstm".into(),
             serving_reason: "best over 24 epochs".into(),
             pays: true,
             predictors: vec![v1::PredictorScore { name: "lstm".into(), recall: 0.5, ..Default::default() }],
-            chains: vec![v1::Chain { id: 4, epochs: vec![1, 2], similarity: 0.9, ..Default::default() }],
+            chains: vec![chain.clone()],
             epoch: 2,
             score_window_epochs: 24,
         };
@@ -138,7 +149,7 @@ fn the_threshold_and_the_trainers_report_show_in_the_status() {
         assert_eq!(after.predictors.len(), 1);
         assert!(after.trainer_reported_us > 0);
         let chains = client.list_chains(v1::ListChainsRequest { volume_id: id() }).await.expect("chains");
-        assert_eq!(chains.into_inner().chains[0].epochs, [1, 2]);
+        assert_eq!(chains.into_inner().chains, [chain]);
         assert!(rig.volume.reports.lock().expect("reports")[0].pays);
 
         let ask = v1::GetVolumeStatusRequest { volume_id: id() };

@@ -162,7 +162,21 @@ fn a_report_out_of_bounds_is_refused_whole() {
                 chains: vec![v1::Chain { epochs: vec![1; 1_001], ..chain.clone() }],
                 ..good.clone()
             },
-            v1::ReportTrainerRequest { chains: vec![v1::Chain { similarity: 1.5, ..chain }], ..good.clone() },
+            v1::ReportTrainerRequest {
+                chains: vec![v1::Chain { similarity: 1.5, ..chain.clone() }],
+                ..good.clone()
+            },
+            v1::ReportTrainerRequest {
+                chains: vec![v1::Chain { pruned_below_similarity: -0.1, ..chain.clone() }],
+                ..good.clone()
+            },
+            v1::ReportTrainerRequest {
+                chains: vec![v1::Chain {
+                    likeness: Some(v1::ChainLikeness { volume: f64::NAN, ..Default::default() }),
+                    ..chain
+                }],
+                ..good.clone()
+            },
             v1::ReportTrainerRequest { serving_reason: "x".repeat(5_000), ..good.clone() },
         ];
         for report in bad {

@@ -72,7 +72,8 @@ struct Evaluate {
     /// read or write), MSR Cambridge CSV, vscsiStats CSV, blkparse's output, or fio iologs.
     #[arg(required_unless_present = "cost", value_name = "TRACE")]
     traces: Vec<PathBuf>,
-    /// An epoch's length: 5m, 30s, 500ms, 1h, or 1000-requests [default: 150 epochs of equal time].
+    /// An epoch's length: 5m, 30s, 500ms, 1h, or 1000-requests [default: of equal time, so short that 150 change
+    /// something].
     #[arg(long, value_name = "LENGTH")]
     epoch: Option<EpochLength>,
     /// A block's size, a power of two from 4K to 4M [default: 64K, as the target's].

@@ -1,5 +1,7 @@
 //! Cuts a trace into epochs and makes the change vectors that the target would have made.
 //!
+//! As with the target, an epoch in which nothing was written does not end: it goes on to the next time at which one would.
+//!
 //! A block has 64 KiB, as the target's, or what is asked for; it always has 16 sub-blocks.
 //!
 //! A block is added when it is first written or was discarded before, deleted when it is discarded as a
@@ -21,7 +23,7 @@ pub enum EpochLength {
     Time(u64),
     /// So many requests.
     Requests(usize),
-    /// The whole trace makes this many, by time.
+    /// All of the same time, which is so short that the trace makes this many.
     Count(u64),
 }
 
@@ -83,7 +85,7 @@ impl FromStr for BlockSize {
     }
 }
 
-/// The change vectors of a trace; epochs without changes are there too. And the volume's size in blocks.
+/// The change vectors of a trace, and the volume's size in blocks.
 ///
 /// # Errors
 /// A request past the largest volume, or more epochs than can be numbered.
@@ -94,10 +96,13 @@ pub fn change_vectors(
 ) -> Result<(Vec<ChangeVector>, u32)> {
     let start_us = requests.first().map_or(0, |request| request.timestamp_us);
     let end_us = requests.last().map_or(0, |request| request.timestamp_us);
-    let length = match length {
-        // So long that the last request is within the last one: no epoch of a few microseconds comes after it.
-        EpochLength::Count(count) => EpochLength::Time(((end_us - start_us) / count.max(1)) + 1),
-        other => other,
+    let (length, before_us) = match length {
+        EpochLength::Count(count) => {
+            let (us, all_us) = (time_for(requests, count), end_us - start_us + 1);
+            // The last epoch is a whole one, since the mean counts it like any other: the first began before the trace.
+            (EpochLength::Time(us), all_us.next_multiple_of(us) - all_us)
+        }
+        other => (other, 0),
     };
     let (mut vectors, mut open) = (Vec::new(), Open { block: block.bytes(), ..Open::default() });
     let mut blocks = 1024;
@@ -105,27 +110,51 @@ pub fn change_vectors(
     for (at, request) in requests.iter().enumerate() {
         let now = match length {
             EpochLength::Requests(count) => (at / count) as u64,
-            EpochLength::Time(us) => request.timestamp_us.saturating_sub(start_us) / us,
+            EpochLength::Time(us) => (request.timestamp_us.saturating_sub(start_us) + before_us) / us,
             EpochLength::Count(_) => 0,
         };
-        if now > 1 << 20 {
+        if vectors.len() > 1 << 20 {
             bail!("more than a million epochs; take longer ones");
         }
-        while index < now {
-            index += 1;
+        if index < now && !open.changes.is_empty() {
             let sealed_us = match length {
-                EpochLength::Time(us) => start_us + index * us,
+                EpochLength::Time(us) => start_us + (index + 1) * us - before_us,
                 _ => request.timestamp_us,
             };
-            vectors.push(open.seal(index as u32, sealed_us)?);
+            vectors.push(open.seal(vectors.len() as u32 + 1, sealed_us)?);
         }
+        index = now;
         let end = request.offset_bytes.checked_add(request.len_bytes).filter(|end| *end <= MAX_VOLUME_BYTES);
         let end = end.with_context(|| format!("request {at} lies past the largest volume, 64 TiB"))?;
         blocks = blocks.max(u32::try_from(end.div_ceil(block.bytes()))?);
         open.take(request);
     }
-    vectors.push(open.seal(index as u32 + 1, end_us)?);
+    if !open.changes.is_empty() {
+        vectors.push(open.seal(vectors.len() as u32 + 1, end_us)?);
+    }
     Ok((vectors, blocks))
+}
+
+/// The longest time, in microseconds, by which writes and discards fall into at least `count` epochs; 1 where they are too few.
+fn time_for(requests: &[Request], count: u64) -> u64 {
+    let end_us = requests.last().map_or(0, |request| request.timestamp_us);
+    let before_end = |request: &Request| end_us.saturating_sub(request.timestamp_us);
+    let changes = || requests.iter().filter(|request| request.op != Op::Read);
+    let epochs = |us: u64| {
+        let (mut last, mut epochs) = (None, 0u64);
+        for request in changes() {
+            let epoch = before_end(request) / us;
+            epochs += u64::from(last != Some(epoch));
+            last = Some(epoch);
+        }
+        epochs
+    };
+    let (mut enough, mut too_long) = (1, changes().next().map_or(0, before_end) + 2);
+    while enough + 1 < too_long {
+        let middle = u64::midpoint(enough, too_long);
+        if epochs(middle) >= count { enough = middle } else { too_long = middle }
+    }
+    enough
 }
 
 /// The open epoch: what was written and discarded in each block.
@@ -209,21 +238,35 @@ mod tests {
             let changes = vectors[index].changes().iter();
             changes.map(|change| (change.block.0, change.kind, change.sub_blocks)).collect()
         };
-        assert_eq!((vectors.len(), blocks), (4, 1024));
+        assert_eq!((vectors.len(), blocks), (3, 1024), "nothing was written in the third");
         assert_eq!(of(0), [(0, ChangeKind::Added, 2), (1, ChangeKind::Added, 1)]);
         assert_eq!(of(1), [(0, ChangeKind::Modified, 1)]);
-        assert!(of(2).is_empty());
-        assert_eq!(of(3), [(0, ChangeKind::Deleted, 16)]);
+        assert_eq!(of(2), [(0, ChangeKind::Deleted, 16)]);
+        let times: Vec<_> = vectors.iter().map(|vector| (vector.epoch.0, vector.sealed_us)).collect();
+        assert_eq!(times, [(1, 10), (2, 20), (3, 33)]);
         let by_count = change_vectors(&requests, EpochLength::Requests(2), BlockSize::default());
         assert_eq!(by_count.expect("epochs").0.len(), 3);
         let by_number =
             change_vectors(&requests, EpochLength::Count(3), BlockSize::default()).expect("epochs").0;
         assert_eq!((by_number.len(), by_number[2].sealed_us), (3, 33), "and not a fourth of one microsecond");
+        let bursts: Vec<Request> = (0..40)
+            .map(|at| request(at % 4 + at / 4 * 1_000_000, Op::Write, at * BLOCK_BYTES, 4096))
+            .collect();
+        for count in [2, 5, 10, 20, 40] {
+            let (vectors, _) =
+                change_vectors(&bursts, EpochLength::Count(count), BlockSize::default()).expect("epochs");
+            assert!(
+                (count..=2 * count).contains(&(vectors.len() as u64)),
+                "{} epochs of {count}",
+                vectors.len()
+            );
+            assert!(vectors.iter().all(|vector| !vector.changes().is_empty()));
+        }
         let small = "4K".parse().expect("a size");
         let (vectors, _) = change_vectors(&requests, EpochLength::Time(10), small).expect("epochs");
         let changes: Vec<_> = vectors[0].changes().iter().map(|c| (c.block.0, c.sub_blocks)).collect();
         assert_eq!(changes, [(0, 16), (15, 16), (16, 16)]);
-        assert_eq!(vectors[3].changes().len(), 3, "only what held data is deleted");
+        assert_eq!(vectors[2].changes().len(), 3, "only what held data is deleted");
     }
 
     #[test]

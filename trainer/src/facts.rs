@@ -48,6 +48,8 @@ pub struct Facts {
     pub frontier: Frontier,
     /// Weight of the epochs like the last one after which it changed, 0 to 1.
     pub similar: f32,
+    /// The same for the rest of the horizon, the next epoch left out.
+    pub similar_later: f32,
     /// How much the chains that usually follow the last epoch's speak for it, 0 to 1.
     pub chained: f32,
     /// How much the blocks that have just begun to change speak for it, 0 to 1.
@@ -82,6 +84,7 @@ pub struct FactSource<'a> {
     activity_at: usize,
     decays: Decays,
     similar: Reader<'a>,
+    similar_later: Reader<'a>,
     chained: Reader<'a>,
     last: Option<(&'a EpochView, Cursor<'a>)>,
     frontiers: &'a [Frontier],
@@ -97,7 +100,8 @@ impl<'a> FactSource<'a> {
             activity: &state.activity,
             activity_at: 0,
             decays: state.activity.decays(),
-            similar: Reader::new(&state.similar),
+            similar: Reader::new(&state.similar.next),
+            similar_later: Reader::new(&state.similar.later),
             chained: Reader::new(&state.chained),
             last: recent.last().map(|view| (view, Cursor::new(view))),
             frontiers: state.frontiers.list(),
@@ -138,6 +142,7 @@ impl<'a> FactSource<'a> {
             past_frontier,
             frontier: frontier.copied().unwrap_or(none),
             similar: self.similar.weight(block),
+            similar_later: self.similar_later.weight(block),
             chained: self.chained.weight(block),
             association,
             leaders,

@@ -15,6 +15,10 @@ use forerun::change_vector::ChangeKind;
 const MIB_BLOCKS: u32 = 16;
 /// How many similar epochs speak.
 const NEIGHBOURS: usize = 6;
+/// Epochs of a horizon that are looked at, at most.
+const LATER_EPOCHS: u32 = 16;
+/// Blocks of epochs after similar ones, at which no more of them are taken: the least alike are left out.
+const MOST_LATER: usize = 1 << 20;
 /// Similarities are raised to this power, so that the most similar decide.
 const SHARPNESS: i32 = 3;
 /// Classes of run lengths: 1, 2-3, 4-7, ... 128 blocks and more.
@@ -191,6 +195,10 @@ pub fn weigh<'a>(epochs: impl Iterator<Item = (f32, &'a EpochView)>) -> Weights 
     for (weight, view) in epochs {
         weights.extend(view.blocks.iter().map(|block| (*block, weight)));
     }
+    summed(weights)
+}
+
+fn summed(mut weights: Weights) -> Weights {
     weights.sort_unstable_by_key(|(block, _)| *block);
     weights.dedup_by(|later, kept| {
         let same = later.0 == kept.0;
@@ -202,22 +210,62 @@ pub fn weigh<'a>(epochs: impl Iterator<Item = (f32, &'a EpochView)>) -> Weights 
     weights
 }
 
-/// For each block, the weight of the epochs like the last one after which it changed.
+/// What changed after the epochs that were most like the last one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AfterSimilar {
+    /// For each block, the weight of those after which it changed in the next epoch.
+    pub next: Weights,
+    /// The same for the rest of the horizon, the next epoch left out.
+    pub later: Weights,
+}
+
+/// What changed after the epochs like the last one, within a horizon.
 #[must_use]
-pub fn after_similar_epochs(recent: &RecentEpochs) -> Weights {
+pub fn after_similar_epochs(recent: &RecentEpochs, horizon: u32) -> AfterSimilar {
     let views: Vec<&EpochView> = recent.iter().collect();
-    let Some((last, earlier)) = views.split_last() else { return Vec::new() };
+    let Some((last, earlier)) = views.split_last() else { return AfterSimilar::default() };
     let last = signature_of(last);
-    let mut ranked: Vec<(f32, &EpochView)> = earlier
+    let mut ranked: Vec<(f32, usize)> = earlier
         .iter()
-        .zip(views.iter().skip(1))
-        .map(|(view, next)| (last.likeness(&signature_of(view)).total().powi(SHARPNESS) as f32, *next))
+        .enumerate()
+        .map(|(at, view)| (last.likeness(&signature_of(view)).total().powi(SHARPNESS) as f32, at))
         .filter(|(weight, _)| *weight > 0.0)
         .collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    ranked.truncate(NEIGHBOURS);
-    let total: f32 = ranked.iter().map(|(weight, _)| weight).sum();
-    weigh(ranked.into_iter().map(|(weight, next)| (weight / total, next)))
+    let after = |(weight, at): &(f32, usize)| Some((*weight, *views.get(at + 1)?));
+    let next: Vec<_> = ranked.iter().take(NEIGHBOURS).filter_map(after).collect();
+    AfterSimilar { next: weigh(shares(&next)), later: later(&ranked, &views, horizon) }
+}
+
+/// Each epoch with its share of all weights.
+fn shares<T: Copy>(weighted: &[(f32, T)]) -> impl Iterator<Item = (f32, T)> {
+    let total: f32 = weighted.iter().map(|(weight, _)| weight).sum();
+    weighted.iter().map(move |(weight, of)| (weight / total, *of))
+}
+
+/// What changed from the second epoch after similar ones on, to the end of the horizon. Only epochs speak whose horizon has
+/// ended.
+fn later(ranked: &[(f32, usize)], views: &[&EpochView], horizon: u32) -> Weights {
+    let horizon = horizon.min(LATER_EPOCHS) as usize;
+    if horizon < 2 {
+        return Weights::new();
+    }
+    let ended: Vec<_> =
+        ranked.iter().filter(|(_, at)| at + horizon < views.len()).take(NEIGHBOURS).copied().collect();
+    let mut weights = Weights::new();
+    for (share, at) in shares(&ended) {
+        let mut blocks: Vec<u32> = Vec::new();
+        for view in views.get(at + 2..=at + horizon).unwrap_or_default() {
+            blocks.extend(&view.blocks);
+        }
+        blocks.sort_unstable();
+        blocks.dedup();
+        weights.extend(blocks.into_iter().map(|block| (block, share)));
+        if weights.len() > MOST_LATER {
+            break;
+        }
+    }
+    summed(weights)
 }
 
 #[cfg(test)]
@@ -264,7 +312,7 @@ mod tests {
             let blocks: Vec<u32> = (0..10).map(|at| at + 1000 * (epoch % 3)).collect();
             recent.push(&vector_of(epoch, &blocks), None);
         }
-        let after = after_similar_epochs(&recent);
+        let after = after_similar_epochs(&recent, 1).next;
         let weight = |block| after.iter().find(|(own, _)| *own == block).map_or(0.0, |(_, weight)| *weight);
         // Unlike ones are alike in structure, and speak a little.
         assert!(weight(1003) > 0.85 && weight(3) < 0.15, "{after:?}");

@@ -7,7 +7,7 @@ use crate::chain::{Chains, after_chain};
 use crate::config::Config;
 use crate::epochs::RecentEpochs;
 use crate::frontier::Frontiers;
-use crate::similar::{Weights, after_similar_epochs};
+use crate::similar::{AfterSimilar, Weights, after_similar_epochs};
 
 /// A share of deletions from which a block's next change is expected to be a deletion.
 const DELETES_FROM: f32 = 0.5;
@@ -24,9 +24,11 @@ pub struct VolumeState {
     /// Epochs that are alike.
     pub chains: Chains,
     /// What changed after epochs like the last one.
-    pub similar: Weights,
+    pub similar: AfterSimilar,
     /// What the chains that follow the last epoch's change.
     pub chained: Weights,
+    /// The horizon that is looked ahead, in epochs.
+    pub horizon_epochs: u32,
     /// Whether the two are made.
     predict_by_chains: bool,
 }
@@ -40,7 +42,8 @@ impl VolumeState {
             recent: RecentEpochs::default(),
             frontiers: Frontiers::default(),
             chains: Chains::new(config.chain.clone()),
-            similar: Weights::new(),
+            similar: AfterSimilar::default(),
+            horizon_epochs: 1,
             chained: Weights::new(),
             predict_by_chains: config.chain.predict,
         }
@@ -55,7 +58,7 @@ impl VolumeState {
             self.frontiers.push(&view.runs, self.activity.step());
         }
         if self.predict_by_chains {
-            self.similar = after_similar_epochs(&self.recent);
+            self.similar = after_similar_epochs(&self.recent, self.horizon_epochs);
             self.chained = after_chain(&self.recent);
         }
     }

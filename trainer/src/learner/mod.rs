@@ -31,7 +31,9 @@ use crate::facts::{FactSource, Facts};
 use crate::inputs::WIDE;
 use crate::level::Leveled;
 use crate::logistic::Logistic;
-use crate::model::{LEARNED_HORIZON_EPOCHS, Network, Replay, Scores, Trainer, TrainingReport, WeightsError};
+use crate::model::{
+    LEARNED_HORIZON_EPOCHS, Network, Replay, Sample, Scores, Trainer, TrainingReport, WeightsError,
+};
 use crate::predictors::{PREDICTORS, Predictor};
 use crate::publish::{MIN_PROBABILITY, within};
 use crate::rng::Rng;
@@ -75,7 +77,7 @@ impl Effort {
 pub enum HorizonBy {
     /// The network, where it has learned this horizon and serves; else the formula.
     Network,
-    /// The formula of [`within`] alone.
+    /// The formula of [`within`], calibrated, alone.
     Formula,
 }
 
@@ -160,6 +162,8 @@ pub struct Learner {
     /// The horizon that is learned, what its scores have meant, and over how many epochs that is known.
     horizon: Horizon,
     horizon_calibration: Calibration,
+    /// The same for what the formula says.
+    formula_calibration: Calibration,
     horizon_epochs: u32,
     /// CPU seconds that the network takes a candidate, as measured; `None` before it has been.
     network_seconds: Option<f64>,
@@ -186,6 +190,7 @@ impl Learner {
             last: None,
             horizon: Horizon::DEFAULT,
             horizon_calibration: Calibration::default(),
+            formula_calibration: Calibration::default(),
             horizon_epochs: 0,
             network_seconds: None,
             config,
@@ -338,8 +343,10 @@ impl Learner {
     pub fn set_horizon(&mut self, horizon: Horizon) {
         if horizon != self.horizon {
             self.horizon = horizon;
+            self.state.horizon_epochs = horizon.epochs();
             self.replay.forget_horizon();
             (self.horizon_calibration, self.horizon_epochs) = (Calibration::default(), 0);
+            self.formula_calibration = Calibration::default();
         }
     }
 
@@ -351,10 +358,13 @@ impl Learner {
         }
         let ended = self.replay.happened(self.state.activity.step() + 1, vector, epochs);
         if !ended.is_empty() {
-            let known = ended
-                .iter()
-                .map(|sample| (sample.within_score, sample.within == Some(true), sample.stands_for));
-            self.horizon_calibration.learn_weighted(known);
+            let known = |score: fn(&Sample) -> f32| {
+                ended
+                    .iter()
+                    .map(move |sample| (score(sample), sample.within == Some(true), sample.stands_for))
+            };
+            self.horizon_calibration.learn_weighted(known(|sample| sample.within_score));
+            self.formula_calibration.learn_weighted(known(|sample| sample.formula_score));
             self.horizon_epochs = self.horizon_epochs.saturating_add(1);
         }
     }
@@ -366,7 +376,10 @@ impl Learner {
         match by_net.filter(|scores| learned && scores.within > 0.0) {
             // A change in the next epoch is one within the horizon.
             Some(scores) => self.horizon_calibration.probability(scores.within).max(next),
-            None => within(horizon.epochs(), next, facts),
+            None => {
+                let ahead = within(horizon.epochs(), next, facts, horizon == self.horizon);
+                if learned { self.formula_calibration.probability(ahead).max(next) } else { ahead }
+            }
         }
     }
 

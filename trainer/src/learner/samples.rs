@@ -11,6 +11,7 @@ use crate::facts::FactSource;
 use crate::inputs::{SequenceSource, wide};
 use crate::model::Sample;
 use crate::predictors::Predictor;
+use crate::publish::within;
 use crate::score::Truth;
 
 /// Candidates that changed.
@@ -50,12 +51,17 @@ impl Learner {
     ) -> Vec<Sample> {
         let (mut facts, mut sequences) = (FactSource::new(&self.state), SequenceSource::new(&self.state));
         let mut samples = Vec::with_capacity(chosen.len());
+        let serving = self.scoreboard.serving();
+        let serving = self.calibrations.get(serving as usize).zip(scored.of(serving));
+        let epochs = self.horizon.epochs();
         for &(at, stands_for) in chosen {
             let Some((block, cells)) = scored.blocks.get(at).zip(scored.cells.get(at)) else { continue };
             let Some(known) = facts.facts(*block) else { continue };
             let mut sequence = Vec::new();
             sequences.append(*block, &mut sequence);
             let change = vector.changes().binary_search_by_key(block, |change| change.block.0);
+            let next =
+                serving.and_then(|(calibration, scores)| Some(calibration.probability(*scores.get(at)?)));
             samples.push(Sample {
                 block: *block,
                 sequence,
@@ -64,6 +70,7 @@ impl Learner {
                 stands_for,
                 within: None,
                 within_score: scored.net(at).map_or(0.0, |scores| scores.within),
+                formula_score: next.map_or(0.0, |next| within(epochs, next, &known, true)),
             });
         }
         samples

@@ -18,7 +18,7 @@ use crate::level::Leveled;
 use crate::predictors::PREDICTORS;
 use crate::select::Scoreboard;
 
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// No scores of ours are nearly as long, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
@@ -32,6 +32,7 @@ struct Saved {
     /// The horizon learned, in epochs, what its scores have meant, and over how many epochs that is known.
     horizon: u32,
     horizon_calibration: Calibration,
+    formula_calibration: Calibration,
     horizon_epochs: u32,
 }
 
@@ -71,6 +72,7 @@ impl Learner {
             calibrations: self.calibrations.clone(),
             horizon: self.horizon.epochs(),
             horizon_calibration: self.horizon_calibration.clone(),
+            formula_calibration: self.formula_calibration.clone(),
             horizon_epochs: self.horizon_epochs,
         };
         serde_json::to_vec(&saved)
@@ -95,7 +97,8 @@ impl Learner {
             && saved.scoreboard.is_sound()
             && saved.calibrations.len() == PREDICTORS
             && saved.calibrations.iter().all(Leveled::is_sound)
-            && saved.horizon_calibration.is_sound();
+            && saved.horizon_calibration.is_sound()
+            && saved.formula_calibration.is_sound();
         let horizon = Horizon::new(saved.horizon).ok().filter(|_| sound);
         let Some(horizon) = horizon else {
             return Err(unusable("they are not of this version or out of range".to_owned()));
@@ -106,7 +109,9 @@ impl Learner {
         self.scoreboard = saved.scoreboard;
         self.calibrations = saved.calibrations;
         self.horizon = horizon;
+        self.state.horizon_epochs = horizon.epochs();
         self.horizon_calibration = saved.horizon_calibration;
+        self.formula_calibration = saved.formula_calibration;
         self.horizon_epochs = saved.horizon_epochs;
         Ok(true)
     }

@@ -36,6 +36,8 @@ pub struct Sample {
     pub within: Option<bool>,
     /// The network's score for the horizon, made when it was a candidate; 0 where it made none.
     pub within_score: f32,
+    /// The same by the formula of [`crate::publish::within`].
+    pub formula_score: f32,
 }
 
 impl Sample {
@@ -149,6 +151,7 @@ mod tests {
             stands_for: 1.0,
             within: None,
             within_score: 0.0,
+            formula_score: 0.0,
         };
         blocks.iter().map(sample).collect()
     }

@@ -257,6 +257,7 @@ mod tests {
                 stands_for: 1.0,
                 within: None,
                 within_score: 0.0,
+                formula_score: 0.0,
             }
         };
         let mut replay = Replay::default();
@@ -282,6 +283,7 @@ mod tests {
                 stands_for: 1.0 + at as f32,
                 within: (at != 1).then_some(at % 2 == 0),
                 within_score: 0.0,
+                formula_score: 0.0,
             })
             .collect();
         let samples: Vec<&Sample> = samples.iter().collect();

@@ -103,13 +103,14 @@ impl Lane {
     ///
     /// # Errors
     /// The history cannot be opened or read, or candle refuses.
-    pub fn begin(&mut self, uuid: [u8; 16], blocks: u32, config: &Config) -> Result<bool> {
+    pub fn begin(&mut self, uuid: [u8; 16], blocks: u32, config: &Config, horizon: Horizon) -> Result<bool> {
         self.learner = None;
         if self.opened.is_none() && self.history.as_ref().is_none_or(|history| history.volume() != uuid) {
             self.history = None;
             self.opened = Some(history::open(&self.file(self.names.history))?);
         }
         let mut learner = Learner::new(config.clone(), blocks)?;
+        learner.set_horizon(horizon);
         let mut same_volume = true;
         if let Some(opened) = self.opened.take() {
             // A history that was lost says nothing; the folder is this volume's, so that the weights are.

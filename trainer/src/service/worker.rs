@@ -113,8 +113,8 @@ impl Worker {
         }
         self.table = None;
         self.volume = None;
-        let same_volume = self.changes.begin(uuid, blocks, &self.config)?;
-        self.reads.begin(uuid, blocks, &self.config)?;
+        let same_volume = self.changes.begin(uuid, blocks, &self.config, self.horizon)?;
+        self.reads.begin(uuid, blocks, &self.config, self.horizon)?;
         self.volume = Some((uuid, blocks));
         let last = self.changes.last();
         info!("{}: epochs up to {} are known", self.volume_id, last.map_or(0, |epoch| epoch.0));

@@ -26,6 +26,8 @@ use std::time::Duration;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex};
 use forerun::prediction_table::TableReader;
 
+use tokio::time::MissedTickBehavior;
+
 use super::shared::Shared;
 use super::{Tasks, World};
 use crate::volume::{Volume, lock};
@@ -40,15 +42,15 @@ pub use state::{Acted, PredictionState};
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Blocks prefetched side by side.
 const PREFETCHES_AT_ONCE: usize = 8;
-/// Blocks prefetched in one look at the table.
-const PREFETCHES_A_LOOK: usize = 64;
 
 /// Looks at the table and acts on it, for ever.
 pub(super) async fn keep_acting(tasks: Rc<Tasks<impl World>>) {
     let shared = &tasks.shared;
     let mut reader = TableReader::new(&shared.prediction.table_path);
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !shared.stopping() {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        let began = looks.tick().await;
         if !shared.settings.prediction {
             continue;
         }
@@ -56,27 +58,34 @@ pub(super) async fn keep_acting(tasks: Rc<Tasks<impl World>>) {
         while act(shared) && !shared.stopping() {
             tokio::task::yield_now().await;
         }
-        for blocks in prefetches(shared).chunks(PREFETCHES_AT_ONCE) {
-            tasks.budget(2 * BLOCK_BYTES * blocks.len() as u64).await;
-            if shared.stopping() {
-                break;
+        // Until it is time to look again.
+        while began.elapsed() < LOOK_INTERVAL && !shared.stopping() && fetch(&tasks).await {}
+    }
+}
+
+/// Fetches some blocks ahead, within the budget; returns whether there were any.
+async fn fetch(tasks: &Rc<Tasks<impl World>>) -> bool {
+    let shared = &tasks.shared;
+    let blocks = prefetches(shared);
+    if blocks.is_empty() {
+        return false;
+    }
+    tasks.budget(2 * BLOCK_BYTES * blocks.len() as u64).await;
+    let mut fetches = tokio::task::JoinSet::new();
+    for block in blocks {
+        let tasks = tasks.clone();
+        fetches.spawn_local(async move {
+            if super::fetch::prefetch(&tasks, block).await > 0 {
+                tasks.shared.prediction.fetched();
             }
-            let mut fetches = tokio::task::JoinSet::new();
-            for block in blocks.iter().copied() {
-                let tasks = tasks.clone();
-                fetches.spawn_local(async move {
-                    if super::fetch::prefetch(&tasks, block).await > 0 {
-                        tasks.shared.prediction.fetched();
-                    }
-                });
-            }
-            while let Some(fetched) = fetches.join_next().await {
-                if let Err(error) = fetched {
-                    tracing::error!(%error, "a prefetch ended by a panic");
-                }
-            }
+        });
+    }
+    while let Some(fetched) = fetches.join_next().await {
+        if let Err(error) = fetched {
+            tracing::error!(%error, "a prefetch ended by a panic");
         }
     }
+    true
 }
 
 /// Takes a new table, if there is one that is sound.
@@ -167,7 +176,7 @@ fn prefetches(shared: &Shared) -> Vec<BlockIndex> {
     let kept = keep_free(volume) + shared.prediction.growth_slots(shared);
     let room = volume.free_slots().saturating_sub(kept) as usize;
     let mut inner = lock(&shared.prediction.inner);
-    inner.plan.as_mut().map(|plan| plan.take_fetches(room.min(PREFETCHES_A_LOOK))).unwrap_or_default()
+    inner.plan.as_mut().map(|plan| plan.take_fetches(room.min(PREFETCHES_AT_ONCE))).unwrap_or_default()
 }
 
 /// Whether a block is in a sample of one in `one_in`; with another `salt` it is another sample. (The finalizer of

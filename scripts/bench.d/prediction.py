@@ -1,6 +1,6 @@
 """What scripts/bench --prediction runs in the guest: what prediction buys, on against off in one boot.
 
-  prediction.py PROGRAMS [--quick]
+  prediction.py PROGRAMS [--quick] [returns|reads|random]...
 
 Root in a throw-away machine is assumed. The fast tier is a RAM disk, the capacity tier a file system on a disk that takes
 5 ms a request (null_blk). Two kinds of work, each on a volume with prediction and on one without, one after the other:
@@ -231,7 +231,9 @@ def main():
     run(["modprobe", "brd", "rd_nr=1", f"rd_size={FAST >> 10}"])
     until("the RAM disk", 10, lambda: Path("/dev/ram0").is_block_device())
     forerun = Forerun(programs, "/tmp/state", "/tmp/run")
-    for work, epoch in ((returns, EPOCH), (reads, EPOCH), (at_random, RANDOM_EPOCH)):
+    works = {"returns": (returns, EPOCH), "reads": (reads, EPOCH), "random": (at_random, RANDOM_EPOCH)}
+    wanted = [word for word in sys.argv[2:] if word in works] or works
+    for work, epoch in (works[name] for name in wanted):
         for prediction in (False, True):
             volume = Volume(forerun, f"{work.__name__.replace('_', '-')}-{'on' if prediction else 'off'}", prediction, epoch)
             work(volume)

@@ -20,8 +20,9 @@ const KEPT: f64 = 0.98;
 const CONTROL_BLOCKS_MIN: f64 = 64.0;
 /// Standard errors that the doubt gets: stopping takes a clear case.
 const ERRORS: f64 = 2.0;
-/// Tables that must have been scored before precision counts.
+/// Tables that must have been scored, and predictions in them, before precision counts.
 const SCORED_MIN: u32 = 8;
+const PREDICTED_MIN: u64 = 256;
 /// Acting is stopped where precision is below this share of what was promised, and not begun again below the other.
 const PRECISION_OFF: f64 = 0.5;
 const PRECISION_ON: f64 = 0.75;
@@ -123,13 +124,17 @@ impl Benefit {
         self.off.as_ref().map(|off| off.reason.as_str())
     }
 
-    /// An epoch ended and `open` began; `plan` was in force, made from probabilities of `from` and more.
-    pub fn epoch_over(&mut self, plan: Option<&Plan>, open: Epoch, from: f64, scores: &Scores) {
+    /// An epoch ended and `open` began; `plan` was in force, made from probabilities of `from` and more. `scores` are those of
+    /// changes and of reads.
+    pub fn epoch_over(&mut self, plan: Option<&Plan>, open: Epoch, from: f64, scores: [&Scores; 2]) {
         let acted_missed = std::mem::take(&mut self.acted_missed).len();
         let control_missed = std::mem::take(&mut self.control_missed).len();
         let fetched = std::mem::take(&mut self.fetched_now);
-        let (precision, _, scored) = scores.totals();
-        let known = scored >= SCORED_MIN;
+        let [changes, reads] = scores.map(Scores::kept);
+        let (predicted, happened, scored) =
+            (changes.0 + reads.0, changes.1 + reads.1, changes.2.max(reads.2));
+        let known = scored >= SCORED_MIN && predicted >= PREDICTED_MIN;
+        let precision = happened as f64 / predicted.max(1) as f64;
         if let Some(off) = &self.off {
             if off.until <= open && (!known || precision >= PRECISION_ON * from) {
                 // A new trial: what was measured before is of another time.
@@ -222,7 +227,7 @@ mod tests {
         for _ in 0..plan.acted_on.len() / 2 {
             benefit.fetched();
         }
-        benefit.epoch_over(Some(&plan), Epoch(open + 1), 0.5, scores);
+        benefit.epoch_over(Some(&plan), Epoch(open + 1), 0.5, [scores, &Scores::default()]);
     }
 
     #[test]
@@ -263,13 +268,15 @@ mod tests {
         for open in 1..4 {
             plan.acted_on.iter().for_each(|block| benefit.missed(&plan, *block));
             benefit.fetched();
-            benefit.epoch_over(Some(&plan), Epoch(open), 0.5, &scores);
+            benefit.epoch_over(Some(&plan), Epoch(open), 0.5, [&scores, &Scores::default()]);
         }
         assert_eq!(benefit.off(), None);
         // Nothing is ever waited for, nothing is fetched.
         let mut benefit = Benefit::default();
         let plan = plan_of(4000, 1, true);
-        (1..100).for_each(|open| benefit.epoch_over(Some(&plan), Epoch(open), 0.5, &scores));
+        (1..100).for_each(|open| {
+            benefit.epoch_over(Some(&plan), Epoch(open), 0.5, [&scores, &Scores::default()])
+        });
         assert_eq!((benefit.off(), benefit.spared()), (None, 0.0));
     }
 
@@ -277,11 +284,25 @@ mod tests {
     fn promises_that_are_not_kept_stop_it_until_they_are() {
         let (mut benefit, mut scores) = (Benefit::default(), Scores::default());
         let plan = plan_of(100, 1, true);
+        // Few changes that are expected and do not come say nothing beside many reads that do: both count together.
+        let mut reads = Scores::default();
+        let few = Arc::new((0..40).map(BlockIndex).collect());
+        let many = Arc::new((100..400).map(BlockIndex).collect());
+        let mut changes = Scores::default();
+        for open in 1..20 {
+            changes.expect(Epoch(open - 1), Horizon::DEFAULT, &few);
+            reads.expect(Epoch(open - 1), Horizon::DEFAULT, &many);
+            changes.happened(Epoch(open), std::iter::empty());
+            reads.happened(Epoch(open), (100..390).map(BlockIndex));
+            benefit.epoch_over(Some(&plan), Epoch(open + 1), 0.5, [&changes, &reads]);
+        }
+        assert_eq!(benefit.off(), None);
+        let mut benefit = Benefit::default();
         let mut run = |benefit: &mut Benefit, open: u32, happen: u32| {
             let blocks = Arc::new((0..100).map(BlockIndex).collect());
             scores.expect(Epoch(open - 1), Horizon::DEFAULT, &blocks);
             scores.happened(Epoch(open), (0..happen).map(BlockIndex));
-            benefit.epoch_over(Some(&plan), Epoch(open + 1), 0.5, &scores);
+            benefit.epoch_over(Some(&plan), Epoch(open + 1), 0.5, [&scores, &Scores::default()]);
         };
         (1..SCORED_MIN).for_each(|open| run(&mut benefit, open, 10));
         assert_eq!(benefit.off(), None, "too early to say");

@@ -72,6 +72,13 @@ impl Scores {
         }
     }
 
+    /// How many predictions the window has, how many of them happened, and how many tables they are of.
+    pub fn kept(&self) -> (u64, u64, u32) {
+        let add = |(acted, hit), score: &Score| (acted + score.acted, hit + score.hit);
+        let (acted, hit) = self.window.iter().fold((0, 0), add);
+        (acted, hit, self.window.len() as u32)
+    }
+
     /// Precision, recall, and how many tables they are over; 0 where nothing was predicted, or nothing happened.
     pub fn totals(&self) -> (f64, f64, u32) {
         let sum = self.window.iter().fold(Score::default(), |sum, score| Score {

@@ -110,7 +110,7 @@ impl Inner {
         }
         self.open = open;
         let from = f64::from(self.acts_from(threshold));
-        self.benefit.epoch_over(self.plan.as_ref(), open, from, &self.scores);
+        self.benefit.epoch_over(self.plan.as_ref(), open, from, [&self.scores, &self.read_scores]);
         self.regret.epoch_over(open, horizon);
         self.slot_worth = self.regret.share();
     }

@@ -138,15 +138,15 @@ fn one_thread_for_tensors() {
     unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
 }
 
-/// Everything else goes first: a prediction that comes a little later is worth nearly as much, a request is not.
-#[allow(unsafe_code, reason = "nix has no setpriority")]
+/// Everything else goes first: a prediction that comes a little later is worth nearly as much, a request is not. Idle time
+/// only (SCHED_IDLE), since even the highest nice value delays others by a time slice now and then.
+#[allow(unsafe_code, reason = "nix has no sched_setscheduler")]
 fn step_back() {
-    /// The lowest priority that is not idle.
-    const LAST: i32 = 19;
-    // SAFETY: sets a number of this thread, which those it starts inherit; no memory is passed.
-    if unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, LAST) } != 0 {
+    let none = nix::libc::sched_param { sched_priority: 0 };
+    // SAFETY: sets the policy of this thread, which those it starts inherit; `none` outlives the call.
+    if unsafe { nix::libc::sched_setscheduler(0, nix::libc::SCHED_IDLE, &raw const none) } != 0 {
         let error = std::io::Error::last_os_error();
-        tracing::warn!(%error, "the trainer takes processors from others (nice {LAST})");
+        tracing::warn!(%error, "the trainer takes processors from others");
     }
 }
 

@@ -3,7 +3,7 @@
   prediction.py PROGRAMS [--quick] [returns|reads|random]...
 
 Root in a throw-away machine is assumed. The fast tier is a RAM disk, the capacity tier a file system on a disk that takes
-5 ms a request (null_blk). Two kinds of work, each on a volume with prediction and on one without, one after the other:
+5 ms a request (null_blk). Three kinds of work, each on a volume with prediction and on one without, one after the other:
 
   returns  twelve sets of blocks (batch jobs, say), one after the other, round and round: in each phase a set is read and
            overwritten, a block every few milliseconds. All of them together are twice the fast tier.
@@ -20,7 +20,6 @@ import mmap
 import os
 import random
 import struct
-import subprocess
 import sys
 import time
 from pathlib import Path

@@ -135,7 +135,8 @@ pub fn change_vectors(
     Ok((vectors, blocks))
 }
 
-/// The longest time, in microseconds, by which writes and discards fall into at least `count` epochs; 1 where they are too few.
+/// A time, in microseconds, by which writes and discards fall into at least `count` epochs; about the longest, found by halving. 1 where
+/// they are too few.
 fn time_for(requests: &[Request], count: u64) -> u64 {
     let end_us = requests.last().map_or(0, |request| request.timestamp_us);
     let before_end = |request: &Request| end_us.saturating_sub(request.timestamp_us);

@@ -64,7 +64,7 @@ impl Lane {
         let opened = history::open(&folder.join(names.history))?;
         if let Some((aside, why)) = &opened.quarantined {
             warn!(
-                "the history of {} was damaged ({why}) and put aside as {}; it is asked for again",
+                "the history of {} was damaged ({why}) and put aside as {}; what the target still has comes again",
                 names.events,
                 aside.display()
             );

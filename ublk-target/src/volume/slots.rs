@@ -36,8 +36,7 @@ pub(super) const QUEUED: u8 = 32;
 /// The block was deleted after this slot was its newest: nothing lies above the slot, and the index does
 /// not lead to it. It is kept for its layer's write-back.
 pub(super) const TOP: u8 = 64;
-
-/// The block was read since access was last asked for.
+/// The block was read since the reads were last taken.
 pub(super) const READ: u8 = 128;
 
 /// What the sub-blocks that are not valid in a slot are to be read from.

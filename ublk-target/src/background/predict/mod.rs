@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use forerun::geometry::{BLOCK_BYTES, BlockIndex};
 use forerun::prediction_table::TableReader;
-
 use tokio::time::MissedTickBehavior;
 
 use super::shared::Shared;

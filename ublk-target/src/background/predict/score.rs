@@ -52,7 +52,7 @@ impl Scores {
         }
     }
 
-    /// Takes note of what happened to in a sealed epoch, and scores the tables whose horizon ends with it.
+    /// Takes note of the blocks to which it happened in a sealed epoch, and scores the tables whose horizon ends with it.
     pub fn happened(&mut self, epoch: Epoch, blocks: impl Iterator<Item = BlockIndex> + Clone) {
         for (_, expectation) in self.waiting.range_mut(..epoch) {
             expectation.happened.extend(blocks.clone());

@@ -135,7 +135,6 @@ fn act(shared: &Shared) -> bool {
     };
     let key = Key {
         generation: table.info.generation,
-        threshold,
         from: inner.acts_from(threshold),
         acting: inner.advised_off.is_none() && inner.benefit.off().is_none(),
         proven: inner.benefit.proven(),

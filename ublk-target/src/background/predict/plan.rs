@@ -1,13 +1,13 @@
 //! What to do for the predictions in force: lists, and how far they have been worked off.
 //!
-//! Made anew when the table, the threshold, what a slot is worth otherwise, or the open epoch is another one; worked off
+//! Made anew when the table, the probability from which acting pays, or the open epoch is another one; worked off
 //! a little at a time.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use forerun::geometry::{BlockIndex, Epoch};
-use forerun::prediction::{PredictedKind, Prediction, Threshold};
+use forerun::prediction::{PredictedKind, Prediction};
 use forerun::prediction_table::Table;
 
 use crate::volume::{Reservation, Volume};
@@ -31,8 +31,6 @@ const CONTROL_EPOCHS: u32 = 128;
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Key {
     pub generation: u64,
-    /// The operator's threshold.
-    pub threshold: Threshold,
     /// The probability from which acting pays: the threshold or more.
     pub from: f32,
     /// False: everything is left alone, and only scored.
@@ -186,14 +184,7 @@ pub(super) mod tests {
     }
 
     fn key(open: u32, acting: bool) -> Key {
-        Key {
-            generation: 1,
-            threshold: Threshold::DEFAULT,
-            from: 0.5,
-            acting,
-            proven: false,
-            open: Epoch(open),
-        }
+        Key { generation: 1, from: 0.5, acting, proven: false, open: Epoch(open) }
     }
 
     /// A plan for the first blocks of a volume.

@@ -74,20 +74,16 @@ impl Scores {
 
     /// How many predictions the window has, how many of them happened, and how many tables they are of.
     pub fn kept(&self) -> (u64, u64, u32) {
-        let add = |(acted, hit), score: &Score| (acted + score.acted, hit + score.hit);
-        let (acted, hit) = self.window.iter().fold((0, 0), add);
-        (acted, hit, self.window.len() as u32)
+        let sum = |of: fn(&Score) -> u64| self.window.iter().map(of).sum();
+        (sum(|score| score.acted), sum(|score| score.hit), self.window.len() as u32)
     }
 
     /// Precision, recall, and how many tables they are over; 0 where nothing was predicted, or nothing happened.
     pub fn totals(&self) -> (f64, f64, u32) {
-        let sum = self.window.iter().fold(Score::default(), |sum, score| Score {
-            acted: sum.acted + score.acted,
-            hit: sum.hit + score.hit,
-            changed: sum.changed + score.changed,
-        });
-        let share = |of: u64| if of == 0 { 0.0 } else { sum.hit as f64 / of as f64 };
-        (share(sum.acted), share(sum.changed), self.window.len() as u32)
+        let (acted, hit, tables) = self.kept();
+        let changed = self.window.iter().map(|score| score.changed).sum();
+        let share = |of: u64| if of == 0 { 0.0 } else { hit as f64 / of as f64 };
+        (share(acted), share(changed), tables)
     }
 }
 

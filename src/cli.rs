@@ -10,17 +10,21 @@ mod create;
 mod devices;
 mod diff;
 mod dump;
+mod export;
 pub mod failure;
 mod history;
+mod import;
 mod launch;
 mod list;
 mod offline;
 mod output;
 mod predict;
 mod programs;
+mod prune;
 mod recover;
 mod remove;
 mod repair;
+mod retention;
 mod snapshot;
 mod status;
 mod status_page;
@@ -52,6 +56,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Threshold(options) => threshold::run(&paths, &options),
         Command::Chain { command: ChainCommand::List(options) } => chain::list(&paths, &options),
         Command::History(options) => history::run(&paths, &options),
+        Command::Export(options) => export::run(&paths, &options),
+        Command::Import(options) => import::run(&paths, &options),
+        Command::Prune(options) => prune::run(&paths, &options),
+        Command::Retention(options) => retention::run(&paths, &options),
         Command::Check(options) => check::run(&paths, &options),
         Command::Dump(options) => dump::run(&paths, &options),
         Command::Repair(options) => repair::run(&paths, &options),

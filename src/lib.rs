@@ -10,4 +10,6 @@ pub mod files;
 pub mod geometry;
 pub mod prediction;
 pub mod prediction_table;
+pub mod retention;
+pub mod stream;
 pub mod utc;

@@ -66,7 +66,12 @@ pub fn start(
     launch::start_target(&arguments, &paths.volume(volume).target_log())?.print(json)
 }
 
-fn arguments(volume: &VolumeName, snapshot: Option<&SnapshotName>, options: &DeviceOptions) -> Vec<String> {
+/// What `ublk-target` is told to show a volume or a snapshot.
+pub fn arguments(
+    volume: &VolumeName,
+    snapshot: Option<&SnapshotName>,
+    options: &DeviceOptions,
+) -> Vec<String> {
     let mut arguments: Vec<String> =
         ["add", "-t", "forerun", "--volume", volume.as_str()].map(Into::into).into();
     let numbers = [

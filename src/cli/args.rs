@@ -7,7 +7,11 @@ use clap_complete::Shell;
 use forerun::config::{SnapshotName, VolumeName, parse_size};
 
 use super::devices::DeviceRef;
+use super::export::ExportOptions;
+use super::import::ImportOptions;
 use super::predict::PlotFile;
+use super::prune::PruneOptions;
+use super::retention::RetentionOptions;
 
 /// A Linux block volume that sees writes coming.
 ///
@@ -84,6 +88,14 @@ pub enum Command {
     },
     /// Show all snapshots with time, data size and change rate
     History(HistoryOptions),
+    /// Write a snapshot, or what changed since another one, as a stream
+    Export(ExportOptions),
+    /// Take a stream, a raw image or a qcow2 image
+    Import(ImportOptions),
+    /// Delete the snapshots that the policy does not keep, or say which and why
+    Prune(PruneOptions),
+    /// Show and set which snapshots are kept
+    Retention(RetentionOptions),
     /// Verify every checksum of a stopped volume's tiers
     Check(CheckOptions),
     /// Print what is on a stopped volume's tiers, damaged or not

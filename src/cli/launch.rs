@@ -94,6 +94,11 @@ pub struct Started {
 }
 
 impl Started {
+    /// `/dev/ublkbN`.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
     /// Prints the device's path, or all of it as JSON.
     ///
     /// # Errors

@@ -118,6 +118,12 @@ impl VolumePaths {
         self.state.join("volume.toml")
     }
 
+    /// Its retention policy.
+    #[must_use]
+    pub fn retention_file(&self) -> PathBuf {
+        self.state.join("retention.toml")
+    }
+
     /// The trainer's directory: database and weights.
     #[must_use]
     pub fn trainer_dir(&self) -> PathBuf {

@@ -50,6 +50,18 @@ fn snapshot(name: &str, epoch: u32) -> Snapshot {
     }
 }
 
+/// Of volume `old`.
+const OLD_SNAPSHOTS: u32 = 60;
+
+/// One each two hours; one of them has a name.
+fn old_snapshot(number: u32) -> Snapshot {
+    let name = if number == 4 { "before-the-update".to_owned() } else { format!("auto-{number}") };
+    Snapshot {
+        created_us: 1_795_427_100_000_000 + u64::from(number) * 7_200_000_000,
+        ..snapshot(&name, number + 1)
+    }
+}
+
 #[tonic::async_trait]
 impl Forerun for FakeServer {
     async fn create_predictive_snapshot(
@@ -113,6 +125,7 @@ impl Forerun for FakeServer {
         let request = request.into_inner();
         let (snapshots, next_page_token) = match (request.volume_id.as_str(), request.page_token.as_str()) {
             ("empty", _) => (Vec::new(), String::new()),
+            ("old", _) => ((0..OLD_SNAPSHOTS).map(old_snapshot).collect(), String::new()),
             (_, "") => (vec![snapshot("monday", 1), snapshot("tuesday", 2)], "2".into()),
             _ => (vec![snapshot("auto-20261123-094800", 3)], String::new()),
         };
@@ -125,6 +138,8 @@ impl Forerun for FakeServer {
     ) -> Answer<DeleteSnapshotResponse> {
         match request.into_inner().name.as_str() {
             "monday" => Ok(Response::new(DeleteSnapshotResponse {})),
+            "auto-9" => Err(Status::failed_precondition("volume old: snapshot auto-9 is attached")),
+            name if name.starts_with("auto-") => Ok(Response::new(DeleteSnapshotResponse {})),
             name => Err(Status::not_found(format!("volume data has no snapshot {name}"))),
         }
     }

@@ -61,6 +61,39 @@ fn json_has_the_schemas_names() {
 }
 
 #[test]
+fn what_a_policy_keeps_is_explained_and_the_rest_goes() {
+    let rig = Rig::new();
+    serve(&rig, "old");
+    serve(&rig, "empty");
+    golden("retention-default.txt", &run(&mut rig.forerun("retention old")).ok());
+    let set = "retention old --keep-last 3 --hourly 6 --daily 3 --weekly 0 --monthly 0 --max-size 1T";
+    golden("retention.txt", &run(&mut rig.forerun(set)).ok());
+    let explained = run(&mut rig.forerun("prune old --dry-run --explain")).ok();
+    golden("prune-explain.txt", &explained);
+    let pruned = run(&mut rig.forerun("prune old")).ok();
+    golden("prune.txt", &pruned);
+    let json = run(&mut rig.forerun("prune old --json")).json();
+    assert_eq!(json["in_use"], serde_json::json!(["auto-9"]));
+    let snapshots = json["snapshots"].as_array().unwrap();
+    assert_eq!(snapshots.len(), 60);
+    assert_eq!((&snapshots[4]["what"], &snapshots[59]["what"]), (&"keep".into(), &"keep".into()));
+    let nothing = run(&mut rig.forerun("prune empty --explain")).ok();
+    assert!(
+        nothing.ends_with("volume empty: 0 snapshots went, 0 kept, by the default policy\n"),
+        "{nothing}"
+    );
+
+    let none = "retention old --keep-last 0 --hourly 0 --daily 0";
+    run(&mut rig.forerun(none)).failed(2, "it would keep nothing");
+    run(&mut rig.forerun("retention nowhere --daily 3")).failed(3, "there is no volume");
+    run(&mut rig.forerun("retention old --max-size plenty")).failed(2, "plenty");
+    let back = run(&mut rig.forerun("retention old --default --json")).json();
+    assert_eq!((&back["hourly"], &back["max_count"]), (&48.into(), &2000.into()));
+    std::fs::write(rig.volume("old").retention_file(), "dayly = 3").unwrap();
+    run(&mut rig.forerun("prune old")).failed(1, "dayly");
+}
+
+#[test]
 fn refusals_keep_their_words_and_codes() {
     let rig = Rig::new();
     serve(&rig, "data");

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::rig::{Rig, run};
 
-const UNITS: [&str; 2] = ["forerun@.service", "forerun-trainer@.service"];
+const UNITS: [&str; 4] =
+    ["forerun@.service", "forerun-trainer@.service", "forerun-snapshot@.service", "forerun-snapshot@.timer"];
 
 fn unit(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/systemd").join(name);
@@ -45,6 +46,7 @@ fn systemd_finds_nothing_wrong_with_them() {
     let mut command = assert_cmd::Command::new("systemd-analyze");
     command.arg("verify").arg("--man=no").current_dir(&folder);
     command.args(["forerun@data.service", "forerun-trainer@data.service", "data.mount"]);
+    command.args(["forerun-snapshot@data.service", "forerun-snapshot@data.timer"]);
     assert_eq!(run(&mut command).ok(), "");
 }
 

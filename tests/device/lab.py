@@ -49,7 +49,7 @@ class Volume:
     """A volume of a test."""
 
     def __init__(self, lab, name, fast, capacity):
-        self.lab, self.name, self.fast, self.capacity = lab, name, Path(fast), Path(capacity)
+        self.lab, self.name, self.fast, self.capacity = lab, name, Path(fast), capacity
         self.forerun = lab.forerun
         self.device = None
         self.expect_clean = True

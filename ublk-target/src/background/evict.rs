@@ -79,7 +79,7 @@ async fn make_room(shared: &Shared, failed_at: &mut Option<Instant>) {
     let volume = &shared.volume;
     let wanted = reserve(volume.slot_count());
     let waited_for = volume.room().has_waiters();
-    let coming = evict_down_to(shared, wanted).await;
+    let coming = evict_down_to(shared, wanted, Effort::default()).await;
     if coming < wanted / 2 || (waited_for && volume.free_slots() == 0) {
         super::predict::give_back_some(shared);
     }
@@ -118,17 +118,18 @@ fn step_is_full(shared: &Shared) -> bool {
 }
 
 /// Gives up clean slots until `wanted` are free or on their way there; returns how many are.
-async fn evict_down_to(shared: &Shared, wanted: u32) -> u32 {
+async fn evict_down_to(shared: &Shared, wanted: u32, mut effort: Effort) -> u32 {
     let volume = &shared.volume;
     volume.reclaim();
     let mut coming = volume.free_slots() + volume.limbo_slots();
     let predicted = shared.prediction.kept();
-    let mut effort = Effort::default();
     while coming < wanted && !shared.stopping() {
         match volume.evict(&|block| predicted.contains(&block), &mut effort) {
             Evicted::One(leaver) => {
                 coming += 1;
-                leaver.inspect(|leaver| shared.prediction.evicted(*leaver));
+                if let Some(leaver) = leaver.filter(|_| shared.settings.prediction) {
+                    shared.prediction.evicted(leaver);
+                }
             }
             Evicted::NotYet => tokio::task::yield_now().await,
             Evicted::Nothing => break,
@@ -143,19 +144,11 @@ async fn make_room_ahead(shared: &Shared, failed_at: &mut Option<Instant>) -> bo
     let volume = &shared.volume;
     let demand = shared.prediction.demand();
     let ahead = shared.prediction.growth_slots(shared) + demand;
-    let wanted = reserve(volume.slot_count()) + ahead;
-    let predicted = shared.prediction.kept();
-    let mut effort = Effort::sparing();
-    let mut found = true;
-    while ahead > 0 && found && volume.free_slots() + volume.limbo_slots() < wanted && !shared.stopping() {
-        match volume.evict(&|block| predicted.contains(&block), &mut effort) {
-            Evicted::One(leaver) => {
-                leaver.inspect(|leaver| shared.prediction.evicted(*leaver));
-            }
-            Evicted::NotYet => tokio::task::yield_now().await,
-            Evicted::Nothing => found = false,
-        }
+    if ahead == 0 {
+        return true;
     }
+    let wanted = reserve(volume.slot_count()) + ahead;
+    let found = evict_down_to(shared, wanted, Effort::sparing()).await >= wanted;
     if demand > 0 && volume.free_slots() < wanted && volume.limbo_slots() > 0 {
         commit(shared, failed_at).await;
     }

@@ -31,7 +31,9 @@ pub(super) fn start(
     place: NonZeroU64,
     reply: Reply<Arc<AlignedBuffer>>,
 ) {
-    tasks.shared.prediction.missed(block);
+    if tasks.shared.settings.prediction {
+        tasks.shared.prediction.missed(block);
+    }
     let mut running = tasks.fetches.running.borrow_mut();
     if let Some(waiting) = running.get_mut(&place) {
         waiting.push(reply);

@@ -136,7 +136,7 @@ fn act(shared: &Shared) -> bool {
     let key = Key {
         generation: table.info.generation,
         from: inner.acts_from(threshold),
-        acting: inner.advised_off.is_none() && inner.benefit.off().is_none(),
+        acting: inner.off().is_none(),
         proven: inner.benefit.proven(),
         open,
     };

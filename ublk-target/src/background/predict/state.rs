@@ -128,7 +128,15 @@ impl Inner {
         }
     }
 
+    /// Why nothing is acted on, where that is so.
+    pub fn off(&self) -> Option<&str> {
+        self.advised_off.as_deref().or_else(|| self.benefit.off())
+    }
+
     fn growth_slots(&self, slots: u32, reserved: u32) -> u32 {
+        if self.off().is_some() {
+            return 0;
+        }
         let epoch = u32::try_from(self.growth.forecast(Horizon::DEFAULT)).unwrap_or(u32::MAX);
         epoch.saturating_sub(reserved).min(slots / GROWTH_SHARE)
     }
@@ -183,11 +191,10 @@ impl PredictionState {
             return "off: by the volume's configuration".to_owned();
         }
         let inner = lock(&self.inner);
-        match (&inner.advised_off, inner.benefit.off(), &inner.table) {
-            (Some(why), _, _) => format!("off: {why}"),
-            (None, Some(why), _) => format!("off: {why}"),
-            (None, None, None) => "off: no predictions have been published yet".to_owned(),
-            (None, None, Some(_)) => "on".to_owned(),
+        match (inner.off(), &inner.table) {
+            (Some(why), _) => format!("off: {why}"),
+            (None, None) => "off: no predictions have been published yet".to_owned(),
+            (None, Some(_)) => "on".to_owned(),
         }
     }
 

@@ -1,0 +1,141 @@
+"""A capacity tier on an object store: a real S3 server in the same machine, on good days and bad ones."""
+
+import os
+import shutil
+import time
+
+from faults_fast import RETRY_LIMIT, faulty, shows
+from kill_rounds import recovered
+from lab import MIB, equal, expect, files_are, run, test, until, write_files
+from ledger import Background, Ledger
+from rig import Job, drop_caches
+
+SECRET = "dont-log-this-secret"
+UNITS = 224 * MIB // 4096  # more than the fast tier holds
+
+
+class Server:
+    """s3-server, with a bucket; `faults` says what goes wrong with it from now on."""
+
+    def __init__(self, lab):
+        run(["ip", "link", "set", "lo", "up"])
+        self.root, self.faults_file = lab.place / "s3", lab.work / "s3-faults"
+        (self.root / "bucket").mkdir(parents=True)
+        lab.later(lambda: shutil.rmtree(self.root))
+        lab.later(lambda: self.faults_file.unlink(missing_ok=True))
+        words = [lab.forerun.program("s3-server"), "--root", self.root, "--access-key", "key", "--secret-key", SECRET, "--faults", self.faults_file]
+        # Not a job of the test's: volumes are stopped and checked when the test ends, and need it for that.
+        self.job = Job(words, lab.logs / "s3-server")
+        lab.later(self.job.kill)
+        until("the S3 server", 20, lambda: self.job.text().startswith("http"))
+        lab.forerun.env.update(
+            AWS_ENDPOINT_URL=self.job.text().split()[0], AWS_ALLOW_HTTP="true", AWS_REGION="us-east-1",
+            AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY=SECRET,
+        )  # fmt: skip
+
+    def faults(self, **numbers):
+        text = "".join(f"{name} = {number}\n" for name, number in numbers.items())
+        draft = self.faults_file.with_suffix(".new")
+        draft.write_text(text)
+        draft.rename(self.faults_file)
+
+
+def volume_on(lab, name, size="512M", fast_size="160M", *options):
+    return lab.volume(name, size, fast_size, *options, capacity=f"s3://bucket/{name}")
+
+
+def told_nothing_secret(lab, volume):
+    said = lab.forerun.target_log(volume.name) + lab.forerun("status", volume.name, "--json")
+    expect(SECRET not in said, "the secret key is in the log or the status")
+
+
+@test
+def a_volume_on_an_object_store(lab):
+    """A file system, a snapshot, a restart, the snapshot attached; cold reads; no credentials in logs."""
+    Server(lab)
+    volume = volume_on(lab, "objects", "512M", "160M", "--sync-interval", "2")
+    device = volume.add()
+    run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", device], 180)
+    path = lab.mount(device)
+    sums = write_files(path)
+    os.sync()
+    volume.snapshot("then")
+    for file in sums:
+        file.write_bytes(b"later")
+    os.sync()
+    lab.unmount(path)
+    volume.written_back()
+    told_nothing_secret(lab, volume)
+    volume.delete()
+    volume.check()
+    volume.add()
+    shown = volume.attach("then")
+    old = lab.mount(shown, "-o", "ro,noload")
+    files_are(sums, path, old)
+    lab.unmount(old)
+    volume.detach("then")
+    # More than the fast tier holds, so that reads come from the store.
+    ledger = Ledger(volume.device, 256 * MIB // 4096, UNITS, seed=5)
+    lab.devices.append(ledger)
+    ledger.fill()
+    expect(ledger.flush(), "a flush failed")
+    volume.written_back()
+    drop_caches()
+    equal(ledger.look(ledger.acknowledged), [], "what differs")
+    expect(volume.status()["volume"]["read_misses"] > 100, "nothing was read from the store")
+    volume.forerun("snapshot", "delete", volume.name, "then")
+
+
+@faulty
+def an_object_store_that_fails_now_and_then(lab):
+    """Errors, resets, lost answers, bodies cut short and delays, under load with a kill: nothing is lost."""
+    server = Server(lab)
+    volume = volume_on(lab, "bad-days", "512M", "160M", "--sync-interval", "2")
+    ledger = Ledger(volume.add(), 0, UNITS, seed=6)
+    lab.devices.append(ledger)
+    ledger.fill()
+    server.faults(error_percent=4, reset_percent=3, lost_percent=3, cut_percent=4, delay_ms=5)
+    load = Background(ledger, pause=0.002)
+    time.sleep(15)
+    volume.kill()
+    recovered(volume)
+    time.sleep(15)
+    load.end(120)
+    equal((ledger.errors, ledger.flush_errors), (0, 0), "requests that failed")
+    server.faults()
+    expect(ledger.flush(), "a flush failed")
+    volume.snapshot("after")
+    volume.written_back(RETRY_LIMIT + 60)
+    drop_caches()
+    equal(ledger.look(ledger.acknowledged), [], "what differs")
+    lab.note(f"{ledger.writes} writes, longest request {ledger.longest:.1f} s")
+
+
+@faulty
+def an_object_store_that_is_gone_and_back(lab):
+    """The server answers nothing for 60 s: what the fast tier has is read and written on, the rest waits, and all goes on."""
+    server = Server(lab)
+    volume = volume_on(lab, "gone", "512M", "160M", "--sync-interval", "2")
+    ledger = Ledger(volume.add(), 0, 48 * MIB // 4096, seed=7)
+    lab.devices.append(ledger)
+    ledger.fill()
+    expect(ledger.flush(), "a flush failed")
+    volume.written_back()
+    server.faults(stop=1)
+    began = time.monotonic()
+    ledger.longest = 0.0
+    load = Background(ledger, pause=0.01)
+    shows(volume, "write-back does not get on", "write_back_failures", 120)
+    while time.monotonic() - began < 60:
+        time.sleep(1)
+    expect(load.is_alive(), "the load has ended")
+    server.faults()
+    load.end(60)
+    equal((ledger.errors, ledger.flush_errors), (0, 0), "requests that failed")
+    longest = ledger.longest
+    healed = time.monotonic()
+    volume.snapshot("after")
+    volume.written_back(RETRY_LIMIT + 60)
+    lab.note(f"{ledger.writes} writes, longest request {longest:.2f} s; written back {time.monotonic() - healed:.1f} s after the server's return")
+    drop_caches()
+    equal(ledger.look(ledger.acknowledged), [], "what differs")

@@ -1,0 +1,184 @@
+"""Export and import: streams of all and of changes, cut-off ones, raw images; and pruning by a policy."""
+
+import hashlib
+import os
+import subprocess
+
+from lab import BLOCK, MIB, equal, expect, run, test, until
+
+UNIT = BLOCK // 4096
+
+
+def digest(path, size):
+    """What a device reads as, past the page cache."""
+    sums = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        for _ in range(0, size, MIB):
+            sums.update(file.read(MIB))
+    return sums.hexdigest()
+
+
+def noise(device, block, blocks=1):
+    """Blocks that cannot be compressed."""
+    for at in range(block, block + blocks):
+        device.buffer[:BLOCK] = os.urandom(BLOCK)
+        os.pwritev(device.file, [device.buffer[:BLOCK]], at * BLOCK)
+
+
+def exported(lab, which, path, *options):
+    lab.forerun("export", which, *options, "-o", path, limit=240)
+    return path
+
+
+def imported(lab, volume, *words):
+    done = lab.forerun.try_("import", volume.name, *words, limit=240)
+    return done.returncode, done.stdout + done.stderr
+
+
+@test
+def what_is_exported_is_imported(lab):
+    """All of one snapshot, then what changed to the next by a pipe; the copy is the same each time."""
+    size = 256 * MIB
+    source, copy = lab.volume("source", size, "128M"), lab.volume("copy", size, "128M")
+    device = lab.device(source.add())
+    target = copy.add()
+    noise(device, 3, 40)
+    device.write(100 * UNIT, 7)
+    noise(device, 4095)
+    source.snapshot("a")
+    first = exported(lab, "source@a", lab.work / "first.stream")
+    lab.later(first.unlink)
+    expect(first.stat().st_size < 44 * BLOCK, f"42 blocks are {first.stat().st_size} bytes")
+    noise(device, 10, 2)
+    device.write(2000 * UNIT + 3, 1)
+    device.discard(4095 * UNIT, UNIT)
+    source.snapshot("b")
+
+    equal(imported(lab, copy, first)[0], 0, "the import of all")
+    shown = source.attach("a")
+    equal(digest(target, size), digest(shown, size), "the copy of a")
+    source.detach("a")
+    equal([entry["name"] for entry in lab.forerun.json("snapshot", "list", "copy")["snapshots"]], ["a"], "its snapshots")
+
+    program = lab.forerun.program("forerun")
+    with subprocess.Popen([program, "export", "source@b", "--from", "a"], stdout=subprocess.PIPE, env=lab.forerun.env) as export:
+        taken = subprocess.run([program, "import", "copy"], stdin=export.stdout, env=lab.forerun.env, capture_output=True, text=True, timeout=240)
+    equal((taken.returncode, export.returncode), (0, 0), f"the import of changes by a pipe ({taken.stderr})")
+    equal("imported 4 blocks" in taken.stdout, True, f"what it says: {taken.stdout!r}")
+    shown = source.attach("b")
+    equal(digest(target, size), digest(shown, size), "the copy of b")
+    # Exporting an attached snapshot leaves it attached.
+    again = exported(lab, "source@b", lab.work / "again.stream", "--from", "a")
+    lab.later(again.unlink)
+    expect(os.path.exists(shown), "the export detached a snapshot that was attached before")
+    source.detach("b")
+
+    status, said = imported(lab, copy, again)
+    expect(status == 2 and "builds on a" in said and "imported last is b" in said, f"a second time: {said!r}")
+    source.snapshot("c")
+    third = exported(lab, "source@c", lab.work / "third.stream", "--from", "b")
+    lab.later(third.unlink)
+    with open(target, "r+b", buffering=0) as file:
+        file.write(b"x" * 4096)
+        os.fsync(file.fileno())
+    status, said = imported(lab, copy, third)
+    expect(status == 2 and "was written to since snapshot b" in said, f"a copy that was written to: {said!r}")
+    status, said = imported(lab, copy, first)
+    expect(status == 2 and "holds data already" in said, f"over data: {said!r}")
+    done = lab.forerun.try_("export", "source@a", "--from", "b", "-o", lab.work / "none")
+    expect(done.returncode == 2 and "is not older" in done.stderr, f"the wrong way round: {done.stderr!r}")
+
+
+@test
+def a_stream_that_was_cut_off_goes_on(lab):
+    """A cut-off import says so and keeps others away; the whole stream ends it. A changed byte is found."""
+    size = 128 * MIB
+    source, copy = lab.volume("source", size, "128M"), lab.volume("copy", size, "128M")
+    device = lab.device(source.add())
+    target = copy.add()
+    noise(device, 0, 30)
+    source.snapshot("a")
+    whole = exported(lab, "source@a", lab.work / "whole.stream")
+    lab.later(whole.unlink)
+    part, hurt = lab.work / "part.stream", lab.work / "hurt.stream"
+    lab.later(part.unlink)
+    lab.later(hurt.unlink)
+    data = whole.read_bytes()
+    part.write_bytes(data[: len(data) // 2])
+    changed = bytearray(data)
+    changed[len(data) * 3 // 4] ^= 1
+    hurt.write_bytes(changed)
+    status, said = imported(lab, copy, part)
+    expect(status == 1 and "cut off" in said, f"half of it: {said!r}")
+    status, said = imported(lab, copy, hurt)
+    expect(status == 1 and "damaged at byte" in said, f"a changed byte: {said!r}")
+    noise(device, 50)
+    source.snapshot("b")
+    other = exported(lab, "source@b", lab.work / "other.stream")
+    lab.later(other.unlink)
+    status, said = imported(lab, copy, other)
+    expect(status == 2 and "half-way through an import of snapshot a" in said, f"another one: {said!r}")
+    status, said = imported(lab, copy, whole)
+    equal(status, 0, f"the whole stream ({said})")
+    shown = source.attach("a")
+    equal(digest(target, size), digest(shown, size), "the copy")
+    source.detach("a")
+    mounted = lab.volume("mounted", size, "128M")
+    mounted.add()
+    run(["mkfs.ext4", "-q", mounted.device], 120)
+    lab.mount(mounted.device)
+    status, said = imported(lab, mounted, whole, "--force")
+    expect(status == 1 and "unmount it first" in said, f"a mounted volume: {said!r}")
+
+
+@test
+def a_raw_image_is_imported(lab):
+    """A file system in a file, onto a volume that held something else."""
+    size = 128 * MIB
+    volume = lab.volume("image", size, "128M")
+    target = volume.add()
+    device = lab.device(target)
+    noise(device, 0, 4)
+    noise(device, 2000, 4)
+    device.close()
+    image = lab.work / "disk.img"
+    lab.later(image.unlink)
+    with open(image, "wb") as file:
+        file.truncate(96 * MIB)
+    run(["mkfs.ext4", "-q", "-F", "-L", "imported", image], 120)
+    status, said = imported(lab, volume, image)
+    expect(status == 2 and "--raw" in said, f"an image without --raw: {said!r}")
+    status, said = imported(lab, volume, image, "--raw")
+    expect(status == 2 and "--force" in said, f"over data: {said!r}")
+    equal(imported(lab, volume, image, "--raw", "--force")[0], 0, "the import")
+    run(["e2fsck", "-fn", target], 120)
+    equal(run(["blkid", "-o", "value", "-s", "LABEL", target]).strip(), "imported", "the label")
+    with open(target, "rb") as file:
+        file.seek(2000 * BLOCK)
+        equal(file.read(BLOCK).count(0), BLOCK, "zeros behind the image's end")
+
+
+@test
+def a_policy_prunes_snapshots(lab):
+    """What the policy does not keep goes, what has a name or is attached stays, and the space comes back."""
+    volume = lab.volume("pruned", "256M", "128M", "--sync-interval", "3600")
+    device = lab.device(volume.add())
+    for number in range(6):
+        noise(device, 0, 64)
+        volume.snapshot("monday" if number == 1 else f"auto-{number}")
+    volume.written_back()
+    used = volume.status()["volume"]["capacity_tier"]["used_bytes"]
+    lab.forerun("retention", "pruned", "--keep-last", 1, "--hourly", 0, "--daily", 0, "--weekly", 0, "--monthly", 0)
+    volume.attach("auto-3")
+    dry = lab.forerun.json("prune", "pruned", "--dry-run")
+    whats = {entry["name"]: entry["what"] for entry in dry["snapshots"]}
+    equal(whats, {"auto-0": "cut", "monday": "keep", "auto-2": "cut", "auto-3": "cut", "auto-4": "cut", "auto-5": "keep"}, "the plan")
+    done = lab.forerun.json("prune", "pruned")
+    equal(done["in_use"], ["auto-3"], "what is attached")
+    names = lambda: [entry["name"] for entry in lab.forerun.json("snapshot", "list", "pruned")["snapshots"]]
+    equal(names(), ["monday", "auto-3", "auto-5"], "what is left")
+    volume.detach("auto-3")
+    lab.forerun("prune", "pruned")
+    equal(names(), ["monday", "auto-5"], "what is left at last")
+    until("the space to come back", 90, lambda: used - volume.status()["volume"]["capacity_tier"]["used_bytes"] >= 8 * MIB, 1)

@@ -23,7 +23,7 @@ const STAYS_ABOVE: f64 = 0.8;
 /// By how much the pool's mean average precision may be below that of the single one whose place it takes.
 const POOL_BELOW: f64 = 0.01;
 /// How far below the best a member of the pool may be.
-const MEMBER_BELOW: f64 = 0.02;
+const MEMBER_BELOW: f64 = 0.01;
 /// A member's share in the pool falls by a factor of e with each so many nats of log loss, per candidate that changed.
 const MEMBER_NATS: f64 = 1.0 / 3.0;
 /// Epochs after which a predictor is known as well as one that was always there.
@@ -279,9 +279,9 @@ mod tests {
         let mut board = Scoreboard::default();
         let all = |_: Predictor| true;
         assert_eq!(board.members(all), [(DecayedRate3, 1.0)], "before anything was scored");
-        learn_losses(&mut board, &[(Lstm, 0.5, 2.0), (Linear, 0.49, 2.0), (Chains, 0.47, 1.0)]);
+        learn_losses(&mut board, &[(Lstm, 0.5, 2.0), (Linear, 0.495, 2.0), (Chains, 0.47, 1.0)]);
         assert_eq!(board.members(all), [(Linear, 0.5), (Lstm, 0.5)]);
-        learn_losses(&mut board, &[(Lstm, 0.5, 2.0), (Linear, 0.49, 2.0), (Chains, 0.45, 1.0)]);
+        learn_losses(&mut board, &[(Lstm, 0.5, 2.0), (Linear, 0.495, 2.0), (Chains, 0.45, 1.0)]);
         assert_eq!(board.members(|predictor| predictor != Lstm), [(Linear, 1.0)]);
         board.learn(Association, EpochScore { average_precision: 0.9, ..Default::default() });
         assert_eq!(board.members(all).len(), 2, "one lucky epoch is none");

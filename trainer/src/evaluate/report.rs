@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::ahead::HorizonReport;
 use super::chains::{ChainReport, WithoutChains};
 use crate::learner::{Costs, Judgement};
+use crate::predictors::Predictor;
 use crate::score::{Outcome, Quality, Reliability};
 
 /// One trace's results.
@@ -228,11 +229,12 @@ impl Sum {
 }
 
 impl TraceReport {
-    /// The best predictor of the last fifth.
+    /// The best single predictor of the last fifth: all but the pool of several.
     #[must_use]
     pub fn best(&self) -> Option<&PredictorReport> {
         let map = |own: &PredictorReport| own.mean_average_precision;
-        self.predictors.iter().max_by(|a, b| map(a).total_cmp(&map(b)))
+        let single = |own: &&PredictorReport| own.name != Predictor::Pool.name();
+        self.predictors.iter().filter(single).max_by(|a, b| map(a).total_cmp(&map(b)))
     }
 
     /// The report as a table for people.

@@ -1,11 +1,14 @@
 //! The predictors that run beside each other on the same candidates, always.
 //!
-//! Each gives a score in 0 to 1 that orders the candidates; only calibration makes a probability of it.
+//! Each gives a score in 0 to 1 that orders the candidates; only calibration makes a probability of it. The pool's are
+//! probabilities: they are means of calibrated ones.
 
 use crate::facts::Facts;
 
 /// How many predictors there are.
-pub const PREDICTORS: usize = 14;
+pub const PREDICTORS: usize = 15;
+/// How many of them are calibrated: all but the pool, which is the last.
+pub const CALIBRATED: usize = PREDICTORS - 1;
 
 /// A predictor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,6 +42,8 @@ pub enum Predictor {
     Lstm,
     /// Logistic regression on the others' probabilities.
     Blend,
+    /// The mean of those that are good on this volume.
+    Pool,
 }
 
 impl Predictor {
@@ -58,6 +63,7 @@ impl Predictor {
         Self::Linear,
         Self::Lstm,
         Self::Blend,
+        Self::Pool,
     ];
 
     /// Its name in the API, in tables and in files.
@@ -78,13 +84,14 @@ impl Predictor {
             Self::Linear => "linear",
             Self::Lstm => "lstm",
             Self::Blend => "blend",
+            Self::Pool => "pool",
         }
     }
 
     /// Whether it is one of those that need no weights: what the others have to beat.
     #[must_use]
     pub const fn is_simple(self) -> bool {
-        !matches!(self, Self::ContextTables | Self::Linear | Self::Lstm | Self::Blend)
+        !matches!(self, Self::ContextTables | Self::Linear | Self::Lstm | Self::Blend | Self::Pool)
     }
 }
 
@@ -104,7 +111,11 @@ pub fn simple_score(predictor: Predictor, facts: &Facts) -> f32 {
         Predictor::Chains => facts.chained,
         // Where nothing speaks, the rate decides: an order for all candidates.
         Predictor::Association => (facts.association * 0.9).max(rate_12 * 0.5),
-        Predictor::ContextTables | Predictor::Linear | Predictor::Lstm | Predictor::Blend => 0.0,
+        Predictor::ContextTables
+        | Predictor::Linear
+        | Predictor::Lstm
+        | Predictor::Blend
+        | Predictor::Pool => 0.0,
     }
 }
 

@@ -143,28 +143,56 @@ impl Outcome {
     }
 }
 
+/// The loss of a probability whose truth is known, in nats; no more than that of a probability of 1 in 100,000.
+#[must_use]
+pub fn log_loss(probability: f32, changed: bool) -> f64 {
+    let told = f64::from(probability).clamp(1e-5, 1.0 - 1e-5);
+    match changed {
+        true => -told.ln(),
+        // Nearly all candidates; the logarithm's first term is right to a thousandth, and costs nothing.
+        false if told < 2e-3 => told,
+        false => -(-told).ln_1p(),
+    }
+}
+
 /// How often what was given a probability happened, by probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reliability {
-    /// (Sum of probabilities, changed, all) in each twentieth.
-    bins: [(f64, u64, u64); RELIABILITY_BINS],
+    /// By twentieth.
+    bins: [ReliabilityBin; RELIABILITY_BINS],
+}
+
+/// What was given about the same probability.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct ReliabilityBin {
+    /// Of the probabilities.
+    sum: f64,
+    /// Of the numbers that change, if the probabilities are true.
+    variance: f64,
+    hits: u64,
+    all: u64,
 }
 
 impl Reliability {
     /// Counts a candidate.
     pub fn take(&mut self, probability: f32, changed: bool) {
         let at = ((probability * RELIABILITY_BINS as f32) as usize).min(RELIABILITY_BINS - 1);
-        if let Some((sum, hits, all)) = self.bins.get_mut(at) {
-            *sum += f64::from(probability);
-            *hits += u64::from(changed);
-            *all += 1;
+        if let Some(bin) = self.bins.get_mut(at) {
+            let told = f64::from(probability);
+            bin.sum += told;
+            bin.variance += told * (1.0 - told);
+            bin.hits += u64::from(changed);
+            bin.all += 1;
         }
     }
 
     /// Adds another epoch's.
     pub fn add(&mut self, other: &Self) {
         for (own, others) in self.bins.iter_mut().zip(&other.bins) {
-            *own = (own.0 + others.0, own.1 + others.1, own.2 + others.2);
+            own.sum += others.sum;
+            own.variance += others.variance;
+            own.hits += others.hits;
+            own.all += others.all;
         }
     }
 
@@ -173,16 +201,33 @@ impl Reliability {
     #[must_use]
     pub fn error(&self) -> f64 {
         let bins = self.bins.iter().skip(FIRST_RELIABILITY_BIN);
-        let apart: f64 = bins.clone().map(|(sum, hits, _)| (sum - *hits as f64).abs()).sum();
-        let all: u64 = bins.map(|(.., all)| all).sum();
+        let apart: f64 = bins.clone().map(|bin| (bin.sum - bin.hits as f64).abs()).sum();
+        let all: u64 = bins.map(|bin| bin.all).sum();
         apart / all.max(1) as f64
+    }
+
+    /// The same of all candidates: the usual definition, in which those that hardly anybody expects decide.
+    #[must_use]
+    pub fn error_of_all(&self) -> f64 {
+        let apart: f64 = self.bins.iter().map(|bin| (bin.sum - bin.hits as f64).abs()).sum();
+        apart / self.bins.iter().map(|bin| bin.all).sum::<u64>().max(1) as f64
+    }
+
+    /// The calibration error of what was given 0.05 and more that is expected if every probability is true and candidates change
+    /// independently of each other: chance alone, which is the more the fewer there are.
+    #[must_use]
+    pub fn error_by_chance(&self) -> f64 {
+        let bins = self.bins.iter().skip(FIRST_RELIABILITY_BIN);
+        // The mean distance of a normal variable from its mean.
+        let apart: f64 = bins.clone().map(|bin| (bin.variance * std::f64::consts::FRAC_2_PI).sqrt()).sum();
+        apart / bins.map(|bin| bin.all).sum::<u64>().max(1) as f64
     }
 
     /// Of what was given 0.7 to 0.9: how many there were, and the share that changed.
     #[must_use]
     pub fn at_0_7_to_0_9(&self) -> (u64, f64) {
         let bins = self.bins.iter().skip(14).take(4);
-        let (hits, all) = bins.fold((0, 0), |(hits, all), bin| (hits + bin.1, all + bin.2));
+        let (hits, all) = bins.fold((0, 0), |(hits, all), bin| (hits + bin.hits, all + bin.all));
         (all, hits as f64 / all.max(1) as f64)
     }
 }
@@ -232,6 +277,31 @@ mod tests {
     }
 
     #[test]
+    fn the_error_by_chance_is_what_true_probabilities_come_to() {
+        let mut rng = crate::rng::Rng::new(5);
+        let (mut error, mut by_chance) = (0.0, 0.0);
+        for _ in 0..200 {
+            let mut reliability = Reliability::default();
+            for _ in 0..500 {
+                let told = rng.unit();
+                reliability.take(told, rng.unit() < told);
+            }
+            error += reliability.error() / 200.0;
+            by_chance += reliability.error_by_chance() / 200.0;
+        }
+        assert!((error / by_chance - 1.0).abs() < 0.05, "{error} and {by_chance}");
+    }
+
+    #[test]
+    fn log_loss_is_the_negative_logarithm() {
+        for told in [0.0f32, 1e-4, 1.9e-3, 2.1e-3, 0.3, 1.0] {
+            let bounded = f64::from(told).clamp(1e-5, 1.0 - 1e-5);
+            assert!((log_loss(told, true) + bounded.ln()).abs() < 1e-9);
+            assert!((log_loss(told, false) / -(1.0 - bounded).ln() - 1.0).abs() < 2e-3, "{told}");
+        }
+    }
+
+    #[test]
     fn calibration_error_is_the_mean_distance() {
         let mut reliability = Reliability::default();
         for (probability, changed) in
@@ -240,6 +310,7 @@ mod tests {
             reliability.take(probability, changed);
         }
         assert!((reliability.error() - (0.5 + 0.3) / 4.0).abs() < 1e-6, "{}", reliability.error());
+        assert!((reliability.error_of_all() - (0.5 + 0.3 + 0.99) / 5.0).abs() < 1e-6);
         assert_eq!(reliability.at_0_7_to_0_9(), (2, 0.5));
         let mut twice = reliability;
         twice.add(&reliability);

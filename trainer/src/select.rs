@@ -1,11 +1,13 @@
-//! Who serves: the predictor that scored best on this volume lately, if any is good enough.
+//! Who serves: the predictor that scored best on this volume lately, if any is good enough; and who is in the pool.
 //!
 //! Scores come only from predictions that were made before the epoch they are scored by. Recent epochs
-//! count more; a change of the serving predictor takes a margin, so that noise does not make it flap.
+//! count more; a change of the best single predictor takes a margin, so that noise does not make it flap. The pool serves in
+//! its place where it is about as good in the order, and its probabilities are better: by log loss, which is least for
+//! true ones (a proper score), whatever the order.
 
 use serde::{Deserialize, Serialize};
 
-use crate::predictors::{PREDICTORS, Predictor};
+use crate::predictors::{CALIBRATED, PREDICTORS, Predictor};
 use crate::score::Outcome;
 
 /// What a score keeps from one epoch to the next.
@@ -18,6 +20,14 @@ const MARGIN: f64 = 0.01;
 const MIN_EPOCHS: u32 = 2;
 /// Having paid, it goes on paying down to this share of the bound.
 const STAYS_ABOVE: f64 = 0.8;
+/// By how much the pool's mean average precision may be below that of the single one whose place it takes.
+const POOL_BELOW: f64 = 0.01;
+/// How far below the best a member of the pool may be.
+const MEMBER_BELOW: f64 = 0.01;
+/// A member's share in the pool falls by a factor of e with each so many nats of log loss, per candidate that changed.
+const MEMBER_NATS: f64 = 1.0 / 3.0;
+/// Epochs after which a predictor is known as well as one that was always there.
+const KNOWN_EPOCHS: u32 = 3;
 /// Who serves before anything was scored.
 const FIRST: Predictor = Predictor::DecayedRate3;
 
@@ -25,6 +35,7 @@ const FIRST: Predictor = Predictor::DecayedRate3;
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     average_precision: f64,
+    log_loss: f64,
     weight: f64,
     /// Predicted at the threshold and above; of those, changed; changed in all.
     predicted: f64,
@@ -41,6 +52,12 @@ impl Tally {
         if self.weight > 0.0 { self.average_precision / self.weight } else { 0.0 }
     }
 
+    /// Log loss over the window, in nats for each candidate that changed.
+    #[must_use]
+    pub fn log_loss(&self) -> f64 {
+        if self.weight > 0.0 { self.log_loss / self.weight } else { f64::INFINITY }
+    }
+
     /// Of what was predicted at the threshold and above, the share that changed.
     #[must_use]
     pub fn precision(&self) -> f64 {
@@ -54,7 +71,7 @@ impl Tally {
     }
 
     fn is_sound(&self) -> bool {
-        [self.average_precision, self.weight, self.predicted, self.right, self.changed]
+        [self.average_precision, self.log_loss, self.weight, self.predicted, self.right, self.changed]
             .iter()
             .all(|value| value.is_finite() && *value >= 0.0)
     }
@@ -65,6 +82,8 @@ impl Tally {
 pub struct EpochScore {
     /// Average precision.
     pub average_precision: f64,
+    /// Log loss, in nats for each candidate that changed.
+    pub log_loss: f64,
     /// What was predicted at the threshold and above.
     pub outcome: Outcome,
 }
@@ -73,13 +92,20 @@ pub struct EpochScore {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Scoreboard {
     tallies: Vec<Tally>,
-    serving: usize,
+    /// The single predictor that is chosen, and whether the pool takes its place.
+    single: usize,
+    pools: bool,
     pays: bool,
 }
 
 impl Default for Scoreboard {
     fn default() -> Self {
-        Self { tallies: vec![Tally::default(); PREDICTORS], serving: FIRST as usize, pays: false }
+        Self {
+            tallies: vec![Tally::default(); PREDICTORS],
+            single: FIRST as usize,
+            pools: false,
+            pays: false,
+        }
     }
 }
 
@@ -88,6 +114,7 @@ impl Scoreboard {
     pub fn learn(&mut self, predictor: Predictor, score: EpochScore) {
         if let Some(tally) = self.tallies.get_mut(predictor as usize) {
             tally.average_precision = tally.average_precision * KEPT + score.average_precision;
+            tally.log_loss = tally.log_loss * KEPT + score.log_loss;
             tally.weight = tally.weight * KEPT + 1.0;
             tally.predicted = tally.predicted * KEPT + score.outcome.predicted as f64;
             tally.right = tally.right * KEPT + score.outcome.right as f64;
@@ -98,13 +125,17 @@ impl Scoreboard {
 
     /// Chooses anew, after an epoch's scores were taken; predictions pay from `bound` on.
     pub fn choose(&mut self, bound: f64) {
-        let best = self.best(|_| true);
+        let best = self.best(|predictor| predictor != Predictor::Pool);
         // A predictor with one lucky epoch does not push out one with many.
-        let experienced = self.tally(best).epochs >= self.tally(self.serving()).epochs.min(3);
-        let better = self.map(best) > self.map(self.serving()) + MARGIN;
+        let experienced = self.tally(best).epochs >= self.tally(self.single()).epochs.min(KNOWN_EPOCHS);
+        let better = self.map(best) > self.map(self.single()) + MARGIN;
         if experienced && better {
-            self.serving = best as usize;
+            self.single = best as usize;
         }
+        let (pool, single) = (self.tally(Predictor::Pool), self.tally(self.single()));
+        self.pools = pool.epochs > 0
+            && pool.mean_average_precision() >= single.mean_average_precision() - POOL_BELOW
+            && pool.log_loss() < single.log_loss();
         let bound = if self.pays { bound * STAYS_ABOVE } else { bound };
         self.pays = self.tally(self.serving()).epochs >= MIN_EPOCHS && self.map(self.serving()) >= bound;
     }
@@ -112,7 +143,31 @@ impl Scoreboard {
     /// Who serves.
     #[must_use]
     pub fn serving(&self) -> Predictor {
-        Predictor::ALL.get(self.serving).copied().unwrap_or(FIRST)
+        if self.pools { Predictor::Pool } else { self.single() }
+    }
+
+    fn single(&self) -> Predictor {
+        Predictor::ALL.get(self.single).copied().unwrap_or(FIRST)
+    }
+
+    /// The members of the pool among `these`, each with its share: all that are nearly as good as the best, the more so the
+    /// better their probabilities are.
+    #[must_use]
+    pub fn members(&self, these: impl Fn(Predictor) -> bool) -> Vec<(Predictor, f32)> {
+        let longest = self.tallies.iter().map(|tally| tally.epochs).max().unwrap_or(0);
+        let known = |predictor: &Predictor| self.tally(*predictor).epochs >= longest.clamp(1, KNOWN_EPOCHS);
+        let mut members: Vec<Predictor> =
+            Predictor::ALL.into_iter().filter(|predictor| these(*predictor)).filter(known).collect();
+        let best = members.iter().map(|predictor| self.map(*predictor)).fold(0.0, f64::max);
+        members.retain(|predictor| self.map(*predictor) >= best - MEMBER_BELOW);
+        if members.is_empty() {
+            members.push(FIRST);
+        }
+        let loss = |predictor: &Predictor| self.tally(*predictor).log_loss().min(f64::MAX);
+        let least = members.iter().map(loss).fold(f64::MAX, f64::min);
+        let parts: Vec<f64> = members.iter().map(|own| ((least - loss(own)) / MEMBER_NATS).exp()).collect();
+        let all: f64 = parts.iter().sum();
+        members.into_iter().zip(parts).map(|(predictor, part)| (predictor, (part / all) as f32)).collect()
     }
 
     /// Whether acting on predictions is advised.
@@ -149,7 +204,7 @@ impl Scoreboard {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.tallies.len() == PREDICTORS
-            && self.serving < PREDICTORS
+            && self.single < CALIBRATED
             && self.tallies.iter().all(Tally::is_sound)
     }
 
@@ -192,6 +247,48 @@ mod tests {
             learn(&mut board, &[(Predictor::Lstm, 0.40), (Predictor::DecayedRate12, 0.55)]);
         }
         assert_eq!(board.serving(), Predictor::DecayedRate12);
+    }
+
+    /// Scores of (predictor, average precision, log loss) in each of twelve epochs.
+    fn learn_losses(board: &mut Scoreboard, scores: &[(Predictor, f64, f64)]) {
+        for _ in 0..12 {
+            for &(predictor, average_precision, log_loss) in scores {
+                board.learn(predictor, EpochScore { average_precision, log_loss, ..Default::default() });
+            }
+            board.choose(0.1);
+        }
+    }
+
+    #[test]
+    fn the_pool_serves_where_it_is_no_worse_and_truer() {
+        use Predictor::{Lstm, Pool};
+        let served = |pool: f64, loss: f64| {
+            let mut board = Scoreboard::default();
+            learn_losses(&mut board, &[(Lstm, 0.5, 2.0), (Pool, pool, loss)]);
+            board.serving()
+        };
+        assert_eq!(served(0.495, 1.9), Pool);
+        assert_eq!(served(0.495, 2.1), Lstm, "its probabilities are worse");
+        assert_eq!(served(0.48, 1.9), Lstm, "its order is worse");
+        assert_eq!(served(0.6, 2.1), Lstm, "who is single is compared with single ones");
+    }
+
+    #[test]
+    fn in_the_pool_is_who_is_close_to_the_best_and_true() {
+        use Predictor::{Association, Chains, DecayedRate3, Linear, Lstm};
+        let mut board = Scoreboard::default();
+        let all = |_: Predictor| true;
+        assert_eq!(board.members(all), [(DecayedRate3, 1.0)], "before anything was scored");
+        learn_losses(&mut board, &[(Lstm, 0.5, 2.0), (Linear, 0.495, 2.0), (Chains, 0.47, 1.0)]);
+        assert_eq!(board.members(all), [(Linear, 0.5), (Lstm, 0.5)]);
+        learn_losses(&mut board, &[(Lstm, 0.5, 2.0), (Linear, 0.495, 2.0), (Chains, 0.45, 1.0)]);
+        assert_eq!(board.members(|predictor| predictor != Lstm), [(Linear, 1.0)]);
+        board.learn(Association, EpochScore { average_precision: 0.9, ..Default::default() });
+        assert_eq!(board.members(all).len(), 2, "one lucky epoch is none");
+        let mut board = Scoreboard::default();
+        learn_losses(&mut board, &[(Lstm, 0.5, 2.0), (Linear, 0.5, 3.0)]);
+        let shares = board.members(all);
+        assert!(shares[0].1 < 0.06 && (shares[0].1 + shares[1].1 - 1.0).abs() < 1e-6, "{shares:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::ahead::HorizonReport;
 use super::chains::{ChainReport, WithoutChains};
 use crate::learner::{Costs, Judgement};
+use crate::predictors::Predictor;
 use crate::score::{Outcome, Quality, Reliability};
 
 /// One trace's results.
@@ -61,7 +62,7 @@ pub struct CostReport {
     pub simple: f64,
     /// Scoring by the context tables and the linear predictor.
     pub tables: f64,
-    /// Scoring by the network, and the blend.
+    /// Scoring by the network, the blend and the pool.
     pub network: f64,
 }
 
@@ -125,6 +126,10 @@ pub struct PredictorReport {
     pub f1: f64,
     /// Expected calibration error of what was given 0.05 and more.
     pub calibration_error: f64,
+    /// What it would be by chance alone, were every probability true.
+    pub calibration_error_by_chance: f64,
+    /// Expected calibration error of all candidates.
+    pub calibration_error_of_all: f64,
     /// Of what was given 0.7 to 0.9, how many there were.
     pub at_0_7_to_0_9: u64,
     /// And the share of them that changed.
@@ -215,6 +220,8 @@ impl Sum {
             recall: self.outcome.recall(),
             f1: self.outcome.f1(),
             calibration_error: self.reliability.error(),
+            calibration_error_by_chance: self.reliability.error_by_chance(),
+            calibration_error_of_all: self.reliability.error_of_all(),
             at_0_7_to_0_9,
             at_0_7_to_0_9_changed,
         }
@@ -222,11 +229,12 @@ impl Sum {
 }
 
 impl TraceReport {
-    /// The best predictor of the last fifth.
+    /// The best single predictor of the last fifth: all but the pool of several.
     #[must_use]
     pub fn best(&self) -> Option<&PredictorReport> {
         let map = |own: &PredictorReport| own.mean_average_precision;
-        self.predictors.iter().max_by(|a, b| map(a).total_cmp(&map(b)))
+        let single = |own: &&PredictorReport| own.name != Predictor::Pool.name();
+        self.predictors.iter().filter(single).max_by(|a, b| map(a).total_cmp(&map(b)))
     }
 
     /// The report as a table for people.
@@ -302,13 +310,15 @@ impl TraceReport {
         }
         let _ = write!(
             text,
-            "\n  serving: {}; pays: {}\n  of {} served at 0.7 to 0.9, {:.2} changed\n\
+            "\n  serving: {}; pays: {}\n  of {} served at 0.7 to 0.9, {:.2} changed; of its calibration error {:.3} by chance; error of all candidates {:.4}\n\
              \x20 CPU seconds an epoch: training {:.3} (network {:.3}); scoring {:.3} (facts {:.3}, simple {:.3}, tables and linear {:.3}, network {:.3})\n\
              \x20 up to {} candidates; peak memory {} MiB\n",
             self.reason,
             if self.pays { "yes" } else { "no" },
             served.at_0_7_to_0_9,
             served.at_0_7_to_0_9_changed,
+            served.calibration_error_by_chance,
+            served.calibration_error_of_all,
             cost.training(),
             cost.training_network,
             cost.scoring(),

@@ -101,6 +101,8 @@ impl Learner {
                 calibration.prepare(scores);
             }
         }
+        let pool = self.pool(&scored);
+        scored.take(Predictor::Pool, pool);
         watch.lap(&mut costs.network);
         Ok(scored)
     }

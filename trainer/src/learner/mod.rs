@@ -10,6 +10,7 @@
 
 mod blend;
 mod candidates;
+mod pool;
 mod samples;
 mod saved;
 #[cfg(test)]
@@ -34,10 +35,10 @@ use crate::logistic::Logistic;
 use crate::model::{
     LEARNED_HORIZON_EPOCHS, Network, Replay, Sample, Scores, Trainer, TrainingReport, WeightsError,
 };
-use crate::predictors::{PREDICTORS, Predictor};
+use crate::predictors::{CALIBRATED, PREDICTORS, Predictor};
 use crate::publish::{MIN_PROBABILITY, within};
 use crate::rng::Rng;
-use crate::score::{Outcome, Quality, Reliability, Truth, qualities};
+use crate::score::{Outcome, Quality, Reliability, Truth, log_loss, qualities};
 use crate::select::{EpochScore, Scoreboard};
 use crate::state::VolumeState;
 
@@ -107,7 +108,7 @@ pub struct Costs {
     pub simple: Duration,
     /// The scores of the context tables and of the linear predictor.
     pub tables: Duration,
-    /// The scores of the network, and the blend.
+    /// The scores of the network, the blend and the pool.
     pub network: Duration,
 }
 
@@ -154,6 +155,7 @@ pub struct Learner {
     blending: blend::Weights,
     trainer: Trainer,
     replay: Replay,
+    /// By predictor; the pool has none.
     calibrations: Vec<Leveled>,
     scoreboard: Scoreboard,
     scored: Option<Scored>,
@@ -183,7 +185,7 @@ impl Learner {
             blending: blend::first_weights(),
             trainer: Trainer::new(config.seed)?,
             replay: Replay::default(),
-            calibrations: vec![Leveled::default(); PREDICTORS],
+            calibrations: vec![Leveled::default(); CALIBRATED],
             scoreboard: Scoreboard::default(),
             scored: None,
             rng: Rng::new(config.seed),
@@ -317,22 +319,30 @@ impl Learner {
             [view.blocks.len(), view.kinds.iter().filter(|kind| **kind == ChangeKind::Added).count()]
         });
         let threshold = self.config.threshold as f32;
-        for (predictor, calibration) in Predictor::ALL.into_iter().zip(&mut self.calibrations) {
+        let happened = truth.changed.iter().filter(|changed| **changed).count().max(1) as f64;
+        for predictor in Predictor::ALL {
+            let mut calibration = self.calibrations.get_mut(predictor as usize);
             let Some(scores) = scored.of(predictor) else { continue };
             let [all, added] = qualities(scores, truth, budgets);
             let mut judgement = Judgement { quality: all.unwrap_or_default(), added, ..Judgement::default() };
             judgement.outcome.changed = truth.total;
+            let mut losses = 0.0;
             for (value, changed) in scores.iter().zip(&truth.changed) {
-                let probability = calibration.probability(*value);
+                let probability = probability_by(calibration.as_deref(), *value);
                 judgement.reliability.take(probability, *changed);
+                losses += log_loss(probability, *changed);
                 if probability >= threshold {
                     judgement.outcome.predicted += 1;
                     judgement.outcome.right += usize::from(*changed);
                 }
             }
             let average_precision = judgement.quality.average_precision;
-            self.scoreboard.learn(predictor, EpochScore { average_precision, outcome: judgement.outcome });
-            calibration.learn(scores, &truth.changed);
+            let log_loss = losses / happened;
+            let score = EpochScore { average_precision, log_loss, outcome: judgement.outcome };
+            self.scoreboard.learn(predictor, score);
+            if let Some(calibration) = &mut calibration {
+                calibration.learn(scores, &truth.changed);
+            }
             if let Some(slot) = report.judgements.get_mut(predictor as usize) {
                 *slot = Some(judgement);
             }
@@ -394,18 +404,16 @@ impl Learner {
     pub fn predictions_by(&self, horizon: Horizon, by: HorizonBy) -> (Predictor, Vec<Prediction>) {
         let serving = self.scoreboard.serving();
         let Some(scored) = &self.scored else { return (serving, Vec::new()) };
-        // While catching up the network has not scored; the simple ones always have.
-        let serving = if scored.of(serving).is_some() { serving } else { Predictor::Linear };
+        // While catching up the network has not scored; the pool always has.
+        let serving = if scored.of(serving).is_some() { serving } else { Predictor::Pool };
         let calibration = self.calibrations.get(serving as usize);
-        let (Some(calibration), Some(scores)) = (calibration, scored.of(serving)) else {
-            return (serving, Vec::new());
-        };
+        let Some(scores) = scored.of(serving) else { return (serving, Vec::new()) };
         // Of the network's other outputs nothing is taken where it does not serve.
         let uses_net = !serving.is_simple();
         let mut source = FactSource::new(&self.state);
         let mut predictions = Vec::new();
         for (at, (block, score)) in scored.blocks.iter().zip(scores).enumerate() {
-            let next = calibration.probability(*score);
+            let next = probability_by(calibration, *score);
             let by_net = scored.net(at).filter(|_| uses_net);
             let expected = match source.facts(*block) {
                 Some(facts) if horizon.epochs() > 1 => {
@@ -422,4 +430,9 @@ impl Learner {
         }
         (serving, predictions)
     }
+}
+
+/// The probability that a predictor's score means; the pool's scores, which have no calibration, are probabilities.
+fn probability_by(calibration: Option<&Leveled>, score: f32) -> f32 {
+    calibration.map_or(score, |calibration| calibration.probability(score))
 }

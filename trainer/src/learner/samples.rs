@@ -5,8 +5,8 @@
 
 use forerun::change_vector::ChangeVector;
 
-use super::Learner;
 use super::candidates::Scored;
+use super::{Learner, probability_by};
 use crate::facts::FactSource;
 use crate::inputs::{SequenceSource, wide};
 use crate::model::Sample;
@@ -52,7 +52,7 @@ impl Learner {
         let (mut facts, mut sequences) = (FactSource::new(&self.state), SequenceSource::new(&self.state));
         let mut samples = Vec::with_capacity(chosen.len());
         let serving = self.scoreboard.serving();
-        let serving = self.calibrations.get(serving as usize).zip(scored.of(serving));
+        let (calibration, scores) = (self.calibrations.get(serving as usize), scored.of(serving));
         let epochs = self.horizon.epochs();
         for &(at, stands_for) in chosen {
             let Some((block, cells)) = scored.blocks.get(at).zip(scored.cells.get(at)) else { continue };
@@ -60,8 +60,7 @@ impl Learner {
             let mut sequence = Vec::new();
             sequences.append(*block, &mut sequence);
             let change = vector.changes().binary_search_by_key(block, |change| change.block.0);
-            let next =
-                serving.and_then(|(calibration, scores)| Some(calibration.probability(*scores.get(at)?)));
+            let next = scores.and_then(|scores| Some(probability_by(calibration, *scores.get(at)?)));
             samples.push(Sample {
                 block: *block,
                 sequence,

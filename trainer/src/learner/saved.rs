@@ -15,10 +15,10 @@ use thiserror::Error;
 use super::Learner;
 use crate::calibrate::Calibration;
 use crate::level::Leveled;
-use crate::predictors::PREDICTORS;
+use crate::predictors::CALIBRATED;
 use crate::select::Scoreboard;
 
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// No scores of ours are nearly as long, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
@@ -95,7 +95,7 @@ impl Learner {
         let saved: Saved = serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
         let sound = saved.version == VERSION
             && saved.scoreboard.is_sound()
-            && saved.calibrations.len() == PREDICTORS
+            && saved.calibrations.len() == CALIBRATED
             && saved.calibrations.iter().all(Leveled::is_sound)
             && saved.horizon_calibration.is_sound()
             && saved.formula_calibration.is_sound();

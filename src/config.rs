@@ -9,6 +9,7 @@
 //! file or the new one.
 
 mod atomic_file;
+mod capacity_address;
 mod device_record;
 mod name;
 mod paths;
@@ -17,6 +18,7 @@ mod size;
 mod small_file;
 mod volume;
 
+pub use capacity_address::{AddressError, CapacityAddress, ObjectAddress, Scheme};
 pub use atomic_file::replace_file;
 pub use device_record::DeviceRecord;
 pub use name::{NAME_BYTES_MAX, NameError, SnapshotName, VolumeName};

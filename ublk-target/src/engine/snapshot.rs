@@ -6,10 +6,10 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use forerun::config::CapacityAddress;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Geometry};
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,13 +43,13 @@ impl SnapshotBackend {
     ///
     /// # Errors
     /// No such snapshot there, a capacity tier that cannot be read, no thread.
-    pub fn open(directory: &Path, volume: [u8; 16], name: &SnapshotName) -> io::Result<Self> {
+    pub fn open(address: &CapacityAddress, volume: [u8; 16], name: &SnapshotName) -> io::Result<Self> {
         let (fetches, asked) = mpsc::unbounded_channel();
         let (opened, told) = std::sync::mpsc::channel();
-        let (directory, name) = (directory.to_owned(), name.clone());
+        let (address, name) = (address.clone(), name.clone());
         // Made on the thread that it never leaves.
         let run = move || async move {
-            match load(&directory, volume, &name).await {
+            match load(&address, volume, &name).await {
                 Ok((tier, geometry, places)) => {
                     let _ = opened.send(Ok((geometry, places)));
                     serve(tier, asked).await;
@@ -85,11 +85,11 @@ impl SnapshotBackend {
 }
 
 async fn load(
-    directory: &Path,
+    address: &CapacityAddress,
     volume: [u8; 16],
     name: &SnapshotName,
 ) -> io::Result<(CapacityTier, Geometry, Arc<PlaceMap>)> {
-    let (tier, epoch) = CapacityTier::open_snapshot(directory, Some(VolumeUuid(volume)), name)
+    let (tier, epoch) = CapacityTier::open_snapshot(address, Some(VolumeUuid(volume)), name)
         .await
         .map_err(io::Error::other)?;
     let geometry = tier.head().geometry;

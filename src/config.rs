@@ -18,8 +18,8 @@ mod size;
 mod small_file;
 mod volume;
 
-pub use capacity_address::{AddressError, CapacityAddress, ObjectAddress, Scheme};
 pub use atomic_file::replace_file;
+pub use capacity_address::{AddressError, CapacityAddress, ObjectAddress, Scheme};
 pub use device_record::DeviceRecord;
 pub use name::{NAME_BYTES_MAX, NameError, SnapshotName, VolumeName};
 pub use paths::{

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use forerun::config::{
-    CapacityAddress, CapacityTierConfig, FastTierConfig, Paths, SyncInterval, VolumeConfig, VolumePaths, format_size,
+    CapacityAddress, CapacityTierConfig, FastTierConfig, Paths, SyncInterval, VolumeConfig, VolumePaths,
+    format_size,
 };
 use forerun::geometry::Geometry;
 use forerun::prediction::{Horizon, Threshold};

@@ -78,17 +78,26 @@ impl ObjectAddress {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         if bucket.contains('@') {
-            return Err("it has a user in it; credentials come from the environment, and an address is shown to everyone");
+            return Err(
+                "it has a user in it; credentials come from the environment, and an address is shown to everyone",
+            );
         }
-        if text.contains(['?', '#', '%', '\\', '*']) || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if text.contains(['?', '#', '%', '\\', '*'])
+            || text.chars().any(|c| c.is_control() || c.is_whitespace())
+        {
             return Err("it has a character that is not allowed there (? # % \\ * or white space)");
         }
-        if prefix.split('/').any(|part| matches!(part, "." | "..")) || prefix.contains("//") || prefix.starts_with('/') {
+        if prefix.split('/').any(|part| matches!(part, "." | ".."))
+            || prefix.contains("//")
+            || prefix.starts_with('/')
+        {
             return Err("a part of its path is empty, . or ..");
         }
         match scheme {
             Scheme::S3 if bucket.is_empty() => return Err("it names no bucket: s3://BUCKET/PREFIX"),
-            Scheme::File if !bucket.is_empty() => return Err("file:// takes an absolute path: file:///srv/objects"),
+            Scheme::File if !bucket.is_empty() => {
+                return Err("file:// takes an absolute path: file:///srv/objects");
+            }
             Scheme::File if prefix.is_empty() => return Err("it names no directory: file:///srv/objects"),
             _ => {}
         }
@@ -208,8 +217,17 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused_and_a_key_in_it_not_repeated() {
         for bad in [
-            "s3://", "s3:///a", "ftp://host/a", "s3://b/../a", "s3://b//a", "s3://b/a?x=1", "s3://b/a b",
-            "file://host/a", "file:///", "://x", "s3://b/a%2e",
+            "s3://",
+            "s3:///a",
+            "ftp://host/a",
+            "s3://b/../a",
+            "s3://b//a",
+            "s3://b/a?x=1",
+            "s3://b/a b",
+            "file://host/a",
+            "file:///",
+            "://x",
+            "s3://b/a%2e",
         ] {
             bad.parse::<CapacityAddress>().unwrap_err();
         }

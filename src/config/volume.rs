@@ -32,7 +32,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{AddressError, CapacityAddress, NameError, VolumeName, VolumePaths, read_small_file, replace_file};
+use super::{
+    AddressError, CapacityAddress, NameError, VolumeName, VolumePaths, read_small_file, replace_file,
+};
 use crate::geometry::{Geometry, GeometryError};
 use crate::prediction::{Horizon, RangeError, Threshold};
 
@@ -340,7 +342,8 @@ impl VolumeConfig {
     }
 
     fn check(file: VolumeFile) -> Result<Self, ValueError> {
-        let paths = [("fast", Some(file.fast.path.as_path())), ("capacity", file.capacity.address.directory())];
+        let paths =
+            [("fast", Some(file.fast.path.as_path())), ("capacity", file.capacity.address.directory())];
         for (tier, path) in paths {
             if let Some(path) = path.filter(|path| !path.is_absolute()) {
                 return Err(ValueError::RelativePath { tier, path: path.to_owned() });

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use forerun::change_vector::ChangeKind;
 use forerun::config::CapacityAddress;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, Geometry};
-use ublk_target::capacity_tier::{CapacityError, CapacityTier, SnapshotName, Urgency, VolumeUuid, check_store};
 use ublk_target::capacity_tier::{AnyStore, Place};
+use ublk_target::capacity_tier::{
+    CapacityError, CapacityTier, SnapshotName, Urgency, VolumeUuid, check_store,
+};
 
 const VOLUME: VolumeUuid = VolumeUuid([5; 16]);
 
@@ -34,7 +36,12 @@ fn content(block: u32, epoch: u32) -> Vec<u8> {
     (0..BLOCK_BYTES).map(|_| next()).collect()
 }
 
-async fn write(tier: &CapacityTier, epoch: u32, blocks: std::ops::Range<u32>, name: Option<&str>) -> Result<(), CapacityError> {
+async fn write(
+    tier: &CapacityTier,
+    epoch: u32,
+    blocks: std::ops::Range<u32>,
+    name: Option<&str>,
+) -> Result<(), CapacityError> {
     let mut layer = tier.begin_layer(Epoch(epoch), 1, 2)?;
     for block in blocks.clone() {
         layer.put(BlockIndex(block), ChangeKind::Added, 16, &content(block, epoch)).await?;
@@ -52,7 +59,10 @@ async fn places(tier: &CapacityTier, upto: Option<Epoch>) -> BTreeMap<u32, Place
 }
 
 /// Through failures: what fails is tried again, as write-back does.
-async fn persistently<T, F: Future<Output = Result<T, CapacityError>>>(what: &str, mut act: impl FnMut() -> F) -> T {
+async fn persistently<T, F: Future<Output = Result<T, CapacityError>>>(
+    what: &str,
+    mut act: impl FnMut() -> F,
+) -> T {
     let begun = Instant::now();
     loop {
         match act().await {

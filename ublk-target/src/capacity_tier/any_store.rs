@@ -32,9 +32,9 @@ pub enum AnyUpload {
 /// A lease on a store of either kind, for as long as it lives.
 pub enum AnyLease {
     /// In a directory.
-    Directory(#[expect(dead_code, reason = "held until it is dropped")] Lease),
+    Directory(Lease),
     /// On an object store.
-    Objects(#[expect(dead_code, reason = "held until it is dropped")] ObjectLease),
+    Objects(ObjectLease),
 }
 
 impl AnyStore {

@@ -441,7 +441,9 @@ impl<T: Store> Target<T> {
         }
         let number = HeadNumber { generation: head.generation, sequence: head.sequence };
         self.tier.store.replace_head(&[], bytes, number).await.map_err(|error| match error {
-            ReplaceError::Conflict | ReplaceError::Fenced(_) => CapacityError::NotEmpty { place, found: "a volume".to_owned() },
+            ReplaceError::Conflict | ReplaceError::Fenced(_) => {
+                CapacityError::NotEmpty { place, found: "a volume".to_owned() }
+            }
             ReplaceError::Unchanged(source) | ReplaceError::InDoubt(source) => {
                 CapacityError::Io { operation: "create", place: format!("{place}/HEAD"), source }
             }

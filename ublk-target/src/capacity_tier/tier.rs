@@ -142,9 +142,7 @@ impl<S: Store> CapacityTier<S> {
             CapacityError::Io { operation: "lock", place, source }
         })?;
         match locked {
-            Ok(least) => {
-                Self::open_locked(store, volume, geometry, options, least).await
-            }
+            Ok(least) => Self::open_locked(store, volume, geometry, options, least).await,
             Err(holder) => Err(CapacityError::InUse { place, holder }),
         }
     }

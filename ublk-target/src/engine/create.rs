@@ -168,7 +168,11 @@ mod tests {
         let told = format!("{:#}", create(&other).unwrap_err());
         assert!(told.contains("it holds a volume (HEAD)"), "{told}");
         // Once it was opened it is a volume.
-        drop(tokio_uring::start(CapacityTier::open_writer(&config.capacity.address, volume, config.geometry)));
+        drop(tokio_uring::start(CapacityTier::open_writer(
+            &config.capacity.address,
+            volume,
+            config.geometry,
+        )));
         create(&config).unwrap_err();
     }
 }

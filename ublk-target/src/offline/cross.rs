@@ -1,7 +1,7 @@
 //! Whether a fast and a capacity tier fit each other: what neither can tell alone.
 
-use std::collections::{BTreeMap, BTreeSet};
 use forerun::config::CapacityAddress;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use forerun::geometry::{BlockIndex, Epoch, SubBlockMask};

@@ -19,7 +19,9 @@ type Harm = fn(&mut [u8]);
 const HARMS: [Harm; 2] = [noise, |bytes| bytes.fill(0)];
 
 fn segments(case: &Case) -> Vec<PathBuf> {
-    let list = std::fs::read_dir(case.config.capacity.address.directory().expect("a directory").join("segments")).expect("a folder");
+    let list =
+        std::fs::read_dir(case.config.capacity.address.directory().expect("a directory").join("segments"))
+            .expect("a folder");
     let mut all: Vec<PathBuf> = list.map(|entry| entry.expect("an entry").path()).collect();
     all.sort();
     all
@@ -162,7 +164,8 @@ fn whole_tables() {
     });
     case("a table and HEAD", both, |case| {
         std::fs::remove_file(&tables(case)[0]).expect("removed");
-        std::fs::remove_file(case.config.capacity.address.directory().expect("a directory").join("HEAD")).expect("removed");
+        std::fs::remove_file(case.config.capacity.address.directory().expect("a directory").join("HEAD"))
+            .expect("removed");
     });
 }
 
@@ -258,7 +261,8 @@ fn the_capacity_tier_is_gone() {
 #[test]
 fn both_tiers_are_damaged() {
     let mut case = Case::of(&Template::get().crashed);
-    std::fs::remove_file(case.config.capacity.address.directory().expect("a directory").join("HEAD")).expect("removed");
+    std::fs::remove_file(case.config.capacity.address.directory().expect("a directory").join("HEAD"))
+        .expect("removed");
     case.fast(|bytes| {
         let end = bytes.len();
         noise(&mut bytes[..PAGE]);

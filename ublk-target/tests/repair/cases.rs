@@ -199,7 +199,12 @@ impl Case {
         let volume = VolumeUuid(*self.config.uuid.as_bytes());
         let name = SnapshotName::new(shown).expect("a name");
         tokio_uring::start(async {
-            let opened = CapacityTier::open_snapshot(self.config.capacity.address.directory().expect("a directory"), Some(volume), &name).await;
+            let opened = CapacityTier::open_snapshot(
+                self.config.capacity.address.directory().expect("a directory"),
+                Some(volume),
+                &name,
+            )
+            .await;
             let (tier, epoch) = opened.expect("the snapshot opens");
             let mut places = BTreeMap::new();
             let mut sink = |block: BlockIndex, _, place: Option<Place>| {

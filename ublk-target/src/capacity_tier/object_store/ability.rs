@@ -99,9 +99,8 @@ async fn replace(bucket: &Bucket, name: &str) -> io::Result<Condition> {
     let tag = bucket.put_if(PROBES, name, Bytes::from_static(b"4"), PutMode::Overwrite).await?;
     let Some(tag) = tag else { return Ok(Condition::Unsupported) };
     let update = |e_tag| PutMode::Update(UpdateVersion { e_tag: Some(e_tag), version: None });
-    let refused = |error: &io::Error| {
-        matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound)
-    };
+    let refused =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound);
     match bucket.put_if(PROBES, name, Bytes::from_static(b"5"), update(tag.clone())).await {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(Condition::Unsupported),

@@ -15,7 +15,7 @@ use forerun::config::{ObjectAddress, Scheme, read_small_file};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore as Client, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore as Client, RetryConfig};
 
 use super::bucket::Bucket;
 use super::fault::Secrets;
@@ -53,7 +53,8 @@ pub fn open_address(address: &ObjectAddress) -> io::Result<ObjectStore> {
             let (builder, secrets) = s3(address.bucket())?;
             let client = |attempt, patience| -> io::Result<Arc<dyn Client>> {
                 let options = builder.clone().with_retry(retry(timing.limit(patience)));
-                let built = with_limits(options, attempt).build().map_err(|error| secrets.io_error(&error))?;
+                let built =
+                    with_limits(options, attempt).build().map_err(|error| secrets.io_error(&error))?;
                 Ok(Arc::new(built))
             };
             let reads = client(READ_ATTEMPT, Patience::Read)?;
@@ -67,8 +68,11 @@ pub fn open_address(address: &ObjectAddress) -> io::Result<ObjectStore> {
 }
 
 fn retry(limit: Duration) -> RetryConfig {
-    let backoff =
-        BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(4), base: 2.0 };
+    let backoff = BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(4),
+        base: 2.0,
+    };
     // The limit of the whole request (`bucket`) is a little longer, so that the server's own words are told.
     RetryConfig { backoff, max_retries: RETRIES, retry_timeout: limit.mul_f32(0.8) }
 }
@@ -83,8 +87,8 @@ fn with_limits(builder: AmazonS3Builder, attempt: Duration) -> AmazonS3Builder {
             builder.with_config(key(what), format!("{} seconds", time.as_secs()))
         }
     };
-    let builder = set(builder, object_store::ClientConfigKey::Timeout, attempt);
-    set(builder, object_store::ClientConfigKey::ConnectTimeout, CONNECT)
+    let builder = set(builder, ClientConfigKey::Timeout, attempt);
+    set(builder, ClientConfigKey::ConnectTimeout, CONNECT)
 }
 
 /// What is needed for S3 but for the limits, and what of it must not be shown.
@@ -132,7 +136,9 @@ fn profile_of(text: &str, profile: &str) -> Vec<(String, String)> {
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             ours = name.trim() == profile;
-        } else if let Some((key, value)) = line.split_once('=').filter(|_| ours && !line.starts_with(['#', ';'])) {
+        } else if let Some((key, value)) =
+            line.split_once('=').filter(|_| ours && !line.starts_with(['#', ';']))
+        {
             settings.push((key.trim().to_ascii_lowercase(), value.trim().to_owned()));
         }
     }
@@ -157,7 +163,9 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_is_told() {
-        let CapacityAddress::Objects(address) = "file:///no/such/directory".parse().unwrap() else { panic!() };
+        let CapacityAddress::Objects(address) = "file:///no/such/directory".parse().unwrap() else {
+            panic!()
+        };
         let error = open_address(&address).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("has to be there"), "{error}");

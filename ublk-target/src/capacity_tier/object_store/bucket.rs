@@ -107,7 +107,11 @@ impl Bucket {
         let key = self.key(folder, name);
         let read = async {
             let found = self.client.get(&key).await?;
-            if found.meta.size > limit as u64 { Ok(None) } else { Ok(Some((found.meta.size, found.bytes().await?))) }
+            if found.meta.size > limit as u64 {
+                Ok(None)
+            } else {
+                Ok(Some((found.meta.size, found.bytes().await?)))
+            }
         };
         match self.limited("a read", Patience::Small, read).await? {
             Some((size, bytes)) if size == bytes.len() as u64 => Ok(bytes),
@@ -142,7 +146,9 @@ impl Bucket {
                     let wanted = range.end - range.start;
                     io::Error::other(format!("{} of {wanted} bytes of {key} came", bytes.len()))
                 }
-                Err(error @ object_store::Error::NotFound { .. }) => return Err(self.secrets.io_error(&error)),
+                Err(error @ object_store::Error::NotFound { .. }) => {
+                    return Err(self.secrets.io_error(&error));
+                }
                 Err(error) => self.secrets.io_error(&error),
             };
             if failed.kind() == io::ErrorKind::PermissionDenied {
@@ -187,7 +193,13 @@ impl Bucket {
     }
 
     /// As a conditional replacement of what has `e_tag`, to see what the server makes of it.
-    pub async fn put_if(&self, folder: &str, name: &str, bytes: Bytes, mode: PutMode) -> io::Result<Option<String>> {
+    pub async fn put_if(
+        &self,
+        folder: &str,
+        name: &str,
+        bytes: Bytes,
+        mode: PutMode,
+    ) -> io::Result<Option<String>> {
         let key = self.key(folder, name);
         let options = PutOptions { mode, ..PutOptions::default() };
         let request = self.client.put_opts(&key, PutPayload::from(bytes), options);

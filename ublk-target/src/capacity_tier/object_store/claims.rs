@@ -175,8 +175,10 @@ impl Claim {
         if self.alone.replace(true) {
             return;
         }
+        // Of this generation too: of an opener that gave way and could not delete all, or is about to give way.
         let of_all = seen.claims.iter().chain(seen.alive.keys()).chain(&seen.closed);
-        let older: BTreeSet<_> = of_all.filter(|claim| claim.generation < self.name.generation).collect();
+        let older: BTreeSet<_> =
+            of_all.filter(|claim| claim.generation <= self.name.generation && **claim != self.name).collect();
         for claim in older {
             // The claim last, so that what is left of a crash is still one of its parts.
             for part in [ClaimPart::Alive, ClaimPart::Closed, ClaimPart::Claim] {
@@ -276,7 +278,9 @@ async fn judge(
             content => content?,
         };
         let holder = Holder::decode(&content);
-        let name = holder.as_ref().map_or_else(|| "a process that did not leave its name".to_owned(), Holder::to_string);
+        let name = holder
+            .as_ref()
+            .map_or_else(|| "a process that did not leave its name".to_owned(), Holder::to_string);
         match holder.map_or(Life::Unknown, |holder| holder.life(here, rival.uuid)) {
             Life::Dead => {}
             Life::Alive => return Ok(Judged::Lives(name)),

@@ -66,7 +66,11 @@ pub struct Watch(BTreeMap<String, (Mark, Instant)>);
 
 impl Watch {
     /// The epochs on which somebody holds a lease, of the `listed` objects, and the names of those that have expired.
-    fn note(&mut self, listed: Vec<super::bucket::Listed>, expiry: std::time::Duration) -> (Vec<Epoch>, Vec<String>) {
+    fn note(
+        &mut self,
+        listed: Vec<super::bucket::Listed>,
+        expiry: std::time::Duration,
+    ) -> (Vec<Epoch>, Vec<String>) {
         let (now, mut held, mut expired) = (Instant::now(), Vec::new(), Vec::new());
         let mut seen = BTreeMap::new();
         for object in listed {

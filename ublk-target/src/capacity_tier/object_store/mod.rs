@@ -31,7 +31,6 @@ use forerun::geometry::{Epoch, Generation};
 
 use super::names::{ObjectKind, ObjectName};
 use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED};
-pub use ability::{Ability, Condition};
 pub use address::open_address;
 use bucket::{Bucket, Clients, Write};
 use claims::{Claim, Verdict};
@@ -218,7 +217,9 @@ impl Store for ObjectStore {
             }
         }
         let Some(claim) = self.claimed() else {
-            return Err(ReplaceError::Unchanged(io::Error::other("HEAD is replaced without a writer's claim")));
+            return Err(ReplaceError::Unchanged(io::Error::other(
+                "HEAD is replaced without a writer's claim",
+            )));
         };
         if claim.generation() != number.generation {
             let text = format!("a HEAD of generation {} under another claim", number.generation);

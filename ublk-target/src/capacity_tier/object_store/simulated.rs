@@ -15,7 +15,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore as Client, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore as Client, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result,
 };
 use tokio::time::Instant;
 
@@ -215,7 +216,11 @@ impl Connection {
     /// Before the answer reaches the process.
     async fn end(&self) -> Result<()> {
         self.pause().await;
-        if lock(&self.state).crashed || self.happens(|rates| rates.lost) { Err(refused("reset")) } else { Ok(()) }
+        if lock(&self.state).crashed || self.happens(|rates| rates.lost) {
+            Err(refused("reset"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -307,7 +312,8 @@ impl Client for Connection {
         let (connection, prefix) = (self.clone(), prefix.cloned());
         let list = async move {
             connection.begin(false).await?;
-            let listed: Vec<ObjectMeta> = connection.server.memory.list(prefix.as_ref()).try_collect().await?;
+            let listed: Vec<ObjectMeta> =
+                connection.server.memory.list(prefix.as_ref()).try_collect().await?;
             connection.end().await?;
             Ok::<_, Error>(stream::iter(listed.into_iter().map(Ok)))
         };
@@ -342,7 +348,8 @@ impl Bench for ObjectBench {
     type Store = ObjectStore;
 
     fn new(seed: u64) -> Self {
-        let manner = [Manner::Honest, Manner::Ignores, Manner::RefusesMatch, Manner::NotAtomic][(seed % 4) as usize];
+        let manner =
+            [Manner::Honest, Manner::Ignores, Manner::RefusesMatch, Manner::NotAtomic][(seed % 4) as usize];
         Self { connection: Connection::new(&Server::new(manner), seed) }
     }
 

@@ -55,7 +55,9 @@ async fn commit(tier: &Tier, block: u32, id: u64) -> Result<(), CapacityError> {
 
 async fn read_all(tier: &Tier) -> BTreeMap<u32, Vec<u8>> {
     let mut places = BTreeMap::new();
-    let mut tell = |block, _, place: Option<Place>| drop(places.insert(block, place.unwrap()));
+    let mut tell = |block, _, place: Option<Place>| {
+        places.insert(block, place.unwrap());
+    };
     tier.load_places(None, &mut tell).await.unwrap();
     let mut blocks = BTreeMap::new();
     for (block, place) in places {
@@ -107,7 +109,6 @@ async fn contender(server: std::sync::Arc<Server>, fight: Rc<Fight>, rates: Rate
                     }
                     match tier.maintain(Urgency::SpaceShort).await {
                         Ok(_) | Err(CapacityError::Io { .. } | CapacityError::Fenced { .. }) => {}
-                        // An old writer's table is deleted by the new one.
                         Err(error) => panic!("seed {seed}: {error}"),
                     }
                     tokio::time::sleep(Duration::from_millis(random(15_000))).await;
@@ -224,6 +225,9 @@ fn a_sleeper_is_fenced_off_when_it_wakes() {
         a.sleep(Duration::from_secs(120));
         let new = open(&b).await.unwrap();
         commit(&new, 2, 2).await.unwrap();
+        // Its first request is given up while it sleeps.
+        commit(&old, 3, 3).await.unwrap_err();
+        tokio::time::sleep(Duration::from_secs(120)).await;
         let error = commit(&old, 3, 3).await.unwrap_err();
         assert!(error.is_fenced(), "{error}");
         // Closed and reopened meanwhile: no claim tells of it any more, the HEAD does.
@@ -232,6 +236,8 @@ fn a_sleeper_is_fenced_off_when_it_wakes() {
         let third = open(&Connection::new(&server, 3)).await.unwrap();
         commit(&third, 4, 4).await.unwrap();
         third.close().await;
+        commit(&older, 5, 5).await.unwrap_err();
+        tokio::time::sleep(Duration::from_secs(120)).await;
         let error = commit(&older, 5, 5).await.unwrap_err();
         assert!(error.is_fenced(), "{error}");
         let reader = CapacityTier::open_reader_in(store_over(&b), Some(VOLUME)).await.unwrap();
@@ -250,7 +256,8 @@ fn a_head_that_comes_late_does_not_count() {
         let key = Path::from(format!("some/prefix/{HEADS}/{}", head_name(late)));
         server.memory().put(&key, "an older writer's".into()).await.unwrap();
         commit(&tier, 2, 2).await.unwrap();
-        let reader = CapacityTier::open_reader_in(store_over(&Connection::new(&server, 2)), None).await.unwrap();
+        let reader =
+            CapacityTier::open_reader_in(store_over(&Connection::new(&server, 2)), None).await.unwrap();
         assert_eq!(read_all(&reader).await.len(), 2);
     });
 }
@@ -282,7 +289,8 @@ fn nothing_is_deleted_while_a_late_head_could_need_it() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         tier.maintain(Urgency::Relaxed).await.unwrap();
         server.settle().await;
-        let reader = CapacityTier::open_reader_in(store_over(&Connection::new(&server, 2)), None).await.unwrap();
+        let reader =
+            CapacityTier::open_reader_in(store_over(&Connection::new(&server, 2)), None).await.unwrap();
         assert_eq!(read_all(&reader).await.len(), 1);
         commit(&tier, 3, 3).await.unwrap();
     });
@@ -304,8 +312,11 @@ fn of_two_creators_one_makes_the_volume() {
                     }
                 };
                 let made = futures_util::future::join(create(1), create(2)).await;
-                let won: Vec<_> =
-                    [made.0, made.1].into_iter().filter(|(_, made)| made.is_ok()).map(|(uuid, _)| uuid).collect();
+                let won: Vec<_> = [made.0, made.1]
+                    .into_iter()
+                    .filter(|(_, made)| made.is_ok())
+                    .map(|(uuid, _)| uuid)
+                    .collect();
                 assert!(won.len() <= 1, "seed {seed}: two volumes");
                 let store = store_over(&Connection::new(&server, 1));
                 if let [volume] = won[..] {
@@ -318,11 +329,28 @@ fn of_two_creators_one_makes_the_volume() {
 }
 
 #[test]
+fn what_a_server_makes_of_conditions_is_seen() {
+    use super::ability::{Condition::*, examine};
+    for (manner, create, replace) in [
+        (Manner::Honest, Honoured, Honoured),
+        (Manner::Ignores, Ignored, Ignored),
+        (Manner::RefusesMatch, Honoured, AlwaysRefused),
+        (Manner::NotAtomic, Honoured, Honoured),
+    ] {
+        run(async {
+            let server = Server::new(manner);
+            let ability = examine(&store_over(&Connection::new(&server, 1)).bucket).await.unwrap();
+            assert_eq!((ability.create, ability.replace), (create, replace), "{manner:?}");
+            assert_eq!(server.keys().await, Vec::<String>::new());
+        });
+    }
+}
+
+#[test]
 fn leases_hold_expire_and_are_given_back() {
     run(async {
         let server = made(Manner::Honest).await;
-        let (reader, writer) =
-            (Connection::new(&server, 1), store_over(&Connection::new(&server, 2)));
+        let (reader, writer) = (Connection::new(&server, 1), store_over(&Connection::new(&server, 2)));
         let expiry = Timing::default().lease_expiry;
         let (kept, lost) = (store_over(&reader), store_over(&reader));
         let (a, b) = (kept.lease(Epoch(7)).await.unwrap(), lost.lease(Epoch(9)).await.unwrap());
@@ -384,7 +412,8 @@ fn large_objects_go_in_parts_and_come_back() {
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
         store.delete(missing).await.unwrap();
         assert_eq!(store.list(ObjectKind::Layer).await.unwrap().len(), 5);
-        let unlocked = store.replace_head(&[b"x"], vec![1], HeadNumber { generation: Generation(1), sequence: 1 });
+        let unlocked =
+            store.replace_head(&[b"x"], vec![1], HeadNumber { generation: Generation(1), sequence: 1 });
         assert!(matches!(unlocked.await, Err(ReplaceError::Unchanged(_))));
     });
 }

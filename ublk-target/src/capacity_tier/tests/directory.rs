@@ -286,9 +286,14 @@ fn a_full_disk() {
         assert!(CapacityTier::check(&path, None, &mut |_| ()).await.unwrap().is_clean());
         // Opening writes HEAD; what the failed attempts left has been deleted or is now.
         let options = Options { deletion_delay: std::time::Duration::ZERO, ..Options::default() };
-        let tier = CapacityTier::open_writer_in(AnyStore::Directory(DirectoryStore::new(&path)), VOLUME, geometry(), options)
-            .await
-            .unwrap();
+        let tier = CapacityTier::open_writer_in(
+            AnyStore::Directory(DirectoryStore::new(&path)),
+            VOLUME,
+            geometry(),
+            options,
+        )
+        .await
+        .unwrap();
         assert_eq!(tier.head().written_back_epoch(), written);
         tier.maintain(Urgency::SpaceShort).await.unwrap();
         for epoch in 2..written.0 {

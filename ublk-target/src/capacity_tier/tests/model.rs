@@ -298,6 +298,7 @@ async fn all_pages<S: Store>(tier: &CapacityTier<S>, from: u32, to: u32) -> Vec<
 
 /// Runs a test as the background thread would, without io_uring. Waiting takes no time.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }

@@ -220,7 +220,9 @@ impl<B: Bench> Run<B> {
         for round in 0.. {
             let done = self.tier().maintain(Urgency::SpaceShort).await.unwrap();
             self.clock.pass(31);
-            if !done.more && done.deleted.objects == 0 && self.tier().space().await.unwrap().deleting_bytes == 0
+            if !done.more
+                && done.deleted.objects == 0
+                && self.tier().space().await.unwrap().deleting_bytes == 0
             {
                 break;
             }

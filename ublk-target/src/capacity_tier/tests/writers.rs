@@ -103,7 +103,8 @@ fn a_snapshot_that_is_read_keeps_its_objects() {
         }
         compare(&tier, &model).await;
         assert_eq!(tier.head().layers().len(), 1, "merged into one");
-        let gone = CapacityTier::open_snapshot_in(|| Ok(store.clone()), None, &name("one")).await.err().unwrap();
+        let gone =
+            CapacityTier::open_snapshot_in(|| Ok(store.clone()), None, &name("one")).await.err().unwrap();
         assert!(matches!(gone, CapacityError::NoSuchSnapshot { .. }));
     });
 }

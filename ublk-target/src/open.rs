@@ -125,6 +125,9 @@ impl Served {
             drop(server);
             opened.close()?;
         }
+        if let Shown::Snapshot(snapshot) = &self.shown {
+            snapshot.close();
+        }
         let file = self.paths.volume(&self.volume).device_file(self.snapshot.as_ref());
         // A snapshot may be shown by another process by now.
         DeviceRecord::remove(&file, std::process::id())

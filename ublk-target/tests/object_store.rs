@@ -52,9 +52,12 @@ async fn write(
 
 async fn places(tier: &CapacityTier, upto: Option<Epoch>) -> BTreeMap<u32, Place> {
     let mut places = BTreeMap::new();
-    tier.load_places(upto, &mut |block, _, place| drop(place.map(|place| places.insert(block.0, place))))
-        .await
-        .expect("places");
+    let mut tell = |block: BlockIndex, _, place| {
+        if let Some(place) = place {
+            places.insert(block.0, place);
+        }
+    };
+    tier.load_places(upto, &mut tell).await.expect("places");
     places
 }
 

@@ -212,6 +212,15 @@ impl Store for AnyStore {
         })
     }
 
+    async fn end_lease(&self, lease: AnyLease) {
+        match (self, lease) {
+            (Self::Directory(store), AnyLease::Directory(lease)) => store.end_lease(lease).await,
+            (Self::Objects(store), AnyLease::Objects(lease)) => store.end_lease(lease).await,
+            // Of another store: dropped.
+            (Self::Directory(_), AnyLease::Objects(_)) | (Self::Objects(_), AnyLease::Directory(_)) => {}
+        }
+    }
+
     async fn leased(&self) -> io::Result<Vec<Epoch>> {
         match self {
             Self::Directory(store) => store.leased().await,

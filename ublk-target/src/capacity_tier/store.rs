@@ -119,6 +119,10 @@ pub trait Store: 'static {
     async fn space(&self) -> io::Result<StoreSpace>;
     /// Takes a lease on an epoch. What HEAD says after that can be read for as long as the lease lives.
     async fn lease(&self, epoch: Epoch) -> io::Result<Self::Lease>;
+    /// Gives a lease back and waits until others see that, where dropping it does not do so at once.
+    async fn end_lease(&self, lease: Self::Lease) {
+        drop(lease);
+    }
     /// The epochs that are leased now.
     async fn leased(&self) -> io::Result<Vec<Epoch>>;
 

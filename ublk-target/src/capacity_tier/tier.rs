@@ -248,9 +248,12 @@ impl<S: Store> CapacityTier<S> {
         self.found
     }
 
-    /// Gives the writer's lock back, when nothing is under way any more, so that the next writer need not wait.
-    /// Without it the lock ends as after a crash.
+    /// Gives the writer's lock or a snapshot's lease back, when nothing is under way any more, so that nobody has to
+    /// wait. Without it they end as after a crash.
     pub async fn close(self) {
+        if let Some(lease) = self.lease {
+            self.inner.store.end_lease(lease).await;
+        }
         if self.inner.generation.is_some() {
             release(&self.inner.store).await;
         }

@@ -25,8 +25,27 @@ pub struct ObjectLease {
     renewal: AbortHandle,
 }
 
+impl ObjectLease {
+    /// Deletes it, if the store answers soon.
+    pub async fn end(mut self) {
+        self.renewal.abort();
+        let name = std::mem::take(&mut self.name);
+        let deleted =
+            tokio::time::timeout(self.bucket.timing.farewell, self.bucket.delete(LEASES, &name)).await;
+        if !matches!(deleted, Ok(Ok(()))) {
+            tracing::warn!(
+                lease = name,
+                "a snapshot's lease is left to expire; the snapshot counts as in use until then"
+            );
+        }
+    }
+}
+
 impl Drop for ObjectLease {
     fn drop(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
         self.renewal.abort();
         let (bucket, name) = (self.bucket.clone(), std::mem::take(&mut self.name));
         // Where nothing runs any more it expires instead.

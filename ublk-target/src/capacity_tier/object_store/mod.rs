@@ -34,12 +34,10 @@ use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED};
 pub use address::open_address;
 use bucket::{Bucket, Clients, Write};
 use claims::{Claim, Verdict};
-pub use fault::Secrets;
 use holder::Holder;
 use keys::{HEADS, LEASES, PROBES, WRITERS, head_name};
 pub use leases::ObjectLease;
 use leases::Watch;
-pub use timing::Timing;
 pub use upload::ObjectUpload;
 use upload::{file_name, put_whole};
 
@@ -161,7 +159,11 @@ impl Store for ObjectStore {
         let claim = self.claim.borrow_mut().take();
         match claim.map(Rc::try_unwrap) {
             None => Ok(()),
-            Some(Ok(claim)) => claim.release(&self.bucket).await,
+            Some(Ok(claim)) => {
+                let limit = self.bucket.timing.farewell;
+                let released = tokio::time::timeout(limit, claim.release(&self.bucket)).await;
+                released.unwrap_or_else(|_| Err(fault::timed_out("a delete", limit.as_secs())))
+            }
             Some(Err(_)) => Err(io::Error::other("HEAD is still being replaced")),
         }
     }
@@ -245,6 +247,10 @@ impl Store for ObjectStore {
 
     async fn lease(&self, epoch: Epoch) -> io::Result<ObjectLease> {
         leases::take(&self.bucket, epoch).await
+    }
+
+    async fn end_lease(&self, lease: ObjectLease) {
+        lease.end().await;
     }
 
     async fn leased(&self) -> io::Result<Vec<Epoch>> {

@@ -22,7 +22,9 @@ use tokio::time::Instant;
 
 use super::super::memory_store::Trouble;
 use super::super::tests::model::Bench;
-use super::{Bucket, Clients, ObjectStore, Secrets, Timing};
+use super::fault::Secrets;
+use super::timing::Timing;
+use super::{Bucket, Clients, ObjectStore};
 
 /// What the server makes of conditions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

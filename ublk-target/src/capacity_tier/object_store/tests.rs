@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use super::super::store::{HeadNumber, ReplaceError, Store};
 use super::super::tests::model::{BLOCK, VOLUME, content, geometry, run};
 use super::super::{CapacityError, CapacityTier, Options, Place, Urgency, check_store};
+use super::ObjectStore;
 use super::keys::{HEADS, head_name};
 use super::simulated::{Connection, Manner, Rates, Server, store_over};
-use super::{ObjectStore, Timing};
+use super::timing::Timing;
 
 type Tier = CapacityTier<ObjectStore>;
 

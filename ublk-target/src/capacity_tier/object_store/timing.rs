@@ -32,6 +32,8 @@ pub struct Timing {
     pub lease_renewal: Duration,
     /// A lease that is not renewed for this long, by the writer's own clock, has ended.
     pub lease_expiry: Duration,
+    /// Whoever stops waits so long for the store to take back a claim or a lease.
+    pub farewell: Duration,
 }
 
 impl Default for Timing {
@@ -45,6 +47,7 @@ impl Default for Timing {
             claim_patience: Duration::from_secs(5),
             lease_renewal: Duration::from_secs(30),
             lease_expiry: Duration::from_secs(150),
+            farewell: Duration::from_secs(10),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! file or the new one.
 
 mod atomic_file;
+mod capacity_address;
 mod device_record;
 mod name;
 mod paths;
@@ -18,6 +19,7 @@ mod small_file;
 mod volume;
 
 pub use atomic_file::replace_file;
+pub use capacity_address::{AddressError, CapacityAddress, ObjectAddress, Scheme};
 pub use device_record::DeviceRecord;
 pub use name::{NAME_BYTES_MAX, NameError, SnapshotName, VolumeName};
 pub use paths::{

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use forerun::config::{SnapshotName, VolumeName, parse_size};
+use forerun::config::{CapacityAddress, SnapshotName, VolumeName, parse_size};
 
 use super::devices::DeviceRef;
 use super::export::ExportOptions;
@@ -126,6 +126,7 @@ Sizes are powers of 1024: 64M, 64MiB, 10G, 1T, or plain bytes.
 
 Examples:
   forerun create data --size 100G --fast /dev/nvme0n1p3 --capacity /srv/forerun/data
+  forerun create data --size 100G --fast /dev/nvme0n1p3 --capacity s3://bucket/data
   forerun create try --size 1G --fast /tmp/fast.img --fast-size 256M --capacity /tmp/capacity")]
 pub struct CreateOptions {
     /// The volume's name: 1 to 63 characters of a-z 0-9 . _ -
@@ -139,9 +140,13 @@ pub struct CreateOptions {
     /// The size of the fast tier's file; needed when the file is not there yet
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub fast_size: Option<u64>,
-    /// The capacity tier: a directory, made when it is not there
-    #[arg(long, value_name = "DIR")]
-    pub capacity: PathBuf,
+    /// The capacity tier: a directory, made when it is not there, or s3://BUCKET/PREFIX
+    ///
+    /// Where to reach an object store and as whom comes from the environment (AWS_ENDPOINT_URL,
+    /// AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or from ~/.aws/credentials, never
+    /// from the address.
+    #[arg(long, value_name = "PLACE")]
+    pub capacity: CapacityAddress,
     /// The smallest request in bytes; 512 for disk images with 512-byte partition tables
     #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = ["512", "4096"])]
     pub logical_block_size: String,
@@ -551,9 +556,9 @@ pub struct WhichTiers {
     /// The fast tier of a volume that is not configured here
     #[arg(long, value_name = "PATH")]
     pub fast: Option<PathBuf>,
-    /// The capacity tier of that volume
-    #[arg(long, value_name = "DIR")]
-    pub capacity: Option<PathBuf>,
+    /// The capacity tier of that volume: a directory or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "PLACE")]
+    pub capacity: Option<CapacityAddress>,
 }
 
 /// Options of `dump`.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use forerun::config::{
-    CapacityTierConfig, FastTierConfig, Paths, SyncInterval, VolumeConfig, VolumePaths, format_size,
+    CapacityAddress, CapacityTierConfig, FastTierConfig, Paths, SyncInterval, VolumeConfig, VolumePaths,
+    format_size,
 };
 use forerun::geometry::Geometry;
 use forerun::prediction::{Horizon, Threshold};
@@ -34,7 +35,7 @@ struct Created<'a> {
     size_bytes: u64,
     logical_block_bytes: u32,
     fast: &'a Path,
-    capacity: &'a Path,
+    capacity: &'a CapacityAddress,
     sync_interval_seconds: u32,
     threshold: f64,
     prediction_horizon: u32,
@@ -72,7 +73,7 @@ pub fn run(paths: &Paths, options: CreateOptions) -> anyhow::Result<()> {
             size_bytes: config.geometry.size_bytes(),
             logical_block_bytes: config.geometry.logical_block_bytes(),
             fast: &config.fast.path,
-            capacity: &config.capacity.path,
+            capacity: &config.capacity.address,
             sync_interval_seconds: config.sync_interval.seconds(),
             threshold: config.threshold.as_f64(),
             prediction_horizon: config.horizon.epochs(),
@@ -85,7 +86,7 @@ pub fn run(paths: &Paths, options: CreateOptions) -> anyhow::Result<()> {
         name = config.name,
         size = format_size(config.geometry.size_bytes()),
         fast = config.fast.path.display(),
-        capacity = config.capacity.path.display(),
+        capacity = config.capacity.address,
     ))?)
 }
 
@@ -97,7 +98,11 @@ fn config(options: CreateOptions) -> anyhow::Result<VolumeConfig> {
         std::path::absolute(path).with_context(|| format!("{} has no absolute path", path.display()))
     };
     let fast = FastTierConfig { path: absolute(&options.fast)?, size_bytes: options.fast_size };
-    let capacity = CapacityTierConfig { path: absolute(&options.capacity)? };
+    let address = match options.capacity {
+        CapacityAddress::Directory(path) => CapacityAddress::Directory(absolute(&path)?),
+        objects @ CapacityAddress::Objects(_) => objects,
+    };
+    let capacity = CapacityTierConfig { address };
     check_fast(&fast)?;
     check_capacity(&capacity)?;
     Ok(VolumeConfig {
@@ -141,8 +146,10 @@ fn check_fast(fast: &FastTierConfig) -> anyhow::Result<()> {
 }
 
 fn check_capacity(capacity: &CapacityTierConfig) -> anyhow::Result<()> {
-    let path = capacity.path.display();
-    match fs::metadata(&capacity.path) {
+    // An object store is looked at by the target, which has the client.
+    let Some(directory) = capacity.address.directory() else { return Ok(()) };
+    let path = directory.display();
+    match fs::metadata(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(anyhow!(error).context(format!("cannot look at the capacity tier {path}"))),
         Ok(metadata) if metadata.is_dir() => Ok(()),
@@ -173,7 +180,7 @@ fn go_on(config: &mut VolumeConfig, draft: &Path) -> anyhow::Result<()> {
             name = config.name,
             draft = draft.display(),
             fast = begun.fast.path.display(),
-            capacity = begun.capacity.path.display(),
+            capacity = begun.capacity.address,
         );
         return Err(Failure::Refused(message).into());
     }

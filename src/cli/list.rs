@@ -67,7 +67,7 @@ fn entries(paths: &Paths, volume: &VolumeName) -> Vec<Entry> {
         Ok(config) => {
             own.size_bytes = config.geometry.size_bytes();
             own.fast = config.fast.path.display().to_string();
-            own.capacity = config.capacity.path.display().to_string();
+            own.capacity = config.capacity.address.to_string();
         }
         Err(error) => own.state = format!("broken: {error}"),
     }

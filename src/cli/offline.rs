@@ -30,10 +30,11 @@ pub fn tiers(paths: &Paths, which: &WhichTiers) -> anyhow::Result<Vec<OsString>>
         stopped(paths, volume)?;
         arguments.extend(["--volume".into(), volume.as_str().into()]);
     }
-    for (option, path) in [("--fast", &which.fast), ("--capacity", &which.capacity)] {
-        if let Some(path) = path {
-            arguments.extend([option.into(), path.into()]);
-        }
+    if let Some(path) = &which.fast {
+        arguments.extend(["--fast".into(), path.into()]);
+    }
+    if let Some(address) = &which.capacity {
+        arguments.extend(["--capacity".into(), address.to_string().into()]);
     }
     Ok(arguments)
 }

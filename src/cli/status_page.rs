@@ -92,6 +92,10 @@ fn tiers(page: &mut Page, volume: &GetVolumeStatusResponse) {
     page.section("tiers");
     let fill = |tier: &Tier| {
         let (used, total) = (format_size(tier.used_bytes), format_size(tier.total_bytes));
+        if tier.total_bytes == 0 && tier.used_bytes > 0 {
+            // An object store, which has no size.
+            return format!("{used} used");
+        }
         format!("{used} of {total} used ({})", percent(tier.used_bytes as f64, tier.total_bytes as f64))
     };
     let fast = volume.fast_tier.clone().unwrap_or_default();

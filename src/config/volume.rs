@@ -16,7 +16,7 @@
 //! path = "/dev/nvme0n1p3"
 //!
 //! [capacity]
-//! path = "/srv/forerun/data"
+//! path = "/srv/forerun/data"   # or: url = "s3://bucket/prefix"
 //! ```
 //!
 //! An unknown key is an error, so that a misspelt one is found and a newer version's file is not
@@ -32,7 +32,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{NameError, VolumeName, VolumePaths, read_small_file, replace_file};
+use super::{
+    AddressError, CapacityAddress, NameError, VolumeName, VolumePaths, read_small_file, replace_file,
+};
 use crate::geometry::{Geometry, GeometryError};
 use crate::prediction::{Horizon, RangeError, Threshold};
 
@@ -153,10 +155,45 @@ pub struct FastTierConfig {
 
 /// Where the capacity tier is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "CapacityTierFile", into = "CapacityTierFile")]
 pub struct CapacityTierConfig {
-    /// A directory; absolute.
-    pub path: PathBuf,
+    /// A directory, absolute, or a place on an object store.
+    pub address: CapacityAddress,
+}
+
+/// As it is in the file: one of the two.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CapacityTierFile {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+}
+
+impl TryFrom<CapacityTierFile> for CapacityTierConfig {
+    type Error = String;
+
+    fn try_from(file: CapacityTierFile) -> Result<Self, String> {
+        let address = match (file.path, file.url) {
+            (Some(path), None) => CapacityAddress::Directory(path),
+            (None, Some(url)) if url.contains("://") => {
+                url.parse().map_err(|error: AddressError| error.to_string())?
+            }
+            (None, Some(url)) => return Err(format!("the url {url:?} of the capacity tier has no scheme")),
+            _ => return Err("the capacity tier has one of path and url".to_owned()),
+        };
+        Ok(Self { address })
+    }
+}
+
+impl From<CapacityTierConfig> for CapacityTierFile {
+    fn from(config: CapacityTierConfig) -> Self {
+        match config.address {
+            CapacityAddress::Directory(path) => Self { path: Some(path), url: None },
+            CapacityAddress::Objects(address) => Self { path: None, url: Some(address.to_string()) },
+        }
+    }
 }
 
 /// A volume's configuration. Every value is in its range.
@@ -305,9 +342,11 @@ impl VolumeConfig {
     }
 
     fn check(file: VolumeFile) -> Result<Self, ValueError> {
-        for (tier, path) in [("fast", &file.fast.path), ("capacity", &file.capacity.path)] {
-            if !path.is_absolute() {
-                return Err(ValueError::RelativePath { tier, path: path.clone() });
+        let paths =
+            [("fast", Some(file.fast.path.as_path())), ("capacity", file.capacity.address.directory())];
+        for (tier, path) in paths {
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                return Err(ValueError::RelativePath { tier, path: path.to_owned() });
             }
         }
         Ok(Self {

@@ -51,7 +51,8 @@ pub fn paths(shown: &str) -> Vec<PathBuf> {
     if let Ok((volume, _)) = names(shown)
         && let Ok(config) = VolumeConfig::load(&volume, &paths.volume(&volume))
     {
-        all.extend([config.fast.path, config.capacity.path]);
+        all.push(config.fast.path);
+        all.extend(config.capacity.address.directory().map(Path::to_owned));
     }
     all
 }
@@ -65,7 +66,7 @@ pub fn open(shown: &str, take_over: bool) -> anyhow::Result<Served> {
     make_private_dir(files.run_dir()).with_context(|| format!("making {}", files.run_dir().display()))?;
     if let Some(snapshot) = snapshot {
         let name = capacity_tier::SnapshotName::new(snapshot.as_str())?;
-        let backend = SnapshotBackend::open(&config.capacity.path, *config.uuid.as_bytes(), &name)
+        let backend = SnapshotBackend::open(&config.capacity.address, *config.uuid.as_bytes(), &name)
             .with_context(|| format!("snapshot {snapshot} of volume {volume}"))?;
         let (shown, open) = (Shown::Snapshot(backend), Mutex::default());
         return Ok(Served { shown, volume, snapshot: Some(snapshot), paths, open });
@@ -123,6 +124,9 @@ impl Served {
         if let Some(OpenVolume { opened, server, .. }) = open {
             drop(server);
             opened.close()?;
+        }
+        if let Shown::Snapshot(snapshot) = &self.shown {
+            snapshot.close();
         }
         let file = self.paths.volume(&self.volume).device_file(self.snapshot.as_ref());
         // A snapshot may be shown by another process by now.

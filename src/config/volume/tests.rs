@@ -11,7 +11,7 @@ fn example() -> VolumeConfig {
         uuid: Uuid::from_u128(7),
         geometry: Geometry::new(10 << 30, 4096).expect("a geometry"),
         fast: FastTierConfig { path: "/fast.img".into(), size_bytes: Some(1 << 30) },
-        capacity: CapacityTierConfig { path: "/capacity".into() },
+        capacity: CapacityTierConfig { address: Path::new("/capacity").into() },
         sync_interval: SyncInterval::DEFAULT,
         threshold: Threshold::new(0.7).expect("a threshold"),
         horizon: Horizon::DEFAULT,
@@ -90,7 +90,9 @@ proptest! {
         threshold in 0.05f64..=1.0, horizon in 1u32..=64, prediction in any::<bool>(),
         created_us in 0u64..1 << 62, uuid in any::<u128>(), path in "/[^\\p{C}]{0,30}",
         fast_bytes in proptest::option::of(0u64..1 << 62),
+        on_objects in any::<bool>(), bucket in "[a-z][a-z0-9.-]{2,20}", prefix in "([a-zA-Z0-9_.=-]{3,9}/){0,3}",
     ) {
+        let address = format!("s3://{bucket}/{prefix}").parse().expect("an address");
         let config = VolumeConfig {
             geometry: Geometry::new(blocks << 16, if small { 512 } else { 4096 }).expect("in range"),
             sync_interval: SyncInterval::new(seconds).expect("in range"),
@@ -98,7 +100,9 @@ proptest! {
             horizon: Horizon::new(horizon).expect("in range"),
             uuid: Uuid::from_u128(uuid),
             fast: FastTierConfig { path: path.clone().into(), size_bytes: fast_bytes },
-            capacity: CapacityTierConfig { path: path.into() },
+            capacity: CapacityTierConfig {
+                address: if on_objects { address } else { PathBuf::from(path).into() },
+            },
             prediction,
             created_us,
             ..example()

@@ -49,6 +49,8 @@ pub(crate) use world::World;
 
 /// How often the background looks for work that nobody asked for.
 const TICK: std::time::Duration = std::time::Duration::from_millis(50);
+/// So many ticks the last users of the capacity tier have, before the thread ends without closing it (5 seconds).
+const CLOSE_TRIES: u32 = 100;
 
 /// What every task of the background thread uses.
 struct Tasks<W: World> {
@@ -201,4 +203,14 @@ async fn serve(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedReceiver<A
         }
     }
     fetch::settle(&tasks).await;
+    // Whoever was answered last may hold the tasks a moment longer.
+    let mut tasks = tasks;
+    for _ in 0..CLOSE_TRIES {
+        match Rc::try_unwrap(tasks) {
+            Ok(last) => return last.capacity.close().await,
+            Err(held) => tasks = held,
+        }
+        tokio::time::sleep(TICK).await;
+    }
+    tracing::warn!("the capacity tier is left as after a crash: something still uses it");
 }

@@ -6,7 +6,7 @@ use forerun::geometry::SlotId;
 
 use super::fast_file::FastFile;
 use crate::aligned::AlignedBuffer;
-use crate::capacity_tier::{DirectoryStore, Store};
+use crate::capacity_tier::{AnyStore, Store};
 
 /// The two tiers.
 pub(crate) trait World: 'static {
@@ -24,10 +24,10 @@ pub(crate) trait Slots: 'static {
     async fn write(&self, slot: SlotId, start: u32, buffer: AlignedBuffer) -> io::Result<()>;
 }
 
-/// A directory and a file, over tokio-uring.
+/// What the configuration names, and a file, over tokio-uring.
 pub(super) enum Real {}
 
 impl World for Real {
-    type Store = DirectoryStore;
+    type Store = AnyStore;
     type Slots = FastFile;
 }

@@ -5,13 +5,13 @@
 //! Memory: 24 bytes for each block of the largest layer, and one segment (32 MiB at most).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::rc::Rc;
 
+use forerun::config::CapacityAddress;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, SegmentId};
 
+use super::any_store::AnyStore;
 use super::damage::is_of_the_medium;
-use super::directory_store::DirectoryStore;
 use super::error::{CapacityError, Result};
 use super::fault::Fault;
 use super::head::{Head, LayerInfo};
@@ -96,17 +96,17 @@ impl CheckReport {
 }
 
 impl CapacityTier {
-    /// Checks the volume in `directory`. With `volume`, it has to be that one.
+    /// Checks the volume at `address`. With `volume`, it has to be that one.
     ///
     /// # Errors
     /// Only what keeps it from looking at all: no volume there, another one, a store that cannot be read. Damage
     /// is in the report.
     pub async fn check(
-        directory: &Path,
+        address: impl Into<CapacityAddress>,
         volume: Option<VolumeUuid>,
         progress: &mut dyn FnMut(CheckProgress),
     ) -> Result<CheckReport> {
-        check_store(DirectoryStore::new(directory), volume, progress).await
+        check_store(AnyStore::at(&address.into())?, volume, progress).await
     }
 }
 
@@ -122,7 +122,7 @@ pub async fn check_store<S: Store>(
     let mut report = CheckReport::default();
     let (head, bytes) = match read_head(&store, volume).await {
         Ok(read) => read,
-        Err(error) if is_lost_head(&error, &store) => {
+        Err(error) if is_lost_head(&error, &store).await => {
             let (what, place) = match error {
                 CapacityError::Corrupt { place, fault } => (fault.to_string(), place),
                 error => (error.to_string(), format!("{}/HEAD", store.place())),
@@ -149,11 +149,18 @@ pub async fn check_store<S: Store>(
 }
 
 /// Whether HEAD is gone, and not the whole tier: folders of objects without a HEAD are what is left of a volume.
-fn is_lost_head<S: Store>(error: &CapacityError, store: &S) -> bool {
+async fn is_lost_head<S: Store>(error: &CapacityError, store: &S) -> bool {
     match error {
         CapacityError::NoVolume { .. } => {
             let place = std::path::PathBuf::from(store.place());
-            [ObjectKind::Segment, ObjectKind::Layer].iter().any(|kind| place.join(kind.folder()).is_dir())
+            for kind in [ObjectKind::Segment, ObjectKind::Layer] {
+                // On an object store a folder is there as long as something is in it.
+                let there = place.join(kind.folder()).is_dir();
+                if there || store.list(kind).await.is_ok_and(|objects| !objects.is_empty()) {
+                    return true;
+                }
+            }
+            false
         }
         CapacityError::Io { source, .. } => is_of_the_medium(source),
         error => error.is_corrupt(),

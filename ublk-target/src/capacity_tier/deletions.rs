@@ -88,7 +88,7 @@ impl<S: Store> Inner<S> {
             return Ok(done);
         }
         // Leases are looked up after HEAD was read: whoever takes one later reads a HEAD without these objects.
-        let leased = self.store.leased().map_err(|error| self.io_error("list", "leases", error))?;
+        let leased = self.store.leased().await.map_err(|error| self.io_error("list", "leases", error))?;
         let newest_lease = leased.into_iter().max();
         let queued = self.state.borrow().deletions.len();
         for _ in 0..queued {

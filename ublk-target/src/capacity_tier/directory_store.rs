@@ -24,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use forerun::geometry::Epoch;
+use forerun::geometry::{Epoch, Generation};
 use nix::errno::Errno;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::{File, OpenOptions};
@@ -34,7 +34,7 @@ use super::names::{ObjectKind, ObjectName};
 use super::open_files::OpenFiles;
 use super::plain_file;
 use super::reserve;
-use super::store::{ReplaceError, Store, StoreSpace, Upload};
+use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, Upload};
 
 const HEAD: &str = "HEAD";
 const HEAD_TMP: &str = "HEAD.tmp-";
@@ -126,7 +126,7 @@ impl Store for DirectoryStore {
         self.path.display().to_string()
     }
 
-    fn lock_writer(&self) -> io::Result<Result<(), String>> {
+    async fn lock_writer(&self) -> io::Result<Result<Generation, String>> {
         match take_writer_lock(&self.path.join(LOCK))? {
             Ok(lock) => {
                 // What an earlier writer left half-done; only the holder of the lock may remove it.
@@ -136,7 +136,7 @@ impl Store for DirectoryStore {
                     }
                 }
                 *self.lock.borrow_mut() = Some(lock);
-                Ok(Ok(()))
+                Ok(Ok(Generation(0)))
             }
             Err(holder) => Ok(Err(holder)),
         }
@@ -213,8 +213,13 @@ impl Store for DirectoryStore {
         Ok(Some(bytes))
     }
 
-    async fn replace_head(&self, expected: &[&[u8]], new: Vec<u8>, label: &str) -> Result<(), ReplaceError> {
-        let temporary = self.path.join(format!("{HEAD_TMP}{label}"));
+    async fn replace_head(
+        &self,
+        expected: &[&[u8]],
+        new: Vec<u8>,
+        number: HeadNumber,
+    ) -> Result<(), ReplaceError> {
+        let temporary = self.path.join(format!("{HEAD_TMP}{number}"));
         let limit = expected.iter().map(|head| head.len()).max().unwrap_or(0);
         let mut written = self.write_head(&temporary, new.clone()).await;
         if is_full(&written) && reserve::give_up(&self.path) {
@@ -275,11 +280,11 @@ impl Store for DirectoryStore {
         reserve::keep(&self.path)
     }
 
-    fn lease(&self, epoch: Epoch) -> io::Result<Lease> {
+    async fn lease(&self, epoch: Epoch) -> io::Result<Lease> {
         take_lease(&self.path.join(LEASES), epoch)
     }
 
-    fn leased(&self) -> io::Result<Vec<Epoch>> {
+    async fn leased(&self) -> io::Result<Vec<Epoch>> {
         leased_epochs(&self.path.join(LEASES))
     }
 }

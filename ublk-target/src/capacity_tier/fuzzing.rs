@@ -25,7 +25,7 @@ use super::names::{LayerId, ObjectKind, ObjectName, SnapshotName, VolumeUuid};
 use super::place::UNIT_BYTES;
 use super::record::{RECORD_HEADER_BYTES, RecordHeader, read_record};
 use super::segment::{RecordWalk, SEGMENT_HEADER_BYTES, SegmentBuilder, SegmentHeader};
-use super::store::{ReplaceError, Store, StoreSpace, Upload};
+use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, Upload};
 
 const VOLUME: VolumeUuid = VolumeUuid([0xf0; 16]);
 const LAYER: LayerId = LayerId(2);
@@ -216,7 +216,7 @@ impl Store for Objects {
         "memory".to_owned()
     }
 
-    fn lock_writer(&self) -> io::Result<Result<(), String>> {
+    async fn lock_writer(&self) -> io::Result<Result<Generation, String>> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
@@ -258,7 +258,7 @@ impl Store for Objects {
         }
     }
 
-    async fn replace_head(&self, _: &[&[u8]], _: Vec<u8>, _: &str) -> Result<(), ReplaceError> {
+    async fn replace_head(&self, _: &[&[u8]], _: Vec<u8>, _: HeadNumber) -> Result<(), ReplaceError> {
         Err(ReplaceError::Conflict)
     }
 
@@ -270,11 +270,11 @@ impl Store for Objects {
         Ok(StoreSpace::default())
     }
 
-    fn lease(&self, _: Epoch) -> io::Result<()> {
+    async fn lease(&self, _: Epoch) -> io::Result<()> {
         Ok(())
     }
 
-    fn leased(&self) -> io::Result<Vec<Epoch>> {
+    async fn leased(&self) -> io::Result<Vec<Epoch>> {
         Ok(Vec::new())
     }
 }

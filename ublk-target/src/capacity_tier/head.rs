@@ -155,6 +155,12 @@ impl Head {
         Self { volume, geometry, generation, sequence: 1, numbers_taken_to: 1, layers: Vec::new() }
     }
 
+    /// Whether it was never opened for writing: that begins with taking numbers.
+    #[must_use]
+    pub const fn took_no_numbers(&self) -> bool {
+        self.numbers_taken_to == 1
+    }
+
     /// The newest epoch that is on the capacity tier; 0 where none is.
     #[must_use]
     pub fn written_back_epoch(&self) -> Epoch {

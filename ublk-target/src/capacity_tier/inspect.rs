@@ -3,12 +3,12 @@
 //! Memory: one segment (32 MiB at most), and a page of each layer for [`Inspector::newest`].
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
+use forerun::config::CapacityAddress;
 use forerun::geometry::{BlockIndex, Geometry, SegmentId};
 
+use super::any_store::AnyStore;
 use super::damage::is_damage;
-use super::directory_store::DirectoryStore;
 use super::entry::Entry;
 use super::error::Result;
 use super::head::Head;
@@ -25,7 +25,7 @@ pub type SeenPage = std::result::Result<Page, String>;
 
 /// A capacity tier to be looked at.
 pub struct Inspector {
-    tier: Inner<DirectoryStore>,
+    tier: Inner<AnyStore>,
     /// What HEAD says, or why it cannot be used.
     pub head: std::result::Result<Head, String>,
     layers: BTreeMap<u64, u64>,
@@ -37,11 +37,16 @@ impl Inspector {
     ///
     /// # Errors
     /// HEAD is lost and nothing is known; a store that fails other than by damage.
-    pub async fn open(directory: &Path, known: Option<(VolumeUuid, Geometry)>) -> Result<Self> {
-        let store = DirectoryStore::new(directory);
+    pub async fn open(
+        address: impl Into<CapacityAddress>,
+        known: Option<(VolumeUuid, Geometry)>,
+    ) -> Result<Self> {
+        let address = address.into();
+        let store = AnyStore::at(&address)?;
+        let is_there = address.directory().is_none_or(std::path::Path::is_dir);
         let (head, shape) = match (read_head(&store, known.map(|(volume, _)| volume)).await, known) {
             (Ok((head, _)), _) => (Ok(head.clone()), head),
-            (Err(error), Some((volume, geometry))) if is_damage(&error) && directory.is_dir() => {
+            (Err(error), Some((volume, geometry))) if is_damage(&error) && is_there => {
                 (Err(error.to_string()), Head::new(volume, geometry))
             }
             (Err(error), _) => return Err(error),

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forerun::geometry::Epoch;
+use forerun::geometry::{Epoch, Generation};
 use nix::errno::Errno;
 
-use super::{ObjectKind, ObjectName, ReplaceError, Store, StoreSpace, Upload};
+use super::{HeadNumber, ObjectKind, ObjectName, ReplaceError, Store, StoreSpace, Upload};
 use crate::fast_tier::sim::Power;
 
 #[derive(Clone, Default)]
@@ -293,8 +293,8 @@ impl Store for MemoryStore {
     }
 
     // Several writers can meet here: fencing has to hold without the lock.
-    fn lock_writer(&self) -> io::Result<Result<(), String>> {
-        Ok(Ok(()))
+    async fn lock_writer(&self) -> io::Result<Result<Generation, String>> {
+        Ok(Ok(Generation(0)))
     }
 
     async fn begin_upload(&self, name: ObjectName) -> io::Result<MemoryUpload> {
@@ -353,7 +353,12 @@ impl Store for MemoryStore {
         Ok(disk.head.clone())
     }
 
-    async fn replace_head(&self, expected: &[&[u8]], new: Vec<u8>, _label: &str) -> Result<(), ReplaceError> {
+    async fn replace_head(
+        &self,
+        expected: &[&[u8]],
+        new: Vec<u8>,
+        _number: HeadNumber,
+    ) -> Result<(), ReplaceError> {
         self.operation(true).await.map_err(ReplaceError::Unchanged)?;
         {
             let mut disk = self.0.borrow_mut();
@@ -380,12 +385,12 @@ impl Store for MemoryStore {
         Ok(StoreSpace { total_bytes: 1 << 40, free_bytes: 1 << 39 })
     }
 
-    fn lease(&self, epoch: Epoch) -> io::Result<MemoryLease> {
+    async fn lease(&self, epoch: Epoch) -> io::Result<MemoryLease> {
         *self.0.borrow_mut().leases.entry(epoch).or_default() += 1;
         Ok(MemoryLease(self.clone(), epoch))
     }
 
-    fn leased(&self) -> io::Result<Vec<Epoch>> {
+    async fn leased(&self) -> io::Result<Vec<Epoch>> {
         Ok(self.0.borrow().leases.keys().copied().collect())
     }
 }

@@ -10,6 +10,7 @@
 //! decided
 //! above. Everything runs on one thread, inside a tokio `LocalSet` (`tokio_uring::start` is one).
 
+mod any_store;
 mod check;
 mod checksum;
 mod codec;
@@ -35,6 +36,7 @@ mod maintain;
 mod maintain_policy;
 mod merge_cursor;
 mod names;
+mod object_store;
 mod old_layers;
 mod open_files;
 mod options;
@@ -56,11 +58,12 @@ mod table_writer;
 mod tier;
 mod usage;
 
+pub use any_store::{AnyLease, AnyStore, AnyUpload, remove_created};
 pub use check::{CheckProgress, CheckReport, Finding, Severity, check_store};
 pub use codec::Codec;
 pub use deletions::Deleted;
 pub use diff::MAX_DIFF_PAGE;
-pub use directory_create::{prepare_directory, remove_created};
+pub use directory_create::prepare_directory;
 pub use directory_store::DirectoryStore;
 pub use entry::{Entry, EntryCounts, EntryKind};
 pub use error::{CapacityError, Result};
@@ -78,7 +81,7 @@ pub use place::Place;
 pub use rebuild::{BlockSet, DAMAGED, NoSupply, Rebuilt, Supply, free_name, marked, rebuild};
 pub use segment_scan::{FoundRecord, SegmentScan};
 pub use space::Space;
-pub use store::{ReplaceError, Store, StoreSpace, Upload};
+pub use store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED, Upload};
 pub use table_scan::BlockRange;
 pub use tier::CapacityTier;
 

@@ -27,7 +27,7 @@ use super::record::{RecordHeader, read_record};
 use super::segment_scan::{FoundRecord, RecordIndex, read_found};
 use super::segment_writer::SegmentWriter;
 use super::state::Inner;
-use super::store::{ReplaceError, Store};
+use super::store::{HeadNumber, ReplaceError, Store};
 use super::table_scan::{BlockRange, TableScan};
 use super::table_writer::TableWriter;
 use super::tier::read_head;
@@ -439,8 +439,11 @@ impl<T: Store> Target<T> {
         if let Err(fault) = Head::verify(&bytes) {
             return Err(CapacityError::Misuse(format!("a HEAD that cannot be: {fault}")));
         }
-        self.tier.store.replace_head(&[], bytes, "rebuilt").await.map_err(|error| match error {
-            ReplaceError::Conflict => CapacityError::NotEmpty { place, found: "a volume".to_owned() },
+        let number = HeadNumber { generation: head.generation, sequence: head.sequence };
+        self.tier.store.replace_head(&[], bytes, number).await.map_err(|error| match error {
+            ReplaceError::Conflict | ReplaceError::Fenced(_) => {
+                CapacityError::NotEmpty { place, found: "a volume".to_owned() }
+            }
             ReplaceError::Unchanged(source) | ReplaceError::InDoubt(source) => {
                 CapacityError::Io { operation: "create", place: format!("{place}/HEAD"), source }
             }

@@ -46,8 +46,8 @@ impl<S: Store> CapacityTier<S> {
         self.inner.writer()?;
         let missing = || CapacityError::NoSuchSnapshot { name: name.clone() };
         let epoch = self.head().snapshot(name).ok_or_else(missing)?.last_epoch;
-        let leased =
-            self.inner.store.leased().map_err(|error| self.inner.io_error("list", "leases", error))?;
+        let leased = self.inner.store.leased().await;
+        let leased = leased.map_err(|error| self.inner.io_error("list", "leases", error))?;
         if leased.contains(&epoch) {
             return Err(CapacityError::SnapshotInUse { name: name.clone() });
         }

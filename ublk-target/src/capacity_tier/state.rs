@@ -1,10 +1,10 @@
 //! What an open capacity tier holds in memory, and the one way HEAD is replaced.
 //!
 //! Always true: `head` is the newest HEAD known to be durable. A replacement whose outcome is not
-//! known is kept in `in_doubt`; it counts as not made, the next replacement finds out which one is there and
-//! puts itself
-//! over either, and until then nothing is deleted. So a crash at any point leaves a HEAD whose objects are all
-//! there.
+//! known is noted in `in_doubt`; it counts as not made, the next replacement finds out which one is there and
+//! puts itself over either. Until one has succeeded nothing is deleted: what was sent to a server may arrive there
+//! long after the answer was given up, and only a newer HEAD keeps it from being the HEAD. So a crash at any point
+//! leaves a HEAD whose objects are all there.
 //!
 //! A replacement runs as a task of its own: dropping the future that waits for it does not stop it
 //! half-way. No borrow of the state lives across an await.
@@ -18,6 +18,7 @@ use std::rc::Rc;
 use forerun::geometry::{Generation, Geometry};
 use tokio::sync::Mutex;
 
+use super::checksum::{Salt, checksum};
 use super::deletions::Deletions;
 use super::error::{CapacityError, Result};
 use super::fault::Fault;
@@ -25,16 +26,30 @@ use super::head::{Head, MAX_HEAD_BYTES, MAX_LAYERS};
 use super::names::{ObjectName, VolumeUuid};
 use super::options::Options;
 use super::place::MAX_SEGMENT;
-use super::store::{ReplaceError, Store};
+use super::store::{HeadNumber, ReplaceError, Store};
 use super::usage::Usage;
 
 /// How many object numbers a writer takes at a time: each opening of a volume uses up so many of 2^40.
 pub const NUMBERS_PER_TAKE: u64 = 1 << 16;
 
+/// Enough to know a HEAD again that this writer has made: a dead store must not fill the memory with whole ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Fingerprint {
+    len: usize,
+    checksum: u32,
+}
+
+impl Fingerprint {
+    fn of(head: &[u8]) -> Self {
+        // HEAD's own checksum covers all before it and none of it is the same twice: each has its sequence.
+        Self { len: head.len(), checksum: checksum(Salt::Head, head.len() as u64, &[head]) }
+    }
+}
+
 pub(super) struct State {
     pub head: Rc<Head>,
     bytes: Rc<Vec<u8>>,
-    in_doubt: Vec<Rc<Vec<u8>>>,
+    in_doubt: Vec<Fingerprint>,
     next_number: u64,
     sequence: u64,
     fenced: Option<Generation>,
@@ -199,11 +214,10 @@ impl<S: Store> Inner<S> {
             head.sequence = state.sequence;
             let bytes = Rc::new(head.encode());
             // In doubt from the moment it is tried.
-            state.in_doubt.push(Rc::clone(&bytes));
+            state.in_doubt.push(Fingerprint::of(&bytes));
             bytes
         };
-        let label = format!("{}-{}", head.generation, head.sequence);
-        let replaced = self.replace(&head, &expected, &bytes, &label).await;
+        let replaced = self.replace(&head, &expected, &bytes).await;
         let mut state = self.state.borrow_mut();
         match replaced {
             Ok(()) => {
@@ -231,7 +245,6 @@ impl<S: Store> Inner<S> {
         head: &Head,
         expected: &[u8],
         bytes: &Rc<Vec<u8>>,
-        label: &str,
     ) -> Result<(), (bool, CapacityError)> {
         if head.layers.len() > MAX_LAYERS {
             let advice = "delete snapshots that are no longer needed";
@@ -241,33 +254,32 @@ impl<S: Store> Inner<S> {
         if let Err(fault) = Head::verify(bytes) {
             return Err((false, CapacityError::Misuse(format!("a HEAD that cannot be: {fault}"))));
         }
-        match self.store.replace_head(&[expected], bytes.to_vec(), label).await {
+        let number = HeadNumber { generation: head.generation, sequence: head.sequence };
+        match self.store.replace_head(&[expected], bytes.to_vec(), number).await {
             Ok(()) => Ok(()),
             Err(ReplaceError::Unchanged(error)) => Err((false, self.io_error("replace", "HEAD", error))),
             Err(ReplaceError::InDoubt(error)) => Err((true, self.io_error("replace", "HEAD", error))),
+            Err(ReplaceError::Fenced(theirs)) => {
+                let (place, ours) = (self.store.place(), head.generation);
+                Err((true, CapacityError::Fenced { place, ours, theirs }))
+            }
             Err(ReplaceError::Conflict) => Err((false, self.explain_conflict().await)),
         }
     }
 
     /// The HEAD that is in the store now, which is ours or one of those in doubt.
     async fn find_current(&self) -> Result<Rc<Vec<u8>>> {
-        let (bytes, in_doubt) = {
-            let state = self.state.borrow();
-            (Rc::clone(&state.bytes), state.in_doubt.clone())
-        };
-        if in_doubt.is_empty() {
+        let bytes = Rc::clone(&self.state.borrow().bytes);
+        if !self.in_doubt() {
             return Ok(bytes);
         }
         let read = self.store.read_head(MAX_HEAD_BYTES).await;
         let now = read.map_err(|error| self.io_error("read", "HEAD", error))?;
-        let current = in_doubt.into_iter().chain([Rc::clone(&bytes)]).find(|head| now.as_ref() == Some(head));
-        let Some(current) = current else { return Err(self.explain_conflict().await) };
-        let mut state = self.state.borrow_mut();
-        state.in_doubt.clear();
-        if !Rc::ptr_eq(&current, &bytes) {
-            state.in_doubt.push(Rc::clone(&current));
+        match now {
+            Some(now) if now == *bytes => Ok(bytes),
+            Some(now) if self.state.borrow().in_doubt.contains(&Fingerprint::of(&now)) => Ok(Rc::new(now)),
+            _ => Err(self.explain_conflict().await),
         }
-        Ok(current)
     }
 
     async fn explain_conflict(&self) -> CapacityError {

@@ -1,4 +1,4 @@
-//! What the capacity tier asks of the place where its objects are: a directory here, an object store later.
+//! What the capacity tier asks of the place where its objects are: a directory or an object store.
 //!
 //! Three promises everything above rests on. An object is there whole and durable once its upload has
 //! finished, and is never changed afterwards. HEAD is replaced as a whole, only while it is what the writer
@@ -6,9 +6,10 @@
 //! to be, and durable on return. An object that was deleted stays deleted.
 //! A crash during an upload may leave nothing, a part of the object, or all of it; nobody refers to it.
 
+use std::fmt;
 use std::io;
 
-use forerun::geometry::Epoch;
+use forerun::geometry::{Epoch, Generation};
 
 use super::names::{ObjectKind, ObjectName};
 
@@ -19,18 +20,39 @@ pub enum ReplaceError {
     Conflict,
     /// It failed before HEAD was touched.
     Unchanged(io::Error),
-    /// It failed in a way that leaves open whether the old or the new HEAD is there.
+    /// It failed in a way that leaves open whether the old or the new HEAD is there, or the new one gets there later.
     InDoubt(io::Error),
+    /// A writer of this higher generation has taken over; whether the new HEAD is there does not matter any more.
+    Fenced(Generation),
+}
+
+/// The place of a HEAD among all that were ever tried: by the writer's generation, then by the writer's count.
+/// No two attempts have the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct HeadNumber {
+    /// Of the writer.
+    pub generation: Generation,
+    /// Counts the attempts, over all writers.
+    pub sequence: u64,
+}
+
+impl fmt::Display for HeadNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.generation, self.sequence)
+    }
 }
 
 /// How much room a store has, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StoreSpace {
-    /// All of it.
+    /// All of it; [`UNLIMITED`] where the store knows no limit.
     pub total_bytes: u64,
-    /// What can still be written.
+    /// What can still be written; [`UNLIMITED`] where the store knows no limit.
     pub free_bytes: u64,
 }
+
+/// The room of a store that has no limit, or tells none.
+pub const UNLIMITED: u64 = u64::MAX;
 
 /// An object on its way into the store, in pieces.
 #[allow(async_fn_in_trait, reason = "the background thread is single-threaded: the futures need not be Send")]
@@ -51,9 +73,20 @@ pub trait Store: 'static {
 
     /// The store's path or address, for messages.
     fn place(&self) -> String;
-    /// Takes the writer's lock for as long as the store lives; the error is what the lock tells about its
-    /// holder.
-    fn lock_writer(&self) -> io::Result<Result<(), String>>;
+    /// Takes the writer's lock for as long as the store lives or until [`Self::release_writer`], and tells the
+    /// least generation that the writer may have; the error is what the lock tells about its holder. HEAD has
+    /// to be read after that.
+    async fn lock_writer(&self) -> io::Result<Result<Generation, String>>;
+    /// As [`Self::lock_writer`], of a store in which a volume is being made. Where the first HEAD cannot be written
+    /// over another one there is nothing to lock.
+    async fn lock_creator(&self) -> io::Result<Result<Generation, String>> {
+        Ok(Ok(Generation(0)))
+    }
+    /// Gives the writer's lock back, as the last act of a writer: the next one need not find out that this one is
+    /// gone. Failing is no harm, but takes the next one some time.
+    async fn release_writer(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Begins an object that is not there yet; fails with `AlreadyExists` where it is.
     async fn begin_upload(&self, name: ObjectName) -> io::Result<Self::Upload>;
     /// Reads exactly `len` bytes at `offset` into `buffer` (its content is dropped); fails with
@@ -73,16 +106,25 @@ pub trait Store: 'static {
     async fn read_head(&self, limit: usize) -> io::Result<Option<Vec<u8>>>;
     /// Replaces HEAD by `new`, durably, provided that it is one of `expected` (whole HEADs).
     ///
-    /// `label` is unique among all attempts and may name what is written on the way.
-    async fn replace_head(&self, expected: &[&[u8]], new: Vec<u8>, label: &str) -> Result<(), ReplaceError>;
+    /// `number` is unique among all attempts and may name what is written on the way.
+    async fn replace_head(
+        &self,
+        expected: &[&[u8]],
+        new: Vec<u8>,
+        number: HeadNumber,
+    ) -> Result<(), ReplaceError>;
     /// Makes HEAD durable as it can be read now: the process that put it there may have been killed before it was.
     async fn settle_head(&self) -> io::Result<()>;
     /// How much room there is.
     async fn space(&self) -> io::Result<StoreSpace>;
     /// Takes a lease on an epoch. What HEAD says after that can be read for as long as the lease lives.
-    fn lease(&self, epoch: Epoch) -> io::Result<Self::Lease>;
+    async fn lease(&self, epoch: Epoch) -> io::Result<Self::Lease>;
+    /// Gives a lease back and waits until others see that, where dropping it does not do so at once.
+    async fn end_lease(&self, lease: Self::Lease) {
+        drop(lease);
+    }
     /// The epochs that are leased now.
-    fn leased(&self) -> io::Result<Vec<Epoch>>;
+    async fn leased(&self) -> io::Result<Vec<Epoch>>;
 
     /// Sees to it that HEAD can be replaced even when the store is full, where that takes room kept for it.
     /// Called now and then; failing is no harm, there is just no room.

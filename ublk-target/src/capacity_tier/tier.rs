@@ -8,13 +8,12 @@
 //! replaced it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::rc::Rc;
 
+use forerun::config::CapacityAddress;
 use forerun::geometry::{BlockIndex, Epoch, Generation, Geometry, SegmentId};
 
-use super::directory_create::prepare_directory;
-use super::directory_store::DirectoryStore;
+use super::any_store::AnyStore;
 use super::error::{CapacityError, Result};
 use super::head::{Head, MAX_HEAD_BYTES};
 use super::layer_cursor::{LayerCursor, PAGES_PER_READ};
@@ -24,46 +23,60 @@ use super::options::Options;
 use super::place::Place;
 use super::record::read_record;
 use super::state::{Inner, take_numbers};
-use super::store::{ReplaceError, Store};
+use super::store::{HeadNumber, ReplaceError, Store};
 
 /// The capacity tier of one volume.
-pub struct CapacityTier<S: Store = DirectoryStore> {
+pub struct CapacityTier<S: Store = AnyStore> {
     pub(super) inner: Rc<Inner<S>>,
     lease: Option<S::Lease>,
+    found: HeadNumber,
 }
 
 impl CapacityTier {
-    /// Creates the capacity tier of a new volume in `directory`, which is new or empty.
+    /// Creates the capacity tier of a new volume at `address`, where nothing else is.
     ///
     /// # Errors
-    /// A directory that holds something else, or that cannot be written; nothing there is changed then.
-    pub async fn create(directory: &Path, volume: VolumeUuid, geometry: Geometry) -> Result<()> {
-        prepare_directory(directory)?;
-        Self::create_in(&DirectoryStore::new(directory), volume, geometry).await
+    /// A place that holds something else, or that cannot be written; nothing there is changed then.
+    pub async fn create(
+        address: impl Into<CapacityAddress>,
+        volume: VolumeUuid,
+        geometry: Geometry,
+    ) -> Result<()> {
+        let address = address.into();
+        let store = AnyStore::at(&address)?;
+        store.prepare(&address).await?;
+        Self::create_in(&store, volume, geometry).await
     }
 
     /// Opens a volume's capacity tier for writing: takes the lock and fences earlier writers off.
     ///
     /// # Errors
     /// No volume there, another one or another geometry than expected, another writer, damage, a failing store.
-    pub async fn open_writer(directory: &Path, volume: VolumeUuid, geometry: Geometry) -> Result<Self> {
-        Self::open_writer_in(DirectoryStore::new(directory), volume, geometry, Options::default()).await
+    pub async fn open_writer(
+        address: impl Into<CapacityAddress>,
+        volume: VolumeUuid,
+        geometry: Geometry,
+    ) -> Result<Self> {
+        Self::open_writer_in(AnyStore::at(&address.into())?, volume, geometry, Options::default()).await
     }
 
     /// Opens a volume's capacity tier for reading, whoever writes to it meanwhile.
     ///
     /// # Errors
     /// No volume there, another one than expected, damage, a failing store.
-    pub async fn open_reader(directory: &Path, volume: Option<VolumeUuid>) -> Result<Self> {
-        Self::open_reader_in(DirectoryStore::new(directory), volume).await
+    pub async fn open_reader(
+        address: impl Into<CapacityAddress>,
+        volume: Option<VolumeUuid>,
+    ) -> Result<Self> {
+        Self::open_reader_in(AnyStore::at(&address.into())?, volume).await
     }
 
     /// Opens a volume's capacity tier for reading, to build the map from it. What it says is durable then.
     ///
     /// # Errors
     /// As [`Self::open_reader`], or HEAD cannot be made durable.
-    pub async fn open_for_recovery(directory: &Path, volume: VolumeUuid) -> Result<Self> {
-        Self::open_for_recovery_in(DirectoryStore::new(directory), volume).await
+    pub async fn open_for_recovery(address: impl Into<CapacityAddress>, volume: VolumeUuid) -> Result<Self> {
+        Self::open_for_recovery_in(AnyStore::at(&address.into())?, volume).await
     }
 
     /// Opens a snapshot for reading; while this lives nothing that the snapshot needs is deleted, by any
@@ -72,11 +85,12 @@ impl CapacityTier {
     /// # Errors
     /// As [`Self::open_reader`], or no snapshot of this name.
     pub async fn open_snapshot(
-        directory: &Path,
+        address: impl Into<CapacityAddress>,
         volume: Option<VolumeUuid>,
         name: &SnapshotName,
     ) -> Result<(Self, Epoch)> {
-        Self::open_snapshot_in(|| DirectoryStore::new(directory), volume, name).await
+        let address = address.into();
+        Self::open_snapshot_in(|| AnyStore::at(&address), volume, name).await
     }
 }
 
@@ -87,13 +101,27 @@ impl<S: Store> CapacityTier<S> {
     /// A store that has a HEAD already, or that fails.
     pub async fn create_in(store: &S, volume: VolumeUuid, geometry: Geometry) -> Result<()> {
         let place = store.place();
-        let bytes = Head::new(volume, geometry).encode();
-        store.replace_head(&[], bytes, "0-1").await.map_err(|error| match error {
-            ReplaceError::Conflict => CapacityError::NotEmpty { place, found: "a volume".to_owned() },
+        let locked = store.lock_creator().await.map_err(|source| CapacityError::Io {
+            operation: "lock",
+            place: place.clone(),
+            source,
+        })?;
+        let generation = match locked {
+            Ok(generation) => generation,
+            Err(holder) => return Err(CapacityError::InUse { place, holder }),
+        };
+        let head = Head { generation, sequence: 1, ..Head::new(volume, geometry) };
+        let number = HeadNumber { generation, sequence: 1 };
+        let made = store.replace_head(&[], head.encode(), number).await.map_err(|error| match error {
+            ReplaceError::Conflict | ReplaceError::Fenced(_) => {
+                CapacityError::NotEmpty { place: place.clone(), found: "a volume".to_owned() }
+            }
             ReplaceError::Unchanged(source) | ReplaceError::InDoubt(source) => {
                 CapacityError::Io { operation: "create", place: format!("{place}/HEAD"), source }
             }
-        })
+        });
+        release(store).await;
+        made
     }
 
     /// Opens for writing, over any store.
@@ -109,27 +137,53 @@ impl<S: Store> CapacityTier<S> {
         // Looked at before the lock is taken, so that a foreign directory is left as it is.
         read_head(&store, Some(volume)).await?;
         let place = store.place();
-        let locked = store.lock_writer().map_err(|source| {
+        let locked = store.lock_writer().await.map_err(|source| {
             let place = format!("{place}/LOCK");
             CapacityError::Io { operation: "lock", place, source }
         })?;
-        if let Err(holder) = locked {
-            return Err(CapacityError::InUse { place, holder });
+        match locked {
+            Ok(least) => Self::open_locked(store, volume, geometry, options, least).await,
+            Err(holder) => Err(CapacityError::InUse { place, holder }),
         }
-        let (head, bytes) = read_head(&store, Some(volume)).await?;
+    }
+
+    /// The writer's lock is ours; it is given back where this fails.
+    async fn open_locked(
+        store: S,
+        volume: VolumeUuid,
+        geometry: Geometry,
+        options: Options,
+        least: Generation,
+    ) -> Result<Self> {
+        let (head, bytes) = match read_head(&store, Some(volume)).await {
+            Ok(read) => read,
+            Err(error) => {
+                release(&store).await;
+                return Err(error);
+            }
+        };
         if head.geometry != geometry {
             let text = |geometry: Geometry| {
                 let (size, logical) = (geometry.size_bytes(), geometry.logical_block_bytes());
                 format!("{size} bytes in logical blocks of {logical}")
             };
             let (found, expected) = (text(head.geometry), text(geometry));
+            let place = store.place();
+            release(&store).await;
             return Err(CapacityError::OtherGeometry { place, found, expected });
         }
-        let generation = Generation(head.generation.0 + 1);
+        let generation = Generation(head.generation.0 + 1).max(least);
+        let found = HeadNumber { generation: head.generation, sequence: head.sequence };
         let inner = Rc::new(Inner::new(store, head, bytes, options, Some(generation)));
-        inner.update_head(take_numbers, |_| ()).await?;
-        let tier = Self { inner, lease: None };
-        tier.count_usage().await?;
+        let tier = Self { inner, lease: None, found };
+        let taken = match tier.inner.update_head(take_numbers, |_| ()).await {
+            Ok(_) => tier.count_usage().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
+            tier.close().await;
+            return Err(error);
+        }
         if let Err(error) = tier.inner.store.replenish().await {
             tracing::debug!(%error, "no room is kept for HEAD");
         }
@@ -142,8 +196,9 @@ impl<S: Store> CapacityTier<S> {
     /// As [`CapacityTier::open_reader`].
     pub async fn open_reader_in(store: S, volume: Option<VolumeUuid>) -> Result<Self> {
         let (head, bytes) = read_head(&store, volume).await?;
+        let found = HeadNumber { generation: head.generation, sequence: head.sequence };
         let inner = Rc::new(Inner::new(store, head, bytes, Options::default(), None));
-        Ok(Self { inner, lease: None })
+        Ok(Self { inner, lease: None, found })
     }
 
     /// Opens for reading, to build the map from it, over any store.
@@ -168,15 +223,15 @@ impl<S: Store> CapacityTier<S> {
     /// # Errors
     /// As [`CapacityTier::open_snapshot`].
     pub async fn open_snapshot_in(
-        store: impl Fn() -> S,
+        store: impl Fn() -> Result<S>,
         volume: Option<VolumeUuid>,
         name: &SnapshotName,
     ) -> Result<(Self, Epoch)> {
         let missing = || CapacityError::NoSuchSnapshot { name: name.clone() };
-        let (head, _) = read_head(&store(), volume).await?;
+        let (head, _) = read_head(&store()?, volume).await?;
         let epoch = head.snapshot(name).ok_or_else(missing)?.last_epoch;
-        let held = store();
-        let leased = held.lease(epoch);
+        let held = store()?;
+        let leased = held.lease(epoch).await;
         let place = held.place();
         let lease =
             leased.map_err(|source| CapacityError::Io { operation: "lease a snapshot of", place, source })?;
@@ -185,6 +240,23 @@ impl<S: Store> CapacityTier<S> {
         tier.lease = Some(lease);
         let now = tier.head().snapshot(name).ok_or_else(missing)?.last_epoch;
         if now == epoch { Ok((tier, epoch)) } else { Err(missing()) }
+    }
+
+    /// The number of the HEAD that was there when this was opened: for a writer, the one it builds on.
+    #[must_use]
+    pub const fn found(&self) -> HeadNumber {
+        self.found
+    }
+
+    /// Gives the writer's lock or a snapshot's lease back, when nothing is under way any more, so that nobody has to
+    /// wait. Without it they end as after a crash.
+    pub async fn close(self) {
+        if let Some(lease) = self.lease {
+            self.inner.store.end_lease(lease).await;
+        }
+        if self.inner.generation.is_some() {
+            release(&self.inner.store).await;
+        }
     }
 
     /// The newest HEAD that is known to be durable.
@@ -295,6 +367,12 @@ impl<S: Store> CapacityTier<S> {
             }
         }
         Ok(())
+    }
+}
+
+async fn release<S: Store>(store: &S) {
+    if let Err(error) = store.release_writer().await {
+        tracing::warn!(place = store.place(), %error, "the writer's lock is left behind; the next writer waits until it has expired");
     }
 }
 

@@ -55,7 +55,7 @@ pub struct VolumeStatus {
 pub struct TierStatus {
     /// Where it is.
     pub path: String,
-    /// What it can hold, in bytes.
+    /// What it can hold, in bytes; 0 where it has no limit (an object store).
     pub total_bytes: u64,
     /// What it holds, in bytes.
     pub used_bytes: u64,

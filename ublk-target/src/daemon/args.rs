@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use forerun::config::CapacityAddress;
 
 use crate::device::{DeviceOptions, ZeroCopy};
 
@@ -93,9 +94,9 @@ pub struct DumpArgs {
     /// A fast tier: device or file
     #[arg(long, value_name = "PATH", conflicts_with = "volume")]
     pub fast: Option<PathBuf>,
-    /// A capacity tier: directory
-    #[arg(long, value_name = "DIR", conflicts_with = "volume")]
-    pub capacity: Option<PathBuf>,
+    /// A capacity tier: directory or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "PLACE", conflicts_with = "volume")]
+    pub capacity: Option<CapacityAddress>,
     /// The superblocks
     #[arg(long)]
     pub superblocks: bool,
@@ -168,9 +169,9 @@ pub struct CheckArgs {
     /// A fast tier: device or file
     #[arg(long, value_name = "PATH", conflicts_with = "volume")]
     pub fast: Option<PathBuf>,
-    /// A capacity tier: directory
-    #[arg(long, value_name = "DIR", conflicts_with = "volume")]
-    pub capacity: Option<PathBuf>,
+    /// A capacity tier: directory or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "PLACE", conflicts_with = "volume")]
+    pub capacity: Option<CapacityAddress>,
     /// Findings as JSON
     #[arg(long)]
     pub json: bool,

@@ -324,8 +324,9 @@ impl ControlPlane for VolumeControl {
                 clean_bytes: slot_bytes(counts.clean),
             },
             capacity_tier: TierStatus {
-                path: text(&config.capacity.path),
-                total_bytes: progress.used_bytes + progress.free_bytes,
+                path: config.capacity.address.to_string(),
+                // Without a limit there is nothing to be full of.
+                total_bytes: progress.used_bytes.checked_add(progress.free_bytes).unwrap_or(0),
                 used_bytes: progress.used_bytes,
                 clean_bytes: 0,
             },

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use forerun::config::{FastTierConfig, VolumeConfig};
-use forerun::geometry::{Generation, Geometry, Lsn};
+use forerun::config::{CapacityAddress, FastTierConfig, VolumeConfig};
+use forerun::geometry::{Geometry, Lsn};
 use uuid::Uuid;
 
 use crate::capacity_tier::{CapacityError, CapacityTier, VolumeUuid, remove_created};
@@ -19,17 +19,17 @@ use crate::fast_tier::{FastTier, check};
 /// # Errors
 /// A tier that is missing, too small, in use, read-only, or holds something else.
 pub fn create(config: &VolumeConfig) -> Result<()> {
-    let capacity = &config.capacity.path;
-    let was_there = capacity.exists();
+    let capacity = &config.capacity.address;
+    let was_there = capacity.directory().is_some_and(Path::exists);
     let volume = VolumeUuid(*config.uuid.as_bytes());
     let made = tokio_uring::start(make_capacity(capacity, volume, config.geometry))
-        .with_context(|| format!("capacity tier {}", capacity.display()))?;
+        .with_context(|| format!("capacity tier {capacity}"))?;
     let formatted = make_fast(&config.fast, config.uuid, config.geometry, made == Made::Before);
     if formatted.is_err()
         && made == Made::Now
-        && let Err(error) = remove_created(capacity, !was_there)
+        && let Err(error) = tokio_uring::start(remove_created(capacity, !was_there))
     {
-        tracing::warn!(%error, directory = %capacity.display(), "what was made for the capacity tier is left there");
+        tracing::warn!(%error, place = %capacity, "what was made for the capacity tier is left there");
     }
     formatted.with_context(|| format!("fast tier {}", config.fast.path.display()))
 }
@@ -44,20 +44,20 @@ enum Made {
 
 /// Makes the capacity tier, or finds it as an earlier attempt at the same volume made it.
 async fn make_capacity(
-    directory: &Path,
+    address: &CapacityAddress,
     volume: VolumeUuid,
     geometry: Geometry,
 ) -> Result<Made, CapacityError> {
-    let refused = match CapacityTier::create(directory, volume, geometry).await {
+    let refused = match CapacityTier::create(address, volume, geometry).await {
         Ok(()) => return Ok(Made::Now),
         Err(error) => error,
     };
-    // What was ever opened for writing has a generation.
+    // What was ever opened for writing has taken numbers.
     let untouched = |tier: &CapacityTier| {
         let head = tier.head();
-        head.generation == Generation(0) && head.geometry == geometry && head.layers().is_empty()
+        head.took_no_numbers() && head.geometry == geometry && head.layers().is_empty()
     };
-    match CapacityTier::open_reader(directory, Some(volume)).await {
+    match CapacityTier::open_reader(address, Some(volume)).await {
         Ok(tier) if untouched(&tier) => Ok(Made::Before),
         _ => Err(refused),
     }
@@ -113,13 +113,17 @@ mod tests {
             uuid: Uuid::from_u128(7),
             geometry: Geometry::new(64 << 20, 4096).unwrap(),
             fast: FastTierConfig { path: folder.join("fast"), size_bytes: Some(FAST_BYTES) },
-            capacity: CapacityTierConfig { path: folder.join("capacity") },
+            capacity: CapacityTierConfig { address: folder.join("capacity").into() },
             sync_interval: SyncInterval::new(60).unwrap(),
             threshold: Threshold::new(0.5).unwrap(),
             horizon: Horizon::new(1).unwrap(),
             prediction: false,
             created_us: 1,
         }
+    }
+
+    fn directory(config: &VolumeConfig) -> &Path {
+        config.capacity.address.directory().unwrap()
     }
 
     fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -135,13 +139,13 @@ mod tests {
         // Too small for a fast tier.
         fs::write(&config.fast.path, [0; 4096]).unwrap();
         create(&config).unwrap_err();
-        assert!(!config.capacity.path.exists());
+        assert!(!directory(&config).exists());
 
-        let found = config.capacity.path.join("lost+found");
+        let found = directory(&config).join("lost+found");
         fs::create_dir_all(&found).unwrap();
         fs::write(found.join("#12"), "somebody's data").unwrap();
         create(&config).unwrap_err();
-        assert_eq!(entries(&config.capacity.path), std::slice::from_ref(&found));
+        assert_eq!(entries(directory(&config)), std::slice::from_ref(&found));
         assert_eq!(fs::read(found.join("#12")).unwrap(), b"somebody's data");
     }
 
@@ -151,11 +155,11 @@ mod tests {
         let config = config(folder.path());
         let volume = VolumeUuid(*config.uuid.as_bytes());
         // Killed between the tiers, in the middle of the fast tier's file, and after both.
-        tokio_uring::start(CapacityTier::create(&config.capacity.path, volume, config.geometry)).unwrap();
+        tokio_uring::start(CapacityTier::create(&config.capacity.address, volume, config.geometry)).unwrap();
         fs::write(&config.fast.path, [0; 4096]).unwrap();
         let told = format!("{:#}", create(&config).unwrap_err());
         assert!(told.contains("4096 of 67108864 bytes") && told.contains("remove the file"), "{told}");
-        assert!(config.capacity.path.join("HEAD").exists(), "it is not this attempt's to take back");
+        assert!(directory(&config).join("HEAD").exists(), "it is not this attempt's to take back");
         fs::remove_file(&config.fast.path).unwrap();
         create(&config).unwrap();
         create(&config).unwrap();
@@ -164,7 +168,11 @@ mod tests {
         let told = format!("{:#}", create(&other).unwrap_err());
         assert!(told.contains("it holds a volume (HEAD)"), "{told}");
         // Once it was opened it is a volume.
-        drop(tokio_uring::start(CapacityTier::open_writer(&config.capacity.path, volume, config.geometry)));
+        drop(tokio_uring::start(CapacityTier::open_writer(
+            &config.capacity.address,
+            volume,
+            config.geometry,
+        )));
         create(&config).unwrap_err();
     }
 }

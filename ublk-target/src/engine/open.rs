@@ -1,10 +1,9 @@
 //! Opening a volume, and closing it.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
-use forerun::config::{VolumeConfig, VolumePaths};
+use forerun::config::{CapacityAddress, VolumeConfig, VolumePaths};
 use forerun::geometry::Epoch;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -12,7 +11,7 @@ use tokio::sync::mpsc;
 use super::assemble::{NoMap, build_map, connect};
 use super::backend::{Threads, VolumeBackend};
 use crate::background::{Ask, Background, PredictionState, Settings, Shared, now_us};
-use crate::capacity_tier::{CapacityError, CapacityTier, DirectoryStore, Options, VolumeUuid};
+use crate::capacity_tier::{AnyStore, CapacityError, CapacityTier, HeadNumber, Options, VolumeUuid};
 use crate::fast_tier::{FastTier, OpenInfo, OpenOptions};
 use crate::volume::{Recovered, Unsound, Volume};
 
@@ -100,7 +99,7 @@ impl Opened {
         let uuid = *config.uuid.as_bytes();
         let fast_error = |source| OpenError::Fast { volume: volume(), source };
         // The capacity tier is looked at first, since opening the fast tier changes it.
-        let written_back = look_at_capacity(&config.capacity.path, uuid)
+        let written_back = look_at_capacity(&config.capacity.address, uuid)
             .map_err(|source| OpenError::Capacity { volume: volume(), source })?;
         let options = OpenOptions {
             geometry: Some(config.geometry),
@@ -115,8 +114,8 @@ impl Opened {
         let background_file = fast.try_clone_file().map_err(no_handle)?;
 
         let capacity_error = |source| OpenError::Capacity { volume: volume(), source };
-        let (directory, geometry) = (config.capacity.path.clone(), config.geometry);
-        let map = read_map(config, &fast, &recovered)?;
+        let (address, geometry) = (config.capacity.address.clone(), config.geometry);
+        let (map, read_from) = read_map(config, &fast, &recovered)?;
         let written_back = map.written_back();
         let settings = Settings::new(
             config.threshold,
@@ -130,15 +129,16 @@ impl Opened {
         connect(&fast.committer(), &shared);
         let slots_offset = fast.slots_offset();
         let open = move |pace| async move {
-            let (store, options) = (DirectoryStore::new(&directory), Options { pace, ..Options::default() });
+            let store = AnyStore::at(&address).map_err(io::Error::other)?;
+            let options = Options { pace, ..Options::default() };
             let tier = CapacityTier::open_writer_in(store, VolumeUuid(uuid), geometry, options).await;
+            let tier = tier.map_err(io::Error::other)?;
             // The map was built before the writer's lock was ours.
-            let moved = tier.as_ref().is_ok_and(|tier| tier.head().written_back_epoch() != written_back);
-            if moved {
-                Err(io::Error::other("another target wrote to it just now; try again"))
-            } else {
-                tier.map_err(io::Error::other)
+            if tier.found() == read_from {
+                return Ok(tier);
             }
+            tier.close().await;
+            Err(io::Error::other("another target wrote to it just now; try again"))
         };
         let background = Background::start(shared.clone(), asked, background_file, slots_offset, open)
             .map_err(capacity_error)?;
@@ -170,12 +170,14 @@ impl Opened {
 }
 
 /// Sees whether the capacity tier is there, the volume's, and writable; changes nothing in it. Gives the newest epoch on it.
-fn look_at_capacity(directory: &Path, uuid: [u8; 16]) -> io::Result<Epoch> {
+fn look_at_capacity(address: &CapacityAddress, uuid: [u8; 16]) -> io::Result<Epoch> {
     let written_back = tokio_uring::start(async {
-        let tier = CapacityTier::open_for_recovery(directory, VolumeUuid(uuid)).await?;
+        let tier = CapacityTier::open_for_recovery(address, VolumeUuid(uuid)).await?;
         Ok(tier.head().written_back_epoch())
     })
     .map_err(|error: CapacityError| io::Error::other(error))?;
+    // An object store tells when it is opened for writing.
+    let Some(directory) = address.directory() else { return Ok(written_back) };
     nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).map_err(|error| {
         let why = io::Error::from(error);
         io::Error::new(
@@ -186,14 +188,19 @@ fn look_at_capacity(directory: &Path, uuid: [u8; 16]) -> io::Result<Epoch> {
     Ok(written_back)
 }
 
-/// Builds the map from both tiers. The capacity tier is only read; it is opened for writing afterwards.
-fn read_map(config: &VolumeConfig, fast: &FastTier, recovered: &Recovered) -> Result<Volume, OpenError> {
+/// Builds the map from both tiers, and tells from which HEAD. The capacity tier is only read; it is opened for writing afterwards.
+fn read_map(
+    config: &VolumeConfig,
+    fast: &FastTier,
+    recovered: &Recovered,
+) -> Result<(Volume, HeadNumber), OpenError> {
     let uuid = VolumeUuid(*config.uuid.as_bytes());
     let (slots, log) = (fast.slot_count(), fast.committer());
     let map = tokio_uring::start(async {
         let tier =
-            CapacityTier::open_for_recovery(&config.capacity.path, uuid).await.map_err(NoMap::Capacity)?;
-        build_map(&tier, config.geometry, slots, log, recovered, now_us()).await
+            CapacityTier::open_for_recovery(&config.capacity.address, uuid).await.map_err(NoMap::Capacity)?;
+        let map = build_map(&tier, config.geometry, slots, log, recovered, now_us()).await?;
+        Ok((map, tier.found()))
     });
     let volume = config.name.to_string();
     map.map_err(|error| match error {

@@ -6,10 +6,11 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use forerun::config::CapacityAddress;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Geometry};
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +22,8 @@ use crate::volume::{PlaceMap, Span, lock};
 
 /// Blocks kept in memory after they were read, so that small reads in a row decompress a block once.
 const BLOCKS_KEPT: usize = 64;
+/// So often reads under way are waited for at the end, 20 ms each.
+const CLOSE_TRIES: u32 = 100;
 
 struct Fetch {
     block: BlockIndex,
@@ -32,10 +35,11 @@ struct Fetch {
 pub struct SnapshotBackend {
     geometry: Geometry,
     places: Arc<PlaceMap>,
-    fetches: mpsc::UnboundedSender<Fetch>,
+    /// None: no more.
+    fetches: mpsc::UnboundedSender<Option<Fetch>>,
     /// The last blocks read, the newest at the end.
     recent: Mutex<Vec<(BlockIndex, Arc<AlignedBuffer>)>>,
-    _thread: JoinHandle<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl SnapshotBackend {
@@ -43,13 +47,13 @@ impl SnapshotBackend {
     ///
     /// # Errors
     /// No such snapshot there, a capacity tier that cannot be read, no thread.
-    pub fn open(directory: &Path, volume: [u8; 16], name: &SnapshotName) -> io::Result<Self> {
+    pub fn open(address: &CapacityAddress, volume: [u8; 16], name: &SnapshotName) -> io::Result<Self> {
         let (fetches, asked) = mpsc::unbounded_channel();
         let (opened, told) = std::sync::mpsc::channel();
-        let (directory, name) = (directory.to_owned(), name.clone());
+        let (address, name) = (address.clone(), name.clone());
         // Made on the thread that it never leaves.
         let run = move || async move {
-            match load(&directory, volume, &name).await {
+            match load(&address, volume, &name).await {
                 Ok((tier, geometry, places)) => {
                     let _ = opened.send(Ok((geometry, places)));
                     serve(tier, asked).await;
@@ -64,7 +68,18 @@ impl SnapshotBackend {
             .spawn(move || tokio_uring::start(run()))?;
         let (geometry, places) =
             told.recv().map_err(|_| io::Error::other("the thread that reads the capacity tier ended"))??;
-        Ok(Self { geometry, places, fetches, recent: Mutex::default(), _thread: thread })
+        Ok(Self { geometry, places, fetches, recent: Mutex::default(), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Gives the snapshot's lease back: it can be deleted from then on. The device has to be stopped before.
+    pub fn close(&self) {
+        // A closed channel means that the thread has ended already.
+        let _ = self.fetches.send(None);
+        if let Some(thread) = lock(&self.thread).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that read the capacity tier ended by a panic");
+        }
     }
 
     async fn block(&self, block: BlockIndex, place: NonZeroU64) -> io::Result<Arc<AlignedBuffer>> {
@@ -73,7 +88,7 @@ impl SnapshotBackend {
         }
         let gone = || io::Error::other("the snapshot is being closed");
         let (reply, answer) = oneshot::channel();
-        self.fetches.send(Fetch { block, place, reply }).map_err(|_| gone())?;
+        self.fetches.send(Some(Fetch { block, place, reply })).map_err(|_| gone())?;
         let data = answer.await.map_err(|_| gone())??;
         let mut recent = lock(&self.recent);
         if recent.len() >= BLOCKS_KEPT {
@@ -85,11 +100,11 @@ impl SnapshotBackend {
 }
 
 async fn load(
-    directory: &Path,
+    address: &CapacityAddress,
     volume: [u8; 16],
     name: &SnapshotName,
 ) -> io::Result<(CapacityTier, Geometry, Arc<PlaceMap>)> {
-    let (tier, epoch) = CapacityTier::open_snapshot(directory, Some(VolumeUuid(volume)), name)
+    let (tier, epoch) = CapacityTier::open_snapshot(address, Some(VolumeUuid(volume)), name)
         .await
         .map_err(io::Error::other)?;
     let geometry = tier.head().geometry;
@@ -102,9 +117,9 @@ async fn load(
     Ok((tier, geometry, Arc::new(places)))
 }
 
-async fn serve(tier: CapacityTier, mut asked: mpsc::UnboundedReceiver<Fetch>) {
-    let tier = std::rc::Rc::new(tier);
-    while let Some(Fetch { block, place, reply }) = asked.recv().await {
+async fn serve(tier: CapacityTier, mut asked: mpsc::UnboundedReceiver<Option<Fetch>>) {
+    let mut tier = std::rc::Rc::new(tier);
+    while let Some(Some(Fetch { block, place, reply })) = asked.recv().await {
         let tier = tier.clone();
         tokio::task::spawn_local(async move {
             let mut data = AlignedBuffer::zeroed(BLOCK_BYTES as usize);
@@ -118,6 +133,14 @@ async fn serve(tier: CapacityTier, mut asked: mpsc::UnboundedReceiver<Fetch>) {
             // Whoever asked may have gone away.
             let _ = reply.send(read.map(|()| Arc::new(data)));
         });
+    }
+    // What is still being read is wanted by nobody any more.
+    for _ in 0..CLOSE_TRIES {
+        match std::rc::Rc::try_unwrap(tier) {
+            Ok(tier) => return tier.close().await,
+            Err(held) => tier = held,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

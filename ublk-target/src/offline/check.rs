@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use forerun::config::VolumeConfig;
+use forerun::config::{CapacityAddress, VolumeConfig};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -18,7 +18,7 @@ pub struct Places {
     /// The fast tier.
     pub fast: Option<PathBuf>,
     /// The capacity tier.
-    pub capacity: Option<PathBuf>,
+    pub capacity: Option<CapacityAddress>,
     /// Whose the tiers have to be; any volume's, but both the same one's, where only the tiers are named.
     pub volume: Option<Uuid>,
 }
@@ -29,7 +29,7 @@ impl Places {
     pub fn of(config: &VolumeConfig) -> Self {
         Self {
             fast: Some(config.fast.path.clone()),
-            capacity: Some(config.capacity.path.clone()),
+            capacity: Some(config.capacity.address.clone()),
             volume: Some(config.uuid),
         }
     }
@@ -160,11 +160,11 @@ pub fn check(places: &Places, progress: &mut dyn Progress) -> anyhow::Result<Out
     let fast =
         places.fast.as_deref().map(|path| check_fast(path, places.volume, &mut outcome)).transpose()?;
     let capacity = match &places.capacity {
-        Some(directory) => Some(check_capacity(directory, places.volume, &mut outcome, progress)?),
+        Some(address) => Some(check_capacity(address, places.volume, &mut outcome, progress)?),
         None => None,
     };
-    if let (Some(fast), Some(capacity), Some(directory)) = (&fast, &capacity, &places.capacity) {
-        cross::check(fast, capacity, directory, &mut outcome)?;
+    if let (Some(fast), Some(capacity), Some(address)) = (&fast, &capacity, &places.capacity) {
+        cross::check(fast, capacity, address, &mut outcome)?;
     }
     Ok(outcome)
 }
@@ -197,7 +197,7 @@ fn check_fast(
 }
 
 fn check_capacity(
-    directory: &Path,
+    address: &CapacityAddress,
     volume: Option<Uuid>,
     outcome: &mut Outcome,
     progress: &mut dyn Progress,
@@ -205,8 +205,8 @@ fn check_capacity(
     let volume = volume.map(|volume| VolumeUuid(*volume.as_bytes()));
     let mut told =
         |now: capacity_tier::CheckProgress| progress.step("layers checked", now.layers, now.layers_total);
-    let mut report = tokio_uring::start(CapacityTier::check(directory, volume, &mut told))
-        .with_context(|| format!("capacity tier {}", directory.display()))?;
+    let mut report = tokio_uring::start(CapacityTier::check(address, volume, &mut told))
+        .with_context(|| format!("capacity tier {address}"))?;
     let listed = std::mem::take(&mut report.findings);
     let damaged = listed.iter().filter(|finding| finding.severity == capacity_tier::Severity::Damage).count();
     outcome.not_listed += report.damaged.saturating_sub(damaged as u64);
@@ -243,7 +243,7 @@ mod tests {
         tokio_uring::start(CapacityTier::create(&capacity, uuid, geometry)).unwrap();
         let only = |fast: Option<&PathBuf>, capacity: Option<&PathBuf>, volume| Places {
             fast: fast.cloned(),
-            capacity: capacity.cloned(),
+            capacity: capacity.map(Into::into),
             volume,
         };
         for volume in [None, Some(ours)] {

@@ -1,7 +1,7 @@
 //! Whether a fast and a capacity tier fit each other: what neither can tell alone.
 
+use forerun::config::CapacityAddress;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use anyhow::Context;
 use forerun::geometry::{BlockIndex, Epoch, SubBlockMask};
@@ -18,7 +18,7 @@ const REPAIR: &str = "`forerun repair` makes new tiers of what both have; see do
 pub(super) fn check(
     fast: &Report,
     capacity: &CheckReport,
-    directory: &Path,
+    address: &CapacityAddress,
     outcome: &mut Outcome,
 ) -> anyhow::Result<()> {
     let (Some(recovered), Some(head)) = (&fast.recovered, &capacity.head) else { return Ok(()) };
@@ -68,7 +68,7 @@ pub(super) fn check(
         }
     }
     let open_below = open_below(recovered, written_back);
-    for (block, epoch) in damaged_below(directory, head, capacity, &open_below)? {
+    for (block, epoch) in damaged_below(address, head, capacity, &open_below)? {
         let missing = open_below.get(&block).copied().unwrap_or_default();
         let what = format!(
             "the fast tier has a part of block {block}, and the rest ({}) is damaged on the capacity tier: \
@@ -103,7 +103,7 @@ fn open_below(recovered: &Recovered, written_back: Epoch) -> BTreeMap<BlockIndex
 
 /// Of these blocks, those whose newest record is damaged, with its epoch.
 fn damaged_below(
-    directory: &Path,
+    address: &CapacityAddress,
     head: &Head,
     capacity: &CheckReport,
     blocks: &BTreeMap<BlockIndex, SubBlockMask>,
@@ -113,7 +113,7 @@ fn damaged_below(
     }
     let mut newest: BTreeMap<BlockIndex, Epoch> = BTreeMap::new();
     let read = tokio_uring::start(async {
-        let tier = CapacityTier::open_reader(directory, Some(head.volume)).await?;
+        let tier = CapacityTier::open_reader(address, Some(head.volume)).await?;
         let mut note = |block, epoch, place: Option<_>| {
             if place.is_some() && blocks.contains_key(&block) {
                 newest.insert(block, epoch);

@@ -121,7 +121,7 @@ pub async fn read_all(machine: &Machine, name: &str, slowly: bool) -> Result<(),
     let tier_name = TierName::new(name).expect("a sound name");
     let uuid = VolumeUuid(*VOLUME.as_bytes());
     let store = machine.store.clone();
-    let (tier, epoch) = CapacityTier::open_snapshot_in(|| store.clone(), Some(uuid), &tier_name).await?;
+    let (tier, epoch) = CapacityTier::open_snapshot_in(|| Ok(store.clone()), Some(uuid), &tier_name).await?;
     let mut places: BTreeMap<BlockIndex, Place> = BTreeMap::new();
     let mut put = |block, _, place: Option<Place>| {
         match place {

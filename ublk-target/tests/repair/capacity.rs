@@ -19,7 +19,9 @@ type Harm = fn(&mut [u8]);
 const HARMS: [Harm; 2] = [noise, |bytes| bytes.fill(0)];
 
 fn segments(case: &Case) -> Vec<PathBuf> {
-    let list = std::fs::read_dir(case.config.capacity.path.join("segments")).expect("a folder");
+    let list =
+        std::fs::read_dir(case.config.capacity.address.directory().expect("a directory").join("segments"))
+            .expect("a folder");
     let mut all: Vec<PathBuf> = list.map(|entry| entry.expect("an entry").path()).collect();
     all.sort();
     all
@@ -27,7 +29,7 @@ fn segments(case: &Case) -> Vec<PathBuf> {
 
 /// The tables that HEAD names, by number: one that was merged into another stays for a while, and nobody looks at it.
 fn tables(case: &Case) -> Vec<PathBuf> {
-    let folder = &case.config.capacity.path;
+    let folder = case.config.capacity.address.directory().expect("a directory");
     let head =
         tokio_uring::start(async { CapacityTier::open_reader(folder, None).await.expect("a tier").head() });
     let mut ids: Vec<LayerId> = head.layers().iter().map(|layer| layer.id).collect();
@@ -78,7 +80,7 @@ fn new_capacity(case: &Case) -> RepairOptions {
 
 #[test]
 fn head() {
-    let head = |case: &Case| case.config.capacity.path.join("HEAD");
+    let head = |case: &Case| case.config.capacity.address.directory().expect("a directory").join("HEAD");
     let lost: [(&str, Change); 4] = [
         ("random", |bytes| noise(bytes)),
         ("zeros", |bytes| bytes.fill(0)),
@@ -102,7 +104,7 @@ fn head() {
 fn an_old_head() {
     let mut case = Case::of(&Template::get().crashed);
     case.repaired(&case.new_fast());
-    let head = case.config.capacity.path.join("HEAD");
+    let head = case.config.capacity.address.directory().expect("a directory").join("HEAD");
     std::fs::copy(Template::get().earlier.capacity.join("HEAD"), &head).expect("copied");
     let outcome = case.check();
     assert!(outcome.findings.iter().any(|finding| finding.tier == "both"), "{}", outcome.text());
@@ -162,7 +164,8 @@ fn whole_tables() {
     });
     case("a table and HEAD", both, |case| {
         std::fs::remove_file(&tables(case)[0]).expect("removed");
-        std::fs::remove_file(case.config.capacity.path.join("HEAD")).expect("removed");
+        std::fs::remove_file(case.config.capacity.address.directory().expect("a directory").join("HEAD"))
+            .expect("removed");
     });
 }
 
@@ -240,7 +243,7 @@ fn a_damaged_record_below_a_dirty_slot() {
 fn the_capacity_tier_is_gone() {
     for segments_only in [true, false] {
         let mut case = Case::of(&Template::get().crashed);
-        let directory = case.config.capacity.path.clone();
+        let directory = case.config.capacity.address.directory().expect("a directory").to_owned();
         if segments_only {
             std::fs::remove_dir_all(directory.join("segments")).expect("removed");
             assert!(!case.check().is_clean());
@@ -258,7 +261,8 @@ fn the_capacity_tier_is_gone() {
 #[test]
 fn both_tiers_are_damaged() {
     let mut case = Case::of(&Template::get().crashed);
-    std::fs::remove_file(case.config.capacity.path.join("HEAD")).expect("removed");
+    std::fs::remove_file(case.config.capacity.address.directory().expect("a directory").join("HEAD"))
+        .expect("removed");
     case.fast(|bytes| {
         let end = bytes.len();
         noise(&mut bytes[..PAGE]);

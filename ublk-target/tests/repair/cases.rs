@@ -36,10 +36,10 @@ impl Case {
         let paths = Paths::new(root.join("state"), root.join("run"));
         let mut config = template.config().clone();
         config.fast = FastTierConfig { path: root.join("fast"), size_bytes: Some(FAST_BYTES) };
-        config.capacity.path = root.join("capacity");
+        config.capacity.address = root.join("capacity").into();
         std::fs::create_dir_all(paths.volume(&config.name).run_dir()).expect("a run folder");
         copy(&image.fast, &config.fast.path);
-        copy(&image.capacity, &config.capacity.path);
+        copy(&image.capacity, config.capacity.address.directory().expect("a directory"));
         config.store(&paths.volume(&config.name)).expect("stored");
         Self { _folder: folder, root, config, paths, image: image.clone(), template }
     }
@@ -199,7 +199,12 @@ impl Case {
         let volume = VolumeUuid(*self.config.uuid.as_bytes());
         let name = SnapshotName::new(shown).expect("a name");
         tokio_uring::start(async {
-            let opened = CapacityTier::open_snapshot(&self.config.capacity.path, Some(volume), &name).await;
+            let opened = CapacityTier::open_snapshot(
+                self.config.capacity.address.directory().expect("a directory"),
+                Some(volume),
+                &name,
+            )
+            .await;
             let (tier, epoch) = opened.expect("the snapshot opens");
             let mut places = BTreeMap::new();
             let mut sink = |block: BlockIndex, _, place: Option<Place>| {

@@ -24,7 +24,11 @@ fn never_over_what_is_there() {
         let options = RepairOptions { to_fast: Some(to_fast), ..case.new_fast() };
         refused(&mut case, &options, "the only copy");
     }
-    for to_capacity in [old.capacity.path.clone(), old.capacity.path.join("segments"), case.root.clone()] {
+    for to_capacity in [
+        old.capacity.address.directory().expect("a directory").to_owned(),
+        old.capacity.address.directory().expect("a directory").join("segments"),
+        case.root.clone(),
+    ] {
         let options = RepairOptions { to_capacity: Some(to_capacity), ..case.both() };
         refused(&mut case, &options, "the only copy");
     }

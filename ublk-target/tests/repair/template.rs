@@ -116,7 +116,7 @@ impl Template {
             let image =
                 Image { fast: folder.join("fast"), capacity: folder.join("capacity"), now: now.clone() };
             copy(&rig.config.fast.path, &image.fast);
-            copy(&rig.config.capacity.path, &image.capacity);
+            copy(rig.config.capacity.address.directory().expect("a directory"), &image.capacity);
             image
         };
         let (opened, control) = rig.open(Open::Fresh);
@@ -138,7 +138,7 @@ impl Template {
         flush();
         let earlier = image("earlier", &writer.truth);
         // From here on nothing is written back.
-        let segments = rig.config.capacity.path.join("segments");
+        let segments = rig.config.capacity.address.directory().expect("a directory").join("segments");
         std::fs::rename(&segments, rig.root.join("away")).expect("moved away");
         // Parts of blocks that are on the capacity tier alone, parts of others, whole ones, deletions.
         (0..1300).step_by(17).for_each(|block| writer.write(block, 8, 1));

@@ -174,7 +174,7 @@ impl Rig {
             uuid: uuid::Uuid::new_v4(),
             geometry: Geometry::new(VOLUME_BYTES, logical_block_bytes).expect("a geometry"),
             fast: FastTierConfig { path: root.join("fast"), size_bytes: Some(FAST_BYTES) },
-            capacity: CapacityTierConfig { path: root.join("capacity") },
+            capacity: CapacityTierConfig { address: root.join("capacity").into() },
             sync_interval: SyncInterval::new(3600).expect("an interval"),
             threshold: Threshold::DEFAULT,
             horizon: Horizon::DEFAULT,

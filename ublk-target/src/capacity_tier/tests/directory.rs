@@ -130,7 +130,7 @@ fn space_comes_back_when_snapshots_go() {
         Options { deletion_delay: std::time::Duration::ZERO, unmerged_layers: 0, ..Options::default() };
     tokio_uring::start(async {
         CapacityTier::create(&path, VOLUME, geometry()).await.unwrap();
-        let store = DirectoryStore::new(&path);
+        let store = AnyStore::Directory(DirectoryStore::new(&path));
         let tier = CapacityTier::open_writer_in(store, VOLUME, geometry(), options).await.unwrap();
         let all: Vec<u32> = (0..300).collect();
         for epoch in 1..=8 {
@@ -176,7 +176,7 @@ fn a_crash_of_the_process_leaves_only_what_is_tidied_up() {
         assert_eq!(report.findings.len(), 2, "{:?}", report.findings);
 
         let options = Options { deletion_delay: std::time::Duration::ZERO, ..Options::default() };
-        let store = DirectoryStore::new(&path);
+        let store = AnyStore::Directory(DirectoryStore::new(&path));
         let tier = CapacityTier::open_writer_in(store, VOLUME, geometry(), options).await.unwrap();
         assert_eq!(tier.maintain(Urgency::Relaxed).await.unwrap().deleted.objects, 2);
         assert!(!path.join("HEAD.tmp-9-9").exists());
@@ -286,9 +286,14 @@ fn a_full_disk() {
         assert!(CapacityTier::check(&path, None, &mut |_| ()).await.unwrap().is_clean());
         // Opening writes HEAD; what the failed attempts left has been deleted or is now.
         let options = Options { deletion_delay: std::time::Duration::ZERO, ..Options::default() };
-        let tier = CapacityTier::open_writer_in(DirectoryStore::new(&path), VOLUME, geometry(), options)
-            .await
-            .unwrap();
+        let tier = CapacityTier::open_writer_in(
+            AnyStore::Directory(DirectoryStore::new(&path)),
+            VOLUME,
+            geometry(),
+            options,
+        )
+        .await
+        .unwrap();
         assert_eq!(tier.head().written_back_epoch(), written);
         tier.maintain(Urgency::SpaceShort).await.unwrap();
         for epoch in 2..written.0 {

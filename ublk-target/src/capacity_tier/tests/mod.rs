@@ -5,6 +5,6 @@ mod damage;
 mod directory;
 mod golden;
 mod hostile;
-mod model;
+pub(crate) mod model;
 mod random;
 mod writers;

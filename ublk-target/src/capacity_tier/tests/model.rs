@@ -8,7 +8,7 @@ use std::time::Duration;
 use forerun::change_vector::{Change, ChangeKind};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, Geometry, MIN_VOLUME_BYTES};
 
-use super::super::memory_store::MemoryStore;
+use super::super::memory_store::{MemoryStore, Trouble};
 use super::super::*;
 
 pub const VOLUME: VolumeUuid = VolumeUuid([9; 16]);
@@ -144,6 +144,57 @@ impl Clock {
 
 pub type Tier = CapacityTier<MemoryStore>;
 
+/// A place for a capacity tier that fails and crashes when it is told to. A test over it runs on every kind of store.
+pub trait Bench: Sized {
+    type Store: Store;
+    fn new(seed: u64) -> Self;
+    /// Access to it for one more writer or reader.
+    fn store(&self) -> Self::Store;
+    /// Lets the operation that comes after `later` others meet `trouble`.
+    fn trouble(&self, later: u64, trouble: Trouble);
+    fn heal(&self);
+    fn operations(&self) -> u64;
+    fn crashed(&self) -> bool;
+    /// As the next process finds it.
+    fn after_crash(&self) -> Self;
+}
+
+impl Bench for MemoryStore {
+    type Store = Self;
+
+    fn new(seed: u64) -> Self {
+        Self::new(seed)
+    }
+
+    fn store(&self) -> Self {
+        self.clone()
+    }
+
+    fn trouble(&self, later: u64, trouble: Trouble) {
+        Self::trouble(self, later, trouble);
+    }
+
+    fn heal(&self) {
+        Self::heal(self);
+    }
+
+    fn operations(&self) -> u64 {
+        Self::operations(self)
+    }
+
+    fn crashed(&self) -> bool {
+        Self::crashed(self)
+    }
+
+    fn after_crash(&self) -> Self {
+        Self::after_crash(self)
+    }
+}
+
+pub async fn open_on<B: Bench>(bench: &B, clock: &Clock) -> Result<CapacityTier<B::Store>> {
+    CapacityTier::open_writer_in(bench.store(), VOLUME, geometry(), clock.options()).await
+}
+
 pub async fn open(store: &MemoryStore, clock: &Clock) -> Result<Tier> {
     CapacityTier::open_writer_in(store.clone(), VOLUME, geometry(), clock.options()).await
 }
@@ -153,8 +204,8 @@ pub fn name(text: &str) -> SnapshotName {
 }
 
 /// Writes an epoch back as the engine would; the model is not changed.
-pub async fn write_back(
-    tier: &Tier,
+pub async fn write_back<S: Store>(
+    tier: &CapacityTier<S>,
     model: &Model,
     epoch: u32,
     changes: &Changes,
@@ -175,7 +226,10 @@ pub async fn write_back(
 }
 
 /// Reads everything at a consistency point.
-pub async fn read_all(tier: &Tier, upto: Option<Epoch>) -> Result<BTreeMap<u32, Vec<u8>>> {
+pub async fn read_all<S: Store>(
+    tier: &CapacityTier<S>,
+    upto: Option<Epoch>,
+) -> Result<BTreeMap<u32, Vec<u8>>> {
     let mut places = BTreeMap::new();
     tier.load_places(upto, &mut |block, _, place| {
         match place {
@@ -194,7 +248,7 @@ pub async fn read_all(tier: &Tier, upto: Option<Epoch>) -> Result<BTreeMap<u32, 
 }
 
 /// Compares everything that can be asked with the model.
-pub async fn compare(tier: &Tier, model: &Model) {
+pub async fn compare<S: Store>(tier: &CapacityTier<S>, model: &Model) {
     let head = tier.head();
     assert_eq!(head.written_back_epoch().0, model.newest());
     let named: BTreeMap<String, u32> =
@@ -229,7 +283,7 @@ pub async fn compare(tier: &Tier, model: &Model) {
     assert_eq!(all_pages(tier, first, last).await, model.diff(first, last));
 }
 
-async fn all_pages(tier: &Tier, from: u32, to: u32) -> Vec<(u32, ChangeKind)> {
+async fn all_pages<S: Store>(tier: &CapacityTier<S>, from: u32, to: u32) -> Vec<(u32, ChangeKind)> {
     let from = (from != 0).then_some(Epoch(from));
     let (mut all, mut after): (Vec<Change>, _) = (Vec::new(), None);
     loop {
@@ -242,8 +296,9 @@ async fn all_pages(tier: &Tier, from: u32, to: u32) -> Vec<(u32, ChangeKind)> {
     }
 }
 
-/// Runs a test as the background thread would, without io_uring.
+/// Runs a test as the background thread would, without io_uring. Waiting takes no time.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }

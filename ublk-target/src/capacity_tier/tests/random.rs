@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 
 use super::super::memory_store::{MemoryStore, Trouble};
+use super::super::object_store::simulated::ObjectBench;
 use super::super::*;
 use super::model::*;
 
@@ -52,10 +53,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The engine's map, which follows commits and relocations.
 type Map = BTreeMap<BlockIndex, Place>;
 
-struct Run {
-    store: MemoryStore,
+struct Run<B: Bench> {
+    store: B,
     clock: Clock,
-    tier: Tier,
+    /// None only while it is opened anew.
+    tier: Option<CapacityTier<B::Store>>,
     model: Model,
     /// What the state may turn out to be at the next opening: steps that failed in doubt.
     maybe: Vec<Model>,
@@ -63,12 +65,16 @@ struct Run {
     next_id: u64,
 }
 
-impl Run {
+impl<B: Bench> Run<B> {
     async fn begin(seed: u64) -> Self {
-        let (store, clock) = (MemoryStore::new(seed), Clock::new());
-        CapacityTier::create_in(&store, VOLUME, geometry()).await.unwrap();
-        let tier = open(&store, &clock).await.unwrap();
+        let (store, clock) = (B::new(seed), Clock::new());
+        CapacityTier::create_in(&store.store(), VOLUME, geometry()).await.unwrap();
+        let tier = Some(open_on(&store, &clock).await.unwrap());
         Self { store, clock, tier, model: Model::default(), maybe: Vec::new(), map: Map::new(), next_id: 1 }
+    }
+
+    fn tier(&self) -> &CapacityTier<B::Store> {
+        self.tier.as_ref().unwrap()
     }
 
     async fn reload_map(&mut self) {
@@ -81,19 +87,22 @@ impl Run {
             };
         };
         let mut load = load;
-        self.tier.load_places(None, &mut load).await.unwrap();
+        self.tier.as_ref().unwrap().load_places(None, &mut load).await.unwrap();
     }
 
     /// After a crash: the state is that before the last step or after it.
     async fn recover(&mut self) {
         self.store = self.store.after_crash();
         self.reopen().await;
-        compare(&self.tier, &self.model).await;
+        compare(self.tier(), &self.model).await;
     }
 
     async fn reopen(&mut self) {
-        self.tier = open(&self.store, &self.clock).await.unwrap();
-        let head = self.tier.head();
+        if let Some(tier) = self.tier.take() {
+            tier.close().await;
+        }
+        self.tier = Some(open_on(&self.store, &self.clock).await.unwrap());
+        let head = self.tier().head();
         let there: BTreeMap<String, u32> =
             head.snapshots().map(|(name, layer)| (name.as_str().to_owned(), layer.last_epoch.0)).collect();
         let is = |model: &Model| head.written_back_epoch().0 == model.newest() && there == model.snapshots;
@@ -137,7 +146,7 @@ impl Run {
                 let text = format!("s{epoch}");
                 let snapshot = snapshot.then_some(text.as_str());
                 after.commit(epoch, &changes, snapshot);
-                let result = write_back(&self.tier, &self.model, epoch, &changes, snapshot).await;
+                let result = write_back(self.tier(), &self.model, epoch, &changes, snapshot).await;
                 if result.is_ok() {
                     self.maybe.clear();
                 }
@@ -155,7 +164,7 @@ impl Run {
                     return;
                 }
                 after.snapshots.insert(text.clone(), newest);
-                let result = self.tier.name_snapshot(Epoch(newest), &name(&text)).await;
+                let result = self.tier().name_snapshot(Epoch(newest), &name(&text)).await;
                 if result.is_ok() {
                     self.maybe.clear();
                 }
@@ -164,14 +173,14 @@ impl Run {
             Step::DeleteSnapshot(which) => {
                 let Some(text) = after.snapshots.keys().nth(*which).cloned() else { return };
                 after.snapshots.remove(&text);
-                let result = self.tier.delete_snapshot(&name(&text)).await;
+                let result = self.tier().delete_snapshot(&name(&text)).await;
                 if result.is_ok() {
                     self.maybe.clear();
                 }
                 self.ended(result, after).await;
             }
             Step::Maintain(urgency) => {
-                let result = self.tier.maintain(*urgency).await;
+                let result = self.tier().maintain(*urgency).await;
                 if let Some(done) = self.ended(result, after).await {
                     for moved in done.relocations {
                         if let Some(place) =
@@ -195,12 +204,12 @@ impl Run {
 
     async fn compare(&mut self) {
         self.store.heal();
-        compare(&self.tier, &self.model).await;
+        compare(self.tier(), &self.model).await;
         let expected = self.model.content(self.model.newest());
         assert_eq!(self.map.len(), expected.len());
         for (block, place) in &self.map {
             let mut out = vec![0; BLOCK];
-            self.tier.read_block(*place, *block, &mut out).await.unwrap();
+            self.tier().read_block(*place, *block, &mut out).await.unwrap();
             assert!(out == content(expected[&block.0]), "block {block} by the engine's map");
         }
     }
@@ -209,9 +218,11 @@ impl Run {
     async fn settle(&mut self) {
         self.store.heal();
         for round in 0.. {
-            let done = self.tier.maintain(Urgency::SpaceShort).await.unwrap();
+            let done = self.tier().maintain(Urgency::SpaceShort).await.unwrap();
             self.clock.pass(31);
-            if !done.more && done.deleted.objects == 0 && self.tier.space().await.unwrap().deleting_bytes == 0
+            if !done.more
+                && done.deleted.objects == 0
+                && self.tier().space().await.unwrap().deleting_bytes == 0
             {
                 break;
             }
@@ -220,14 +231,14 @@ impl Run {
         // Again, for what was queued without its size, and once more for an upload that was still under way when its layer
         // had failed already: it is queued when it ends.
         for _ in 0..3 {
-            self.tier.maintain(Urgency::SpaceShort).await.unwrap();
+            self.tier().maintain(Urgency::SpaceShort).await.unwrap();
             self.clock.pass(31);
         }
-        compare(&self.tier, &self.model).await;
-        let head = self.tier.head();
+        compare(self.tier(), &self.model).await;
+        let head = self.tier().head();
         let layers = head.layers().len();
         assert!(layers <= self.model.snapshots.len() + 1, "{layers} layers are left");
-        let report = check_store(self.store.clone(), None, &mut |_| ()).await.unwrap();
+        let report = check_store(self.store.store(), None, &mut |_| ()).await.unwrap();
         assert!(report.is_clean() && report.findings.is_empty(), "{:?}", report.findings);
     }
 }
@@ -235,19 +246,26 @@ impl Run {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, ..ProptestConfig::default() })]
     #[test]
-    fn any_steps_with_any_trouble_leave_what_the_model_says(steps in steps(), seed: u64) {
-        run(async {
-            let mut run = Run::begin(seed).await;
-            for step in &steps {
-                run.step(step).await;
-                if run.store.crashed() {
-                    run.recover().await;
-                }
-            }
-            run.compare().await;
-            run.settle().await;
-        });
+    fn any_steps_with_any_trouble_on_an_object_store_leave_what_the_model_says(steps in steps(), seed: u64) {
+        run(follow::<ObjectBench>(&steps, seed));
     }
+
+    #[test]
+    fn any_steps_with_any_trouble_leave_what_the_model_says(steps in steps(), seed: u64) {
+        run(follow::<MemoryStore>(&steps, seed));
+    }
+}
+
+async fn follow<B: Bench>(steps: &[Step], seed: u64) {
+    let mut run = Run::<B>::begin(seed).await;
+    for step in steps {
+        run.step(step).await;
+        if run.store.crashed() {
+            run.recover().await;
+        }
+    }
+    run.compare().await;
+    run.settle().await;
 }
 
 fn cases() -> u32 {

@@ -80,7 +80,7 @@ fn a_snapshot_that_is_read_keeps_its_objects() {
     run(async {
         let (store, clock, tier, mut model) = started().await;
         let (reader, epoch) =
-            CapacityTier::open_snapshot_in(|| store.clone(), Some(VOLUME), &name("one")).await.unwrap();
+            CapacityTier::open_snapshot_in(|| Ok(store.clone()), Some(VOLUME), &name("one")).await.unwrap();
         let in_use = tier.delete_snapshot(&name("one")).await.unwrap_err();
         assert!(matches!(in_use, CapacityError::SnapshotInUse { .. }), "{in_use}");
         for epoch in 2..9 {
@@ -103,7 +103,8 @@ fn a_snapshot_that_is_read_keeps_its_objects() {
         }
         compare(&tier, &model).await;
         assert_eq!(tier.head().layers().len(), 1, "merged into one");
-        let gone = CapacityTier::open_snapshot_in(|| store.clone(), None, &name("one")).await.err().unwrap();
+        let gone =
+            CapacityTier::open_snapshot_in(|| Ok(store.clone()), None, &name("one")).await.err().unwrap();
         assert!(matches!(gone, CapacityError::NoSuchSnapshot { .. }));
     });
 }

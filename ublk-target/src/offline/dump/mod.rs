@@ -104,10 +104,10 @@ pub fn dump(
         shape = shape.or(newest.map(|superblock| (superblock.volume, superblock.geometry)));
     }
     let wants_capacity = options.layers.is_some() || options.segments.is_some() || options.map;
-    if let Some(directory) = places.capacity.as_deref().filter(|_| wants_capacity) {
+    if let Some(address) = places.capacity.as_ref().filter(|_| wants_capacity) {
         let known = shape.map(|(volume, geometry)| (VolumeUuid(*volume.as_bytes()), geometry));
         tokio_uring::start(async {
-            let inspector = Inspector::open(directory, known).await?;
+            let inspector = Inspector::open(address, known).await?;
             if let Some(epoch) = options.layers {
                 capacity::layers(&mut printer, &inspector, epoch.map(Epoch), &options.range()).await?;
             }

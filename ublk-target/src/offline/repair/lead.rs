@@ -142,7 +142,7 @@ pub(super) fn account(
             notes: fast_notes,
         },
         capacity: TierReport {
-            from: config.capacity.path.clone(),
+            from: config.capacity.address.to_string().into(),
             to: options.to_capacity.clone(),
             used,
             notes: rebuilt.losses.notes.clone(),

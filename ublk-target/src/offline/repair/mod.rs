@@ -82,7 +82,7 @@ pub fn repair(
     let mut found = look(config, paths, options)?;
     let mut supply = FastSupply::new(found.fast.as_ref());
     let volume = VolumeUuid(*config.uuid.as_bytes());
-    let old = (!options.without_capacity).then_some(config.capacity.path.as_path());
+    let old = if options.without_capacity { None } else { Some(old_directory(config)?) };
     let new = options.to_capacity.as_deref().filter(|_| !options.dry_run);
     if let Some(new) = new {
         switch::begin_capacity(new, config.uuid)?;
@@ -96,7 +96,7 @@ pub fn repair(
         &mut supply,
         &mut |layers, total| progress.step("layers read", layers, total),
     ))
-    .with_context(|| format!("capacity tier {}", config.capacity.path.display()))?;
+    .with_context(|| format!("capacity tier {}", config.capacity.address))?;
     drop(supply);
     finish_layers(&mut found, &rebuilt, options.without_capacity || rebuilt.end_unknown, now_us);
     if options.to_fast.is_some() {
@@ -107,7 +107,7 @@ pub fn repair(
         bail!(
             "the capacity tier {} is damaged ({}): give --to-capacity DIR to have a new one made of what can be read; \
              `forerun check` lists the damage; nothing was changed",
-            config.capacity.path.display(),
+            config.capacity.address,
             rebuilt.head_lost.as_deref().unwrap_or("blocks or layers are lost")
         );
     }
@@ -115,7 +115,7 @@ pub fn repair(
         bail!(
             "the capacity tier {} has lost its HEAD or its newest epochs, so the fast tier has to be made anew as well: \
              give --to-fast PATH; nothing was changed",
-            config.capacity.path.display()
+            config.capacity.address
         );
     }
     if options.dry_run {
@@ -140,14 +140,24 @@ pub fn repair(
     Ok(report)
 }
 
+/// The directory that the old capacity tier is in.
+fn old_directory(config: &VolumeConfig) -> anyhow::Result<&Path> {
+    config.capacity.address.directory().with_context(|| {
+        format!(
+            "the capacity tier {} is on an object store, which this forerun cannot repair yet: copy its objects into a \
+             directory (DIR/segments, DIR/layers, and the greatest of heads/ as DIR/HEAD) and repair that; nothing was changed",
+            config.capacity.address
+        )
+    })
+}
+
 /// Reads the fast tier, and sees how it fits the capacity tier's HEAD.
 fn look(config: &VolumeConfig, paths: &VolumePaths, options: &RepairOptions) -> anyhow::Result<Found> {
-    let capacity = &config.capacity.path;
-    if !options.without_capacity && !capacity.is_dir() {
+    if !options.without_capacity && !old_directory(config)?.is_dir() {
         bail!(
             "the capacity tier {} is not there: see that its file system is mounted; if it is lost for good, say \
              --without-capacity; nothing was changed",
-            capacity.display()
+            config.capacity.address
         );
     }
     let written_back = if options.without_capacity { None } else { head_epoch(config)? };
@@ -208,8 +218,8 @@ fn fit(fast: &Salvaged, written_back: Option<Epoch>) -> HeadFit {
 
 fn head_epoch(config: &VolumeConfig) -> anyhow::Result<Option<Epoch>> {
     let volume = VolumeUuid(*config.uuid.as_bytes());
-    let directory = &config.capacity.path;
-    let read = tokio_uring::start(crate::capacity_tier::CapacityTier::open_reader(directory, Some(volume)));
+    let address = &config.capacity.address;
+    let read = tokio_uring::start(crate::capacity_tier::CapacityTier::open_reader(address, Some(volume)));
     match read {
         Ok(tier) => Ok(Some(tier.head().written_back_epoch())),
         Err(error)
@@ -217,7 +227,7 @@ fn head_epoch(config: &VolumeConfig) -> anyhow::Result<Option<Epoch>> {
         {
             Ok(None)
         }
-        Err(error) => Err(error).with_context(|| format!("capacity tier {}", directory.display())),
+        Err(error) => Err(error).with_context(|| format!("capacity tier {address}")),
     }
 }
 

@@ -45,8 +45,8 @@ pub(super) fn check_places(config: &VolumeConfig, options: &RepairOptions) -> an
             new.display()
         );
     }
-    if let Some(new) = to_capacity {
-        let (new, old) = (resolved(new), resolved(&config.capacity.path));
+    if let (Some(new), Some(old)) = (to_capacity, config.capacity.address.directory()) {
+        let (new, old) = (resolved(new), resolved(old));
         if new.starts_with(&old) || old.starts_with(&new) {
             bail!(
                 "{} and the volume's capacity tier {} are the same directory, or one is in the other: a repair never \
@@ -148,7 +148,7 @@ pub(super) fn repaired(config: &VolumeConfig, options: &RepairOptions) -> Volume
         repaired.fast = FastTierConfig { path: path.clone(), size_bytes: file.map(|file| file.len()) };
     }
     if let Some(path) = &options.to_capacity {
-        repaired.capacity = CapacityTierConfig { path: path.clone() };
+        repaired.capacity = CapacityTierConfig { address: path.into() };
     }
     repaired
 }

@@ -1,0 +1,115 @@
+//! What a server makes of conditional writes, and whether its lists show what was written.
+//!
+//! The volume's safety rests on the second alone (`claims`), and a server that fails that is refused. Of the first
+//! one guard depends: a server that refuses to create what is there would also stop a defect that used
+//! an object's number twice. Nothing that forerun does uses a conditional replacement; it is looked at to be told.
+
+use std::fmt;
+use std::io;
+
+use bytes::Bytes;
+use object_store::{PutMode, UpdateVersion};
+use uuid::Uuid;
+
+use super::bucket::{Bucket, Write};
+use super::keys::PROBES;
+
+/// What came of writing under a condition that does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// It was refused, and what held was done.
+    Honoured,
+    /// It was done all the same.
+    Ignored,
+    /// It is refused even where it holds.
+    AlwaysRefused,
+    /// The server, or the client for it, has no such thing.
+    Unsupported,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Honoured => "honoured",
+            Self::Ignored => "ignored",
+            Self::AlwaysRefused => "always refused",
+            Self::Unsupported => "not supported",
+        })
+    }
+}
+
+/// What a server does with conditions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ability {
+    /// Creating what is not there yet, and only that.
+    pub create: Condition,
+    /// Replacing what was not changed, and only that.
+    pub replace: Condition,
+}
+
+/// Tries it out with an object that is deleted again.
+///
+/// # Errors
+/// The server fails, or its lists do not show what is there: a volume cannot be kept safe on it.
+pub async fn examine(bucket: &Bucket) -> io::Result<Ability> {
+    let name = Uuid::new_v4().simple().to_string();
+    let examined = examine_with(bucket, &name).await;
+    let deleted = bucket.delete(PROBES, &name).await;
+    let ability = examined?;
+    deleted?;
+    let left = bucket.list(PROBES).await?;
+    if left.iter().any(|object| object.name == name) {
+        return Err(io::Error::other(
+            "the server's list shows what was deleted before it was asked for; a volume cannot be kept safe on it",
+        ));
+    }
+    for object in left {
+        // Of somebody who died at this; of somebody who is at it, at worst, who is told that it failed.
+        tracing::debug!(object = object.name, "an earlier probe was left behind");
+    }
+    Ok(ability)
+}
+
+async fn examine_with(bucket: &Bucket, name: &str) -> io::Result<Ability> {
+    let content = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let mut create = match bucket.put_if(PROBES, name, content("1"), PutMode::Create).await {
+        Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Some(Condition::Unsupported),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(Condition::AlwaysRefused),
+        Err(error) => return Err(error),
+    };
+    bucket.put(PROBES, name, content("2"), Write::Replace).await?;
+    if !bucket.list(PROBES).await?.iter().any(|object| object.name == name) {
+        return Err(io::Error::other(
+            "the server's list does not show what was just written; a volume cannot be kept safe on it",
+        ));
+    }
+    if create.is_none() {
+        create = Some(match bucket.put_if(PROBES, name, content("3"), PutMode::Create).await {
+            Ok(_) => Condition::Ignored,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Condition::Honoured,
+            Err(error) => return Err(error),
+        });
+    }
+    let replace = replace(bucket, name).await?;
+    Ok(Ability { create: create.unwrap_or(Condition::Unsupported), replace })
+}
+
+async fn replace(bucket: &Bucket, name: &str) -> io::Result<Condition> {
+    let tag = bucket.put_if(PROBES, name, Bytes::from_static(b"4"), PutMode::Overwrite).await?;
+    let Some(tag) = tag else { return Ok(Condition::Unsupported) };
+    let update = |e_tag| PutMode::Update(UpdateVersion { e_tag: Some(e_tag), version: None });
+    let refused =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound);
+    match bucket.put_if(PROBES, name, Bytes::from_static(b"5"), update(tag.clone())).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(Condition::Unsupported),
+        Err(error) if refused(&error) => return Ok(Condition::AlwaysRefused),
+        Err(error) => return Err(error),
+    }
+    match bucket.put_if(PROBES, name, Bytes::from_static(b"6"), update(tag)).await {
+        Ok(_) => Ok(Condition::Ignored),
+        Err(error) if refused(&error) => Ok(Condition::Honoured),
+        Err(error) => Err(error),
+    }
+}

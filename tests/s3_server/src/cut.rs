@@ -27,7 +27,10 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Cut<B> {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         if this.left == 0 {
             return Poll::Ready(Some(Err("cut".into())));

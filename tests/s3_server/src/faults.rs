@@ -58,7 +58,8 @@ impl Faults {
     /// What happens to the next request.
     pub fn plan(&self) -> Plan {
         let settings = self.settings();
-        let of = |wanted: &str| settings.iter().find(|(name, _)| name == wanted).map_or(0, |(_, number)| *number);
+        let of =
+            |wanted: &str| settings.iter().find(|(name, _)| name == wanted).map_or(0, |(_, number)| *number);
         let delay = Duration::from_millis(of("delay_ms"));
         if of("stop") != 0 {
             return Plan { delay, fault: Some(Fault::Reset) };
@@ -80,7 +81,9 @@ impl Faults {
     }
 
     fn percent(&self) -> u64 {
-        let next = |state: u64| state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let next = |state: u64| {
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)
+        };
         let state = self.random.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| Some(next(state)));
         (state.unwrap_or_default() >> 33) % 100
     }

@@ -121,7 +121,6 @@ pub async fn rebuild<S: Store, T: Store>(
         source,
         target,
         supply,
-        volume,
         geometry,
         layer_lens: BTreeMap::new(),
         index: None,
@@ -149,6 +148,8 @@ pub async fn rebuild<S: Store, T: Store>(
         layers: infos,
         generation: Generation(head.generation.0 + 1),
         sequence: head.sequence + 1,
+        // All of it is copied. The old tier is kept, and what that needs of its origins stays pinned.
+        origins: Vec::new(),
         ..head
     };
     if let Some(target) = &work.target {
@@ -176,7 +177,6 @@ struct Rebuild<'a, S: Store, T: Store> {
     source: Option<Inner<S>>,
     target: Option<Target<T>>,
     supply: &'a mut dyn Supply,
-    volume: VolumeUuid,
     geometry: Geometry,
     layer_lens: BTreeMap<u64, u64>,
     /// Made when something is missing.
@@ -394,7 +394,8 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
             Err(error) if super::damage::is_damage(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Ok(header) = read_record(&record, self.volume, place, entry.block, block) else {
+        let Ok(header) = read_record(&record, source.owner(place.segment().0), place, entry.block, block)
+        else {
             return Ok(None);
         };
         if header.epoch != entry.epoch {
@@ -422,7 +423,9 @@ impl<T: Store> Target<T> {
         let volume = self.tier.volume;
         match data {
             Data::None => Ok(None),
-            Data::Stored(header, stored) => segments.append(header, &stored).await.map(Some),
+            Data::Stored(header, stored) => {
+                segments.append(header.of_volume(volume), &stored).await.map(Some)
+            }
             Data::Whole(block) => {
                 let (codec, stored) = self.compressor.compress(&block);
                 let header = RecordHeader::new(volume, SegmentId(0), entry.block, entry.epoch, codec, stored);

@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use forerun::geometry::{BlockIndex, Epoch, Generation, Geometry, SegmentId};
 
+use super::alone::lock;
 use super::directory_create::prepare_directory;
 use super::directory_store::DirectoryStore;
 use super::error::{CapacityError, Result};
@@ -109,13 +110,7 @@ impl<S: Store> CapacityTier<S> {
         // Looked at before the lock is taken, so that a foreign directory is left as it is.
         read_head(&store, Some(volume)).await?;
         let place = store.place();
-        let locked = store.lock_writer().map_err(|source| {
-            let place = format!("{place}/LOCK");
-            CapacityError::Io { operation: "lock", place, source }
-        })?;
-        if let Err(holder) = locked {
-            return Err(CapacityError::InUse { place, holder });
-        }
+        lock(&store).await?;
         let (head, bytes) = read_head(&store, Some(volume)).await?;
         if head.geometry != geometry {
             let text = |geometry: Geometry| {
@@ -129,7 +124,9 @@ impl<S: Store> CapacityTier<S> {
         let inner = Rc::new(Inner::new(store, head, bytes, options, Some(generation)));
         inner.update_head(take_numbers, |_| ()).await?;
         let tier = Self { inner, lease: None };
+        tier.inner.renew_pins().await;
         tier.count_usage().await?;
+        tier.inner.look_at_pins().await?;
         if let Err(error) = tier.inner.store.replenish().await {
             tracing::debug!(%error, "no room is kept for HEAD");
         }
@@ -228,7 +225,8 @@ impl<S: Store> CapacityTier<S> {
     pub async fn read_block(&self, place: Place, block: BlockIndex, out: &mut [u8]) -> Result<()> {
         let name = ObjectName::segment(place.segment());
         let bytes = self.inner.read_range(name, place.offset_bytes(), place.len_bytes(), Vec::new()).await?;
-        let read = read_record(&bytes, self.inner.volume, place, block, out);
+        let owner = self.inner.owner(place.segment().0);
+        let read = read_record(&bytes, owner, place, block, out);
         read.map_err(|fault| self.inner.corrupt(format_args!("{place} (block {block})"), fault))?;
         Ok(())
     }
@@ -279,7 +277,9 @@ impl<S: Store> CapacityTier<S> {
             let mut state = self.inner.state.borrow_mut();
             if kind == ObjectKind::Segment {
                 let there: BTreeSet<_> = listed.iter().map(|(name, _)| SegmentId(name.number)).collect();
-                for (segment, used) in state.usage.iter().filter(|(segment, _)| !there.contains(segment)) {
+                let own_from = state.own_from;
+                let own = state.usage.iter().filter(|(segment, _)| segment.0 >= own_from);
+                for (segment, used) in own.filter(|(segment, _)| !there.contains(segment)) {
                     let (place, blocks) = (self.inner.store.place(), used.live_records);
                     tracing::error!(%place, segment = %ObjectName::segment(segment), blocks, "a segment is missing; reading its blocks will fail");
                 }

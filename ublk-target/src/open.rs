@@ -51,6 +51,7 @@ pub fn paths(shown: &str) -> Vec<PathBuf> {
     if let Ok((volume, _)) = names(shown)
         && let Ok(config) = VolumeConfig::load(&volume, &paths.volume(&volume))
     {
+        all.extend(capacity_tier::origin_addresses(&config.capacity.path).into_iter().map(PathBuf::from));
         all.extend([config.fast.path, config.capacity.path]);
     }
     all

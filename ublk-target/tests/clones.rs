@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use forerun::config::{FastTierConfig, VolumeConfig, VolumeName};
 use forerun::geometry::Epoch;
+use ublk_target::capacity_tier::{EntryCounts, Head, LayerId, LayerInfo, SnapshotName, VolumeUuid};
 use ublk_target::control::ControlPlane;
 use ublk_target::engine::{Open, OpenError, Opened, VolumeControl};
 use ublk_target::offline::check::{Places, Quiet, check};
@@ -140,7 +141,9 @@ fn a_clone_of_a_running_volume_and_a_clone_of_that() {
         volume.close().expect("a clean stop");
     }
     let told = findings(&rig.config);
-    assert!(told.iter().any(|what| what.contains("copy shares what this volume held")), "{told:?}");
+    let shared =
+        |what: &String| what.contains("clone copy at") && what.contains("shares what this volume held");
+    assert!(told.iter().any(shared), "{told:?}");
     assert_eq!(findings(&copy).iter().filter(|what| what.contains("shares")).count(), 0);
     std::fs::remove_dir_all(origin).expect("the origin goes");
     std::fs::remove_dir_all(&copy.capacity.path).expect("and the first clone");
@@ -180,4 +183,32 @@ fn what_fails_is_taken_back_and_what_is_gone_is_forgotten() {
     assert!(format!("{refused:#}").contains("only just now"), "{refused:#}");
     clone::forget_at(origin, copy.uuid, true).expect("forgotten");
     assert_eq!(findings(&rig.config), Vec::<String>::new());
+}
+
+#[test]
+fn restoring_takes_no_longer_with_much_history() {
+    let rig = Rig::new(4096);
+    // As many layers as HEAD has room for: only HEAD is read.
+    let uuid = VolumeUuid(*rig.config.uuid.as_bytes());
+    let layer = |number: u32| LayerInfo {
+        id: LayerId(number.into()),
+        first_epoch: Epoch(number),
+        last_epoch: Epoch(number),
+        opened_us: number.into(),
+        sealed_us: u64::from(number) + 1,
+        counts: EntryCounts { added: 1_000, ..EntryCounts::default() },
+        mapped_blocks: 1_000,
+        pages: 9,
+        reclaim: false,
+        snapshot: number.is_multiple_of(2).then(|| SnapshotName::new(format!("s{number}")).expect("a name")),
+    };
+    let base = Head::new(uuid, rig.config.geometry);
+    let head = Head { layers: (1..=16_000).map(layer).collect(), numbers_taken_to: 1 << 20, ..base };
+    std::fs::write(rig.config.capacity.path.join("HEAD"), head.encode()).expect("written");
+    let restored = on_another(&rig, "w");
+    let begun = Instant::now();
+    let from = restore::restore(&restored, &rig.paths.volume(&restored.name)).expect("restored");
+    println!("restored with 16,000 layers in {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!((from.epoch, from.snapshots.len()), (16_000, 8_000));
 }

@@ -85,6 +85,7 @@ pub use maintain_policy::Urgency;
 pub use names::{LayerId, ObjectKind, ObjectName, SnapshotName, VolumeUuid};
 pub use options::{Options, Pace};
 pub use origin::{MAX_ORIGINS, Origin};
+pub use origins::origin_addresses;
 pub use pin::{PIN_BYTES, Pin};
 pub use place::Place;
 pub use rebuild::{BlockSet, DAMAGED, NoSupply, Rebuilt, Supply, free_name, marked, rebuild};

@@ -1,10 +1,12 @@
 //! Whose an object is, by its number, and where it is read.
 
-use std::io;
+use std::io::{self, Read};
+use std::path::Path;
 
 use super::error::Result;
-use super::head::Head;
+use super::head::{Head, MAX_HEAD_BYTES};
 use super::names::{ObjectKind, ObjectName, VolumeUuid};
+use super::plain_file;
 use super::state::Inner;
 use super::store::Store;
 
@@ -27,6 +29,20 @@ pub(super) fn open<S: Store>(store: &S, head: &Head) -> Vec<OpenOrigin<S>> {
         store: store.other(&origin.address).map_err(|error| (error.kind(), error.to_string())),
     };
     head.origins.iter().map(open).collect()
+}
+
+/// Where the origins of the volume in `directory` are; none where that cannot be told. Without a ring or a thread: for a
+/// process that has just begun.
+#[must_use]
+pub fn origin_addresses(directory: &Path) -> Vec<String> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = plain_file::open_now(&directory.join("HEAD"), false)?;
+        file.take(MAX_HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let head = read().ok().and_then(|bytes| Head::verify(&bytes).ok());
+    head.map_or_else(Vec::new, |head| head.origins.into_iter().map(|origin| origin.address).collect())
 }
 
 impl<S> OpenOrigin<S> {

@@ -23,6 +23,7 @@ use super::losses::{Account, ChangedSnapshot, Losses};
 use super::names::{LayerId, ObjectKind, SnapshotName, VolumeUuid};
 use super::old_layers::{OldLayer, add_lost_layers, find_layers, lengths};
 use super::options::Options;
+use super::pin::Pin;
 use super::record::{RecordHeader, read_record};
 use super::segment_scan::{FoundRecord, RecordIndex, read_found};
 use super::segment_writer::SegmentWriter;
@@ -133,7 +134,7 @@ pub async fn rebuild<S: Store, T: Store>(
     };
     let layers = work.find(&head, head_lost.is_some()).await?;
     let total = layers.len() as u64;
-    let mut infos = Vec::new();
+    let (mut infos, mut clones) = (Vec::new(), Vec::new());
     for (number, layer) in (0..).zip(&layers) {
         progress(number, total);
         infos.push(work.layer(layer).await?);
@@ -155,10 +156,20 @@ pub async fn rebuild<S: Store, T: Store>(
     if let Some(target) = &work.target {
         target.finish(new_head).await?;
     }
+    if let (Some(source), Some(_)) = (&work.source, &work.target) {
+        clones = source.read_pins().await.unwrap_or_default();
+    }
     let Rebuild { account, notes, records, supplied, mapped, .. } = work;
     let mut losses = account.finish();
     (losses.snapshots, losses.notes) = (snapshots, notes);
     let end_unknown = head_lost.is_some() && (!losses.notes.is_empty() || written_back == Epoch(0));
+    let keep = |pin: &Pin| {
+        format!(
+            "the clone {} at {} goes on reading from this capacity tier: keep it where it is",
+            pin.name, pin.address
+        )
+    };
+    losses.notes.extend(clones.iter().map(keep));
     Ok(Rebuilt {
         losses,
         head_lost,

@@ -5,6 +5,7 @@ pub mod args;
 mod chain;
 mod check;
 mod client;
+mod clone;
 mod completions;
 mod create;
 mod devices;
@@ -12,6 +13,7 @@ mod diff;
 mod dump;
 mod export;
 pub mod failure;
+mod forget;
 mod history;
 mod import;
 mod launch;
@@ -20,12 +22,15 @@ mod offline;
 mod output;
 mod predict;
 mod programs;
+mod promote;
 mod prune;
 mod recover;
 mod remove;
 mod repair;
+mod restore;
 mod retention;
 mod snapshot;
+mod source;
 mod status;
 mod status_page;
 mod table;
@@ -40,6 +45,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let paths = Paths::from_env();
     match arguments.command {
         Command::Create(options) => create::run(&paths, options),
+        Command::Restore(options) => restore::run(&paths, options),
+        Command::Clone(options) => clone::run(&paths, options),
+        Command::Promote(options) => promote::run(&paths, &options),
+        Command::Forget(options) => forget::run(&paths, &options),
         Command::Add(options) => add::run(&paths, &options),
         Command::List(options) => list::run(&paths, &options),
         Command::Del(options) => remove::run(&paths, &options),

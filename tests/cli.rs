@@ -8,6 +8,8 @@
 
 #[path = "cli/bad_input.rs"]
 mod bad_input;
+#[path = "cli/clones.rs"]
+mod clones;
 #[path = "cli/fake_server.rs"]
 mod fake_server;
 #[path = "cli/fake_target.rs"]

@@ -12,6 +12,7 @@ use super::import::ImportOptions;
 use super::predict::PlotFile;
 use super::prune::PruneOptions;
 use super::retention::RetentionOptions;
+use super::source::SourceRef;
 
 /// A Linux block volume that sees writes coming.
 ///
@@ -60,6 +61,14 @@ pub struct Arguments {
 pub enum Command {
     /// Make a new volume: format its tiers and note its configuration
     Create(CreateOptions),
+    /// Go on with a volume whose machine is lost, from its capacity tier
+    Restore(RestoreOptions),
+    /// Make a new volume on a snapshot of another one, sharing its data
+    Clone(CloneOptions),
+    /// Have a clone copy what it shares, and stand alone
+    Promote(PromoteOptions),
+    /// Let go of what a volume keeps for a clone that is gone
+    Forget(ForgetOptions),
     /// Start a volume and show its device
     Add(AddOptions),
     /// List the volumes and their devices
@@ -150,6 +159,16 @@ pub struct CreateOptions {
     /// The smallest request in bytes; 512 for disk images with 512-byte partition tables
     #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = ["512", "4096"])]
     pub logical_block_size: String,
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Print the configuration as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a new configuration sets beside the tiers.
+#[derive(Args, Debug)]
+pub struct Settings {
     /// Seconds after which changes begin to move to the capacity tier, 1 to 3600
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub sync_interval: u32,
@@ -162,9 +181,110 @@ pub struct CreateOptions {
     /// How many epochs ahead is predicted, 1 to 64
     #[arg(long, value_name = "EPOCHS", default_value_t = 1)]
     pub horizon: u32,
-    /// Print the configuration as JSON
+}
+
+/// Options of `restore`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+For when the machine is lost and the capacity tier is not: the volume goes on from its newest
+epoch that was written back. It takes a moment whatever the volume's size: nothing is copied, and
+data comes to the fast tier as it is used. What was written after that epoch is lost; the moment is
+printed. Refused while another target writes to the capacity tier; a fast tier that turns up
+later is refused.
+
+With PLACE@SNAPSHOT the result is another volume, as `forerun clone` makes one, with a capacity tier of
+its own (--capacity).
+
+Examples:
+  forerun restore /srv/forerun/data --as data --fast /dev/nvme0n1p3
+  forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3
+  forerun restore /srv/forerun/data@monday --as try --fast /fast/try.img --fast-size 4G --capacity /srv/forerun/try
+  forerun restore /mnt/backup/data --as data --fast /fast/data.img --fast-size 64G
+  forerun add data")]
+pub struct RestoreOptions {
+    /// The capacity tier of the volume (a directory or s3://BUCKET/PREFIX), or PLACE@SNAPSHOT for a new volume on that snapshot
+    pub source: SourceRef,
+    /// The volume's name here
+    #[arg(long = "as", value_name = "VOLUME")]
+    pub volume: VolumeName,
+    /// The new fast tier: a block device or a file that holds nothing
+    #[arg(long, value_name = "PATH")]
+    pub fast: PathBuf,
+    /// The size of the fast tier's file; needed when the file is not there yet
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub fast_size: Option<u64>,
+    /// With a snapshot: the new volume's own capacity tier, a directory, made when it is not there, or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "DIR")]
+    pub capacity: Option<CapacityAddress>,
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Print what the volume goes on from as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `clone`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+The clone is a volume of its own, writable, with the origin's data shared and not copied: it is
+there in a moment whatever its size. What it shares is kept by the origin, also when the snapshot is
+deleted; so the origin's capacity tier has to stay where it is until the clone is promoted or
+gone. `forerun snapshot list` shows the clones of a volume. The origin may be running.
+
+Examples:
+  forerun clone data@monday try --fast /fast/try.img --fast-size 4G --capacity /srv/forerun/try
+  forerun add try
+  forerun promote try            # copies what it shares, in the background, and stands alone
+  forerun forget data UUID       # after the clone was deleted: lets go of what was kept for it")]
+pub struct CloneOptions {
+    /// The snapshot, as VOLUME@SNAPSHOT
+    pub origin: DeviceRef,
+    /// The new volume's name
+    pub volume: VolumeName,
+    /// The new volume's fast tier: a block device or a file that holds nothing
+    #[arg(long, value_name = "PATH")]
+    pub fast: PathBuf,
+    /// The size of the fast tier's file; needed when the file is not there yet
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub fast_size: Option<u64>,
+    /// The new volume's own capacity tier: a directory, made when it is not there, or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "DIR")]
+    pub capacity: CapacityAddress,
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Print the new volume as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `promote`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+What the clone shares with its origin is copied to its own capacity tier, in the background and within
+the budget that all background work has. Then the origin lets go of it. `forerun status` shows how
+much is left. The clone must be running; a stop only interrupts it.")]
+pub struct PromoteOptions {
+    /// The clone
+    pub volume: VolumeName,
+}
+
+/// Options of `forget`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+A volume keeps what its clones share with it until they are promoted. For a clone that was deleted, or
+whose making was interrupted for good, nobody tells it; `forerun check` names such clones, and this
+lets go of the data. A clone that is there is refused.
+
+Examples:
+  forerun forget data 7f9c4a52-1d0e-4c4b-9a57-0c4a0f3f2a11")]
+pub struct ForgetOptions {
+    /// The volume that keeps the data
+    pub volume: VolumeName,
+    /// The clone's uuid
+    pub clone: uuid::Uuid,
+    /// Even if the clone is there, or cannot be looked at: it cannot be read any more then
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Options that shape a device, as those of ublk.

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use forerun::config::{
-    CapacityAddress, CapacityTierConfig, FastTierConfig, Paths, SyncInterval, VolumeConfig, VolumePaths,
-    format_size,
+    CapacityAddress, CapacityTierConfig, FastTierConfig, Paths, SyncInterval, VolumeConfig, VolumeName,
+    VolumePaths, format_size,
 };
 use forerun::geometry::Geometry;
 use forerun::prediction::{Horizon, Threshold};
@@ -20,7 +20,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::args::{CreateOptions, Switch};
+use super::args::{CreateOptions, Settings, Switch};
 use super::failure::Failure;
 use super::{output, programs};
 
@@ -49,16 +49,10 @@ pub fn run(paths: &Paths, options: CreateOptions) -> anyhow::Result<()> {
     let mut config = config(options)?;
     let files = paths.volume(&config.name);
     let _lock = lock(&files)?;
-    if files.config_file().exists() {
-        bail!(
-            "volume {} is there already ({}); choose another name",
-            config.name,
-            files.config_file().display()
-        );
-    }
+    check_name(&config.name, &files)?;
     let draft = files.state_dir().join(DRAFT);
     if draft.exists() {
-        go_on(&mut config, &draft)?;
+        go_on(&mut config, &draft, "create")?;
     }
     let outcome = format_tiers(&config, &files, &draft);
     if outcome.is_err() {
@@ -94,32 +88,63 @@ pub fn run(paths: &Paths, options: CreateOptions) -> anyhow::Result<()> {
 fn config(options: CreateOptions) -> anyhow::Result<VolumeConfig> {
     let refused = |error: &dyn std::fmt::Display| Failure::Refused(error.to_string());
     let logical_block_bytes = options.logical_block_size.parse().map_err(|error| refused(&error))?;
-    let absolute = |path: &Path| {
-        std::path::absolute(path).with_context(|| format!("{} has no absolute path", path.display()))
-    };
+    let geometry = Geometry::new(options.size, logical_block_bytes).map_err(|error| refused(&error))?;
     let fast = FastTierConfig { path: absolute(&options.fast)?, size_bytes: options.fast_size };
-    let address = match options.capacity {
-        CapacityAddress::Directory(path) => CapacityAddress::Directory(absolute(&path)?),
-        objects @ CapacityAddress::Objects(_) => objects,
-    };
-    let capacity = CapacityTierConfig { address };
+    let capacity = CapacityTierConfig { address: absolute_address(&options.capacity)? };
     check_fast(&fast)?;
     check_capacity(&capacity)?;
+    with_settings(options.volume, Uuid::new_v4(), geometry, (fast, capacity), &options.settings)
+}
+
+/// A configuration with these settings, all in range.
+pub fn with_settings(
+    name: VolumeName,
+    uuid: Uuid,
+    geometry: Geometry,
+    (fast, capacity): (FastTierConfig, CapacityTierConfig),
+    settings: &Settings,
+) -> anyhow::Result<VolumeConfig> {
+    let refused = |error: &dyn std::fmt::Display| Failure::Refused(error.to_string());
     Ok(VolumeConfig {
-        name: options.volume,
-        uuid: Uuid::new_v4(),
-        geometry: Geometry::new(options.size, logical_block_bytes).map_err(|error| refused(&error))?,
+        name,
+        uuid,
+        geometry,
         fast,
         capacity,
-        sync_interval: SyncInterval::new(options.sync_interval).map_err(|error| refused(&error))?,
-        threshold: Threshold::new(options.threshold).map_err(|error| refused(&error))?,
-        horizon: Horizon::new(options.horizon).map_err(|error| refused(&error))?,
-        prediction: options.prediction == Switch::On,
+        sync_interval: SyncInterval::new(settings.sync_interval).map_err(|error| refused(&error))?,
+        threshold: Threshold::new(settings.threshold).map_err(|error| refused(&error))?,
+        horizon: Horizon::new(settings.horizon).map_err(|error| refused(&error))?,
+        prediction: settings.prediction == Switch::On,
         created_us: now_us(),
     })
 }
 
-fn check_fast(fast: &FastTierConfig) -> anyhow::Result<()> {
+/// Sees that no volume has this name here.
+pub fn check_name(name: &VolumeName, files: &VolumePaths) -> anyhow::Result<()> {
+    let file = files.config_file();
+    if file.exists() {
+        bail!("volume {name} is there already ({}); choose another name", file.display());
+    }
+    Ok(())
+}
+
+/// A path as the configuration keeps it.
+pub fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{} has no absolute path", path.display()))
+}
+
+/// The address, as an absolute path if it is one of a directory.
+///
+/// # Errors
+/// The path has no absolute form.
+pub fn absolute_address(address: &CapacityAddress) -> anyhow::Result<CapacityAddress> {
+    match address {
+        CapacityAddress::Directory(path) => Ok(CapacityAddress::Directory(absolute(path)?)),
+        objects @ CapacityAddress::Objects(_) => Ok(objects.clone()),
+    }
+}
+
+pub fn check_fast(fast: &FastTierConfig) -> anyhow::Result<()> {
     let path = fast.path.display();
     match fs::metadata(&fast.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -145,7 +170,7 @@ fn check_fast(fast: &FastTierConfig) -> anyhow::Result<()> {
     }
 }
 
-fn check_capacity(capacity: &CapacityTierConfig) -> anyhow::Result<()> {
+pub fn check_capacity(capacity: &CapacityTierConfig) -> anyhow::Result<()> {
     // An object store is looked at by the target, which has the client.
     let Some(directory) = capacity.address.directory() else { return Ok(()) };
     let path = directory.display();
@@ -158,7 +183,7 @@ fn check_capacity(capacity: &CapacityTierConfig) -> anyhow::Result<()> {
 }
 
 /// Keeps two creations of the same volume apart; the kernel lets go when this process ends.
-fn lock(files: &VolumePaths) -> anyhow::Result<Flock<File>> {
+pub fn lock(files: &VolumePaths) -> anyhow::Result<Flock<File>> {
     let directory = files.state_dir();
     let context = || format!("cannot make the state directory {}", directory.display());
     DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(context)?;
@@ -167,15 +192,18 @@ fn lock(files: &VolumePaths) -> anyhow::Result<Flock<File>> {
         .map_err(|_| anyhow!("another `forerun create` of the same volume is under way"))
 }
 
-/// Makes it the volume that an interrupted `create` had begun with: its tiers may know it by now.
-fn go_on(config: &mut VolumeConfig, draft: &Path) -> anyhow::Result<()> {
+/// Makes it the volume that an interrupted command had begun with: its tiers may know it by now.
+///
+/// # Errors
+/// The draft cannot be read, or has other options.
+pub fn go_on(config: &mut VolumeConfig, draft: &Path, command: &str) -> anyhow::Result<()> {
     let begun = VolumeConfig::load_file(draft).with_context(|| {
-        format!("an earlier `forerun create {}` was interrupted; remove its draft", config.name)
+        format!("an earlier `forerun {command}` of volume {} was interrupted; remove its draft", config.name)
     })?;
     let same = VolumeConfig { uuid: begun.uuid, created_us: begun.created_us, ..config.clone() };
     if same != begun {
         let message = format!(
-            "an earlier `forerun create {name}` with other options was interrupted. Repeat it as it was ({draft} holds \
+            "an earlier `forerun {command}` of volume {name} with other options was interrupted. Repeat it as it was ({draft} holds \
              its options), or remove what it may have made, {fast} and {capacity}, and then {draft}",
             name = config.name,
             draft = draft.display(),

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, anyhow};
 
@@ -46,6 +46,21 @@ pub fn run_target<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> an
         .status()
         .with_context(|| format!("cannot run {}", program.display()))?;
     if status.success() { Ok(()) } else { Err(failed(status)) }
+}
+
+/// Runs `ublk-target` with these arguments to its end and gives what it printed; its messages go to standard error.
+///
+/// # Errors
+/// As [`run_target`].
+pub fn ask_target<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> anyhow::Result<Vec<u8>> {
+    let program = find(TARGET)?;
+    let output = Command::new(&program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    if output.status.success() { Ok(output.stdout) } else { Err(failed(output.status)) }
 }
 
 /// Becomes `ublk-target` with these arguments; returns only if that fails.

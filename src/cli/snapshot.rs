@@ -2,10 +2,10 @@
 
 use anyhow::bail;
 use forerun::api::v1::{
-    CreatePredictiveSnapshotRequest, DeleteSnapshotRequest, ListSnapshotsRequest, Snapshot,
+    ClonedVolume, CreatePredictiveSnapshotRequest, DeleteSnapshotRequest, ListSnapshotsRequest, Snapshot,
     SyncSnapshotRequest,
 };
-use forerun::config::{Paths, VolumeName, format_size};
+use forerun::config::{Paths, SnapshotName, VolumeName, format_size};
 use forerun::utc::Utc;
 use serde::Serialize;
 
@@ -18,6 +18,8 @@ use super::{add, client, output};
 #[derive(Serialize)]
 struct List<'a> {
     snapshots: &'a [Snapshot],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    clones: &'a [ClonedVolume],
 }
 
 /// Runs `snapshot create`.
@@ -66,6 +68,11 @@ pub fn create(paths: &Paths, options: SnapshotCreateOptions) -> anyhow::Result<(
 /// # Errors
 /// Those of the calls.
 pub fn all(paths: &Paths, volume: &VolumeName) -> anyhow::Result<Vec<Snapshot>> {
+    all_with_clones(paths, volume).map(|(snapshots, _)| snapshots)
+}
+
+/// All snapshots of a volume, oldest first, and its clones.
+fn all_with_clones(paths: &Paths, volume: &VolumeName) -> anyhow::Result<(Vec<Snapshot>, Vec<ClonedVolume>)> {
     client::block_on(async {
         let mut client = client::connect(paths, volume, client::CALL_LIMIT).await?;
         let mut snapshots = Vec::new();
@@ -76,7 +83,7 @@ pub fn all(paths: &Paths, volume: &VolumeName) -> anyhow::Result<Vec<Snapshot>> 
             snapshots.extend(page.snapshots);
             page_token = page.next_page_token;
             if page_token.is_empty() {
-                return Ok(snapshots);
+                return Ok((snapshots, page.clones));
             }
         }
     })
@@ -84,11 +91,11 @@ pub fn all(paths: &Paths, volume: &VolumeName) -> anyhow::Result<Vec<Snapshot>> 
 
 /// Runs `snapshot list`.
 pub fn list(paths: &Paths, options: &SnapshotListOptions) -> anyhow::Result<()> {
-    let snapshots = all(paths, &options.volume)?;
+    let (snapshots, clones) = all_with_clones(paths, &options.volume)?;
     if options.json {
-        return Ok(output::json(&List { snapshots: &snapshots })?);
+        return Ok(output::json(&List { snapshots: &snapshots, clones: &clones })?);
     }
-    if snapshots.is_empty() {
+    if snapshots.is_empty() && clones.is_empty() {
         let volume = &options.volume;
         return Ok(output::text(&format!(
             "volume {volume} has no snapshots; `forerun snapshot create {volume}` makes one\n"
@@ -110,7 +117,34 @@ pub fn list(paths: &Paths, options: &SnapshotListOptions) -> anyhow::Result<()> 
             if snapshot.on_capacity_tier { "yes" } else { "not yet" }.into(),
         ]);
     }
-    Ok(output::text(&table.render())?)
+    Ok(output::text(&(table.render() + &of_clones(&snapshots, &clones)))?)
+}
+
+/// The clones, under the snapshots; nothing where there are none.
+fn of_clones(snapshots: &[Snapshot], clones: &[ClonedVolume]) -> String {
+    if clones.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("CLONE", Align::Left),
+        ("OF SNAPSHOT", Align::Left),
+        ("EPOCH", Align::Right),
+        ("CREATED (UTC)", Align::Left),
+        ("UUID", Align::Left),
+        ("CAPACITY TIER", Align::Left),
+    ]);
+    for clone in clones {
+        let of = snapshots.iter().find(|snapshot| snapshot.epoch == clone.epoch);
+        table.row(vec![
+            clone.name.clone(),
+            of.map_or_else(|| "(deleted)".to_owned(), |snapshot| snapshot.name.clone()),
+            clone.epoch.to_string(),
+            Utc::from_us(clone.created_us).to_string(),
+            clone.uuid.clone(),
+            clone.address.clone(),
+        ]);
+    }
+    format!("\n{}", table.render())
 }
 
 /// Runs `snapshot delete`.
@@ -139,16 +173,18 @@ pub fn attach(paths: &Paths, options: &SnapshotAttachOptions) -> anyhow::Result<
             DeviceState::Gone => {}
         }
     }
-    sync(paths, options)?;
+    sync(paths, &options.volume, &options.name)?;
     add::start(paths, &options.volume, Some(&options.name), &options.device, options.json)
 }
 
 /// Has a running volume write the snapshot back. A stopped one has only what is on the capacity tier.
-fn sync(paths: &Paths, options: &SnapshotAttachOptions) -> anyhow::Result<()> {
+///
+/// # Errors
+/// No such snapshot; a write-back that fails.
+pub fn sync(paths: &Paths, volume: &VolumeName, name: &SnapshotName) -> anyhow::Result<()> {
     let synced = client::block_on(async {
-        let mut client = client::connect(paths, &options.volume, client::WAITING_CALL_LIMIT).await?;
-        let request =
-            SyncSnapshotRequest { volume_id: options.volume.to_string(), name: options.name.to_string() };
+        let mut client = client::connect(paths, volume, client::WAITING_CALL_LIMIT).await?;
+        let request = SyncSnapshotRequest { volume_id: volume.to_string(), name: name.to_string() };
         client.sync_snapshot(request).await.map_err(client::failure)
     });
     match synced {

@@ -104,6 +104,11 @@ fn tiers(page: &mut Page, volume: &GetVolumeStatusResponse) {
     page.line("  fast", &format!("{}, {clean} of it clean, {dirty} dirty  {}", fill(&fast), fast.path));
     let capacity = volume.capacity_tier.clone().unwrap_or_default();
     page.line("  capacity", &format!("{}  {}", fill(&capacity), capacity.path));
+    for origin in &volume.origins {
+        let copying = if origin.promoting { ", being copied" } else { "" };
+        let shared = format_size(origin.shared_bytes);
+        page.line("  shared", &format!("{shared} with its origin{copying}  {}", origin.address));
+    }
     let data = format_size(volume.mapped_bytes);
     page.line(
         "  data",

@@ -129,7 +129,26 @@ impl Forerun for FakeServer {
             (_, "") => (vec![snapshot("monday", 1), snapshot("tuesday", 2)], "2".into()),
             _ => (vec![snapshot("auto-20261123-094800", 3)], String::new()),
         };
-        Ok(Response::new(ListSnapshotsResponse { snapshots, next_page_token }))
+        let clone = ClonedVolume {
+            uuid: "00000000-0000-0000-0000-000000000009".into(),
+            name: "try".into(),
+            address: "/srv/try".into(),
+            epoch: 2,
+            created_us: 1_795_427_400_000_000,
+        };
+        let clones = if request.volume_id == "cloned" { vec![clone] } else { Vec::new() };
+        Ok(Response::new(ListSnapshotsResponse { snapshots, next_page_token, clones }))
+    }
+
+    async fn promote(&self, request: Request<PromoteRequest>) -> Answer<PromoteResponse> {
+        let origin = Origin {
+            uuid: "00000000-0000-0000-0000-000000000007".into(),
+            address: "/srv/data".into(),
+            shared_bytes: 3 << 30,
+            promoting: true,
+        };
+        let origins = if request.into_inner().volume_id == "empty" { Vec::new() } else { vec![origin] };
+        Ok(Response::new(PromoteResponse { origins }))
     }
 
     async fn delete_snapshot(

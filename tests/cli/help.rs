@@ -25,6 +25,10 @@ fn help_is_as_written() {
         ("check --help", "help-check.txt"),
         ("dump --help", "help-dump.txt"),
         ("repair --help", "help-repair.txt"),
+        ("restore --help", "help-restore.txt"),
+        ("clone --help", "help-clone.txt"),
+        ("promote --help", "help-promote.txt"),
+        ("forget --help", "help-forget.txt"),
     ] {
         golden(name, &run(&mut rig.forerun(words)).ok());
     }

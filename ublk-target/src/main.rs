@@ -11,6 +11,7 @@ mod check;
 mod dump;
 mod open;
 mod repair;
+mod restore;
 
 struct Volumes;
 
@@ -37,6 +38,10 @@ impl Source for Volumes {
 fn offline(command: Offline) -> anyhow::Result<ExitCode> {
     match command {
         Offline::Create { config_file } => open::create(&config_file).map(|()| ExitCode::SUCCESS),
+        Offline::Look { capacity } => restore::look(&capacity),
+        Offline::Restore { config_file } => restore::run(&config_file),
+        Offline::Clone { config_file, origin, snapshot } => restore::clone(&config_file, &origin, &snapshot),
+        Offline::Forget { capacity, clone, force } => restore::forget(&capacity, clone, force),
         Offline::Check(args) => check::run(&args),
         Offline::Dump(args) => dump::run(&args),
         Offline::Repair(args) => repair::run(&args),

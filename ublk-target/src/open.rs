@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use forerun::config::{DeviceRecord, Paths, SnapshotName, VolumeConfig, VolumeName, make_private_dir};
+use forerun::config::{
+    CapacityAddress, DeviceRecord, Paths, SnapshotName, VolumeConfig, VolumeName, make_private_dir,
+};
 use forerun::geometry::Geometry;
 use ublk_target::capacity_tier;
 use ublk_target::control::{ControlServer, Limits};
@@ -52,7 +54,12 @@ pub fn paths(shown: &str) -> Vec<PathBuf> {
         && let Ok(config) = VolumeConfig::load(&volume, &paths.volume(&volume))
     {
         all.push(config.fast.path);
-        all.extend(config.capacity.address.directory().map(Path::to_owned));
+        if let Some(directory) = config.capacity.address.directory() {
+            let origins = capacity_tier::origin_addresses(directory);
+            let origins = origins.into_iter().filter_map(|address| address.parse::<CapacityAddress>().ok());
+            all.extend(origins.filter_map(|address| address.directory().map(Path::to_owned)));
+            all.push(directory.to_owned());
+        }
     }
     all
 }

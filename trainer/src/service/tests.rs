@@ -174,6 +174,7 @@ impl Forerun for Target {
         diff_snapshots: DiffSnapshotsRequest => DiffSnapshotsResponse;
         sync_snapshot: SyncSnapshotRequest => SyncSnapshotResponse;
         list_chains: ListChainsRequest => ListChainsResponse;
+        promote: PromoteRequest => PromoteResponse;
     }
 }
 

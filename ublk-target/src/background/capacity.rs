@@ -14,7 +14,7 @@ use super::kept::note_kept;
 use super::{Tasks, World};
 use crate::aligned::AlignedBuffer;
 pub use crate::capacity_tier::CapacityError;
-use crate::capacity_tier::{MAX_DIFF_PAGE, Relocation, Urgency};
+use crate::capacity_tier::{MAX_DIFF_PAGE, Pin, Relocation, SharedData, Urgency};
 use crate::volume::lock;
 
 /// Steps of upkeep after a layer was written back, at most: the rest follows with the next.
@@ -67,6 +67,16 @@ pub enum Ask {
         /// Who waits.
         reply: CapacityReply<Option<(ChangeVector, Option<SnapshotName>)>>,
     },
+    /// The clones of the volume.
+    Clones {
+        /// Who waits.
+        reply: CapacityReply<Vec<Pin>>,
+    },
+    /// Copy what a clone shares with its origins.
+    Promote {
+        /// Who waits; told what that is.
+        reply: CapacityReply<Vec<SharedData>>,
+    },
     /// End the thread, once nothing is under way.
     Stop,
 }
@@ -89,6 +99,15 @@ pub(super) async fn answer(tasks: &Tasks<impl World>, ask: Ask) {
         }
         Ask::Vector { from, reply } => {
             let _ = reply.send(vector(tasks, from).await);
+        }
+        Ask::Clones { reply } => {
+            let _ = reply.send(tasks.capacity.clones().await);
+        }
+        Ask::Promote { reply } => {
+            let promoting = tasks.capacity.promote().await;
+            let _ = reply.send(promoting.map(|()| tasks.capacity.shared()));
+            look_at_space(tasks).await;
+            maintain(tasks).await;
         }
         Ask::Fetch { .. } | Ask::Room | Ask::Stop => {}
     }
@@ -170,6 +189,7 @@ pub(super) async fn look_at_space(tasks: &Tasks<impl World>) {
             let mut progress = lock(&tasks.shared.progress);
             progress.used_bytes = space.used_bytes;
             progress.free_bytes = space.free_bytes;
+            progress.shared = tasks.capacity.shared();
         }
         Err(error) => tracing::warn!(%error, "the capacity tier's space is not known"),
     }

@@ -97,6 +97,8 @@ pub struct Progress {
     pub used_bytes: u64,
     /// What is free on its file system, in bytes.
     pub free_bytes: u64,
+    /// What a clone shares with its origins.
+    pub shared: Vec<crate::capacity_tier::SharedData>,
 }
 
 /// Everything of a running volume that several threads use.

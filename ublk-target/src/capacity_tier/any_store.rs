@@ -9,7 +9,7 @@ use super::directory_create::{prepare_directory, remove_created as remove_create
 use super::directory_lock::Lease;
 use super::directory_store::{DirectoryStore, DirectoryUpload};
 use super::error::{CapacityError, Result as TierResult};
-use super::names::{ObjectKind, ObjectName};
+use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::object_store::{ObjectLease, ObjectStore, ObjectUpload, open_address};
 use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, Upload};
 
@@ -58,7 +58,7 @@ impl AnyStore {
     ///
     /// # Errors
     /// Something is there already, or it cannot be written.
-    pub(super) async fn prepare(&self, address: &CapacityAddress) -> TierResult<()> {
+    pub async fn prepare(&self, address: &CapacityAddress) -> TierResult<()> {
         match (self, address) {
             (Self::Directory(_), CapacityAddress::Directory(path)) => prepare_directory(path),
             (Self::Objects(store), _) => {
@@ -225,6 +225,33 @@ impl Store for AnyStore {
         match self {
             Self::Directory(store) => store.leased().await,
             Self::Objects(store) => store.leased().await,
+        }
+    }
+
+    fn other(&self, address: &str) -> io::Result<Self> {
+        let address: CapacityAddress =
+            address.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Self::at(&address).map_err(io::Error::other)
+    }
+
+    async fn put_pin(&self, clone: VolumeUuid, bytes: Vec<u8>) -> io::Result<()> {
+        match self {
+            Self::Directory(store) => store.put_pin(clone, bytes).await,
+            Self::Objects(store) => store.put_pin(clone, bytes).await,
+        }
+    }
+
+    async fn pins(&self) -> io::Result<Vec<(VolumeUuid, Vec<u8>)>> {
+        match self {
+            Self::Directory(store) => store.pins().await,
+            Self::Objects(store) => store.pins().await,
+        }
+    }
+
+    async fn remove_pin(&self, clone: VolumeUuid) -> io::Result<()> {
+        match self {
+            Self::Directory(store) => store.remove_pin(clone).await,
+            Self::Objects(store) => store.remove_pin(clone).await,
         }
     }
 

@@ -11,6 +11,7 @@ use forerun::config::CapacityAddress;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, SegmentId};
 
 use super::any_store::AnyStore;
+use super::clone::{CloneState, clone_state};
 use super::damage::is_of_the_medium;
 use super::error::{CapacityError, Result};
 use super::fault::Fault;
@@ -18,6 +19,7 @@ use super::head::{Head, LayerInfo};
 use super::layer_cursor::{LayerCursor, PAGES_PER_READ};
 use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::options::Options;
+use super::pin::Pin;
 use super::place::{Place, UNIT_BYTES};
 use super::record::read_record;
 use super::segment::{MAX_SEGMENT_BYTES, RecordWalk, SegmentHeader};
@@ -136,15 +138,24 @@ pub async fn check_store<S: Store>(
     report.bytes += bytes.len() as u64;
     report.head = Some(head.clone());
     let tier = Rc::new(Inner::new(store, head.clone(), bytes, Options::default(), None));
-    let mut check = Check { tier, report, used: BTreeSet::new(), sizes: BTreeMap::new() };
+    let mut check = Check {
+        tier,
+        report,
+        pins: Vec::new(),
+        used: BTreeSet::new(),
+        sizes: BTreeMap::new(),
+        unused: Vec::new(),
+    };
     check.list(&head).await?;
+    check.clones().await?;
+    check.origins(&head).await?;
     let layers_total = head.layers().len() as u64;
     for (layers, layer) in (0..).zip(head.layers()) {
         progress(CheckProgress { layers, layers_total, bytes: check.report.bytes });
         check.layer(layer).await?;
     }
     progress(CheckProgress { layers: layers_total, layers_total, bytes: check.report.bytes });
-    check.note_orphans();
+    check.note_orphans().await?;
     Ok(check.report)
 }
 
@@ -176,14 +187,17 @@ struct Reference {
 struct Check<S: Store> {
     tier: Rc<Inner<S>>,
     report: CheckReport,
+    pins: Vec<Pin>,
     used: BTreeSet<SegmentId>,
     sizes: BTreeMap<SegmentId, u64>,
+    /// Tables that HEAD does not name.
+    unused: Vec<(ObjectName, u64)>,
 }
 
 impl<S: Store> Check<S> {
     async fn list(&mut self, head: &Head) -> Result<()> {
         for kind in [ObjectKind::Segment, ObjectKind::Layer] {
-            let listed = match self.tier.store.list(kind).await {
+            let listed = match self.tier.list_all(kind).await {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     let (what, place) = ("the folder is missing".to_owned(), kind.folder().to_owned());
                     self.report.add(Severity::Damage, what, place, SEGMENT_ADVICE);
@@ -197,7 +211,9 @@ impl<S: Store> Check<S> {
                         self.sizes.insert(SegmentId(name.number), bytes);
                     }
                     ObjectKind::Layer if head.layers().iter().any(|layer| layer.id.0 == name.number) => {}
-                    ObjectKind::Layer => self.note_orphan(name, bytes),
+                    ObjectKind::Layer => {
+                        self.unused.push((name, bytes));
+                    }
                 }
             }
         }
@@ -210,12 +226,79 @@ impl<S: Store> Check<S> {
         self.report.add(Severity::Note, what, name.to_string(), advice);
     }
 
-    fn note_orphans(&mut self) {
-        for (segment, bytes) in std::mem::take(&mut self.sizes) {
-            if !self.used.contains(&segment) {
-                self.note_orphan(ObjectName::segment(segment), bytes);
+    /// Notes what nothing refers to and no clone needs; the origins' objects are theirs to note.
+    async fn note_orphans(&mut self) -> Result<()> {
+        let own_from = self.tier.own_from();
+        let segments = std::mem::take(&mut self.sizes).into_iter();
+        let segments = segments.filter(|(segment, _)| !self.used.contains(segment));
+        let segments = segments.map(|(segment, bytes)| (ObjectName::segment(segment), bytes));
+        let unused: Vec<_> = std::mem::take(&mut self.unused).into_iter().chain(segments).collect();
+        for (name, bytes) in unused.into_iter().filter(|(name, _)| name.number >= own_from) {
+            if !self.tier.is_needed_by(&self.pins, name).await? {
+                self.note_orphan(name, bytes);
             }
         }
+        Ok(())
+    }
+
+    /// Tells of the clones that this volume keeps something for.
+    async fn clones(&mut self) -> Result<()> {
+        self.pins = self.tier.read_pins().await?;
+        for pin in self.pins.clone() {
+            let place = format!("clones/{}", pin.clone);
+            let of = format!("clone {} at {}", pin.name, pin.address);
+            let epoch = pin.epoch;
+            let (severity, what, advice) = match clone_state(&self.tier.store, &pin).await {
+                CloneState::Unknown(why) if pin.broken.is_some() => (Severity::Damage, why, PIN_ADVICE),
+                CloneState::There => (
+                    Severity::Note,
+                    format!("{of} shares what this volume held up to epoch {epoch}"),
+                    CLONE_ADVICE,
+                ),
+                CloneState::Missing => {
+                    let what = format!("data up to epoch {epoch} is kept for {of}, which is not there");
+                    (Severity::Note, what, FORGET_ADVICE)
+                }
+                CloneState::Released => {
+                    let what =
+                        format!("data up to epoch {epoch} is kept for {of}, which does not need it any more");
+                    (Severity::Note, what, FORGET_ADVICE)
+                }
+                CloneState::Unknown(why) => {
+                    let what = format!(
+                        "data up to epoch {epoch} is kept for {of}, which cannot be looked at: {why}"
+                    );
+                    (Severity::Note, what, FORGET_ADVICE)
+                }
+            };
+            self.report.add(severity, what, place, advice);
+        }
+        Ok(())
+    }
+
+    /// Sees whether the origins of a clone know that it needs them.
+    async fn origins(&mut self, head: &Head) -> Result<()> {
+        let tier = Rc::clone(&self.tier);
+        for (origin, open) in head.origins.iter().zip(&tier.origins).filter(|(origin, _)| !origin.left) {
+            let place = format!("{}/clones/{}", origin.address, head.volume);
+            let pins = match open.store() {
+                Ok(store) => store.pins().await,
+                Err(error) => Err(error),
+            };
+            let there = match pins {
+                Ok(pins) => pins.into_iter().find(|(clone, _)| *clone == head.volume),
+                Err(error) => {
+                    self.report.add(Severity::Damage, error.to_string(), place, ORIGIN_ADVICE);
+                    continue;
+                }
+            };
+            let pin = there.map(|(_, bytes)| Pin::read(&bytes, origin.volume, head.volume));
+            if !pin.is_some_and(|pin| pin.below >= origin.below && pin.epoch >= origin.epoch) {
+                let what = "the origin of this clone does not know that it is needed".to_owned();
+                self.report.add(Severity::Damage, what, place, ORIGIN_ADVICE);
+            }
+        }
+        Ok(())
     }
 
     async fn layer(&mut self, layer: &LayerInfo) -> Result<()> {
@@ -304,7 +387,10 @@ impl<S: Store> Check<S> {
                 self.report.add(Severity::Damage, what, place, BLOCK_ADVICE);
             }
         }
-        self.walk(name, segment, &bytes, &lost);
+        // What an origin does not need any more is its own affair.
+        if segment.0 >= self.tier.own_from() {
+            self.walk(name, segment, &bytes, &lost);
+        }
         Ok(())
     }
 
@@ -323,7 +409,7 @@ impl<S: Store> Check<S> {
         let need = place.offset_bytes() + place.len_bytes() as u64;
         let record = bytes.get(place.offset_bytes() as usize..need as usize);
         let record = record.ok_or(Fault::Short { what: "the segment", have, need })?;
-        let header = read_record(record, self.tier.volume, place, reference.block, block)?;
+        let header = read_record(record, self.tier.owner(place.segment().0), place, reference.block, block)?;
         if header.epoch == reference.epoch {
             return Ok(());
         }
@@ -377,5 +463,13 @@ const SEGMENT_ADVICE: &str = "The blocks in it cannot be read. Restore the objec
     run `forerun repair --to-capacity`, which takes from the fast tier what that has of them.";
 const BLOCK_ADVICE: &str = "Reading this block in the states that include it gives an I/O error. Restore the segment from a \
     copy of the capacity tier, write the block anew, or run `forerun repair --to-capacity`.";
+const CLONE_ADVICE: &str =
+    "Keep this capacity tier where it is. `forerun promote` makes the clone stand alone.";
+const FORGET_ADVICE: &str = "If it was deleted, or its making never came to its end, `forerun forget` lets go of the data; if \
+    only its file system is not mounted, mount it.";
+const PIN_ADVICE: &str = "Nothing is deleted here until this is resolved. Starting the clone writes it anew; if the clone is \
+    gone for good, `forerun forget --force` removes it.";
+const ORIGIN_ADVICE: &str = "See that the origin's capacity tier is there, as it was; starting this volume then writes what is \
+    missing anew. Until then the origin may delete what this volume shares with it.";
 const UNUSED_ADVICE: &str = "No block in use is affected as far as none is named here. Watch the disk: damage seldom \
     comes alone. `forerun repair --to-capacity` leaves it behind.";

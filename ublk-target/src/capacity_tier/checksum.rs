@@ -20,6 +20,8 @@ pub enum Salt {
     RecordData = 0x5245_4344,
     /// A page of a layer's table; the number is the page's.
     LayerPage = 0x4c41_5950,
+    /// A clone's pin, number 0.
+    Pin = 0x434c_4f4e,
 }
 
 /// The salted CRC-32C of `parts`, as if they followed each other.

@@ -45,13 +45,13 @@ impl<S: Store> Inner<S> {
                 let name = ObjectName::segment(old.segment());
                 let read = self.read_range(name, old.offset_bytes(), old.len_bytes(), buffer).await;
                 buffer = read.map_err(|error| self.note_damage(name, error))?;
-                let record = open_record(&buffer, self.volume, old, entry.block);
+                let record = open_record(&buffer, self.owner(old.segment().0), old, entry.block);
                 let record = record.map_err(|fault| {
                     let error = self.corrupt(format_args!("{old} (block {})", entry.block), fault);
                     self.note_damage(name, error)
                 });
                 let (header, stored) = record?;
-                let new = segments.append(header, stored).await?;
+                let new = segments.append(header.of_volume(self.volume), stored).await?;
                 entry.place = Some(new);
                 relocations.push(Relocation { block: entry.block, old, new });
             }
@@ -72,7 +72,7 @@ impl<S: Store> Inner<S> {
             object.keep();
             for segment in victims {
                 let bytes = state.usage.remove(segment).unwrap_or_default();
-                state.deletions.queue(ObjectName::segment(segment), bytes, due, layer.first_epoch);
+                state.queue_segment(segment, bytes, due, layer.first_epoch);
             }
             for written in segments {
                 written.object.keep();

@@ -51,7 +51,10 @@ pub fn prepare_directory(directory: &Path) -> Result<()> {
 /// Something of it cannot be removed, or holds something.
 pub fn remove_created(directory: &Path, whole: bool) -> io::Result<()> {
     // HEAD first: without it there is no volume.
-    fs::remove_file(directory.join("HEAD"))?;
+    match fs::remove_file(directory.join("HEAD")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     for folder in [ObjectKind::Segment.folder(), ObjectKind::Layer.folder(), LEASES] {
         fs::remove_dir(directory.join(folder))?;
     }

@@ -8,6 +8,7 @@
 //! DIR/segments/<16 hex>       immutable
 //! DIR/layers/<16 hex>         immutable
 //! DIR/leases/<8 hex epoch>    flock held shared by whoever reads a snapshot
+//! DIR/clones/<uuid>           what a clone needs of this volume, written by whoever made it
 //! ```
 //! An object is written under its final name, then its file and its folder are synchronised: until HEAD
 //! names it nobody looks there, so a crash leaves a file that the next writer removes, whole or not. HEAD is
@@ -30,7 +31,8 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::{File, OpenOptions};
 
 use super::directory_lock::{FileLock, Lease, leased_epochs, take_lease, take_writer_lock};
-use super::names::{ObjectKind, ObjectName};
+use super::directory_pins;
+use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::open_files::OpenFiles;
 use super::plain_file;
 use super::reserve;
@@ -278,6 +280,22 @@ impl Store for DirectoryStore {
 
     async fn replenish(&self) -> io::Result<()> {
         reserve::keep(&self.path)
+    }
+
+    fn other(&self, address: &str) -> io::Result<Self> {
+        Ok(Self::new(Path::new(address)))
+    }
+
+    async fn put_pin(&self, clone: VolumeUuid, bytes: Vec<u8>) -> io::Result<()> {
+        directory_pins::put(&self.path, clone, &bytes)
+    }
+
+    async fn pins(&self) -> io::Result<Vec<(VolumeUuid, Vec<u8>)>> {
+        directory_pins::all(&self.path)
+    }
+
+    async fn remove_pin(&self, clone: VolumeUuid) -> io::Result<()> {
+        directory_pins::remove(&self.path, clone)
     }
 
     async fn lease(&self, epoch: Epoch) -> io::Result<Lease> {

@@ -152,6 +152,29 @@ pub enum CapacityError {
         /// The name.
         name: SnapshotName,
     },
+    /// A clone of whom the volume knows nothing.
+    #[error(
+        "{place} keeps nothing for a clone {clone}; 'forerun check' names the clones it keeps something for"
+    )]
+    NoSuchClone {
+        /// The capacity tier.
+        place: String,
+        /// The clone.
+        clone: VolumeUuid,
+    },
+    /// A clone that may need what is kept for it.
+    #[error(
+        "clone {clone} at {place}: {why}. Nothing was changed; delete it or promote it first, or give --force \
+         if it is gone for good"
+    )]
+    CloneInUse {
+        /// The clone.
+        clone: VolumeUuid,
+        /// Where it is.
+        place: String,
+        /// Why it counts as in use.
+        why: String,
+    },
     /// Two consistency points in the wrong order.
     #[error("epoch {from} comes after epoch {to}; a diff goes from the older to the newer one")]
     EpochRange {

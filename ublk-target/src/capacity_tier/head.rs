@@ -13,8 +13,13 @@
 //! | 56 | 8 | generation of the writer |
 //! | 64 | 8 | sequence: one more with every replacement |
 //! | 72 | 8 | objects are numbered below this; the next writer begins here |
-//! | 80 | 48 | 0 |
+//! | 80 | 4 | number of origins; 0 in version 1 |
+//! | 84 | 44 | 0 |
 //! | 128 | 128 each | the layers, oldest first |
+//! | ... | 1024 each | the origins of a clone, oldest first (`origin.rs`) |
+//!
+//! Version 2 has origins, version 1 has none; what has none is written as version 1, so that a program that knows
+//! nothing of clones reads every volume that is not one.
 //!
 //! A layer: 0 object (8), 8 first epoch (4), 12 last epoch (4), 16 opened (8) and 24 sealed (8) in
 //! microseconds since
@@ -36,17 +41,20 @@ use super::checksum::{Salt, checksum};
 use super::entry::EntryCounts;
 use super::fault::Fault;
 use super::names::{LayerId, MAX_SNAPSHOT_NAME_BYTES, SnapshotName, VolumeUuid};
+use super::origin::{MAX_ORIGINS, ORIGIN_BYTES, Origin};
 use super::place::MAX_SEGMENT;
 
-/// The version of HEAD that is written and the newest that is read.
-pub const HEAD_VERSION: u32 = 1;
+/// The newest version of HEAD that is read, and the one that a clone's is written in.
+pub const HEAD_VERSION: u32 = 2;
+/// The version of a HEAD without origins.
+const PLAIN_VERSION: u32 = 1;
 /// The most layers a volume has; bounds HEAD to 2 MiB, and the snapshots with it.
 pub const MAX_LAYERS: usize = 16_384;
 /// The most snapshots a volume may have: each keeps a layer, and the layers that are not merged yet need room too.
 /// Beyond it a snapshot has to be refused, since without room for a layer nothing is written back any more.
 pub const MAX_SNAPSHOTS: usize = 16_000;
 /// The largest HEAD, in bytes.
-pub const MAX_HEAD_BYTES: usize = HEADER_BYTES + MAX_LAYERS * LAYER_BYTES;
+pub const MAX_HEAD_BYTES: usize = HEADER_BYTES + MAX_LAYERS * LAYER_BYTES + MAX_ORIGINS * ORIGIN_BYTES;
 
 const HEADER_BYTES: usize = 128;
 const LAYER_BYTES: usize = 128;
@@ -68,7 +76,8 @@ struct RawHeader {
     generation: U64<LE>,
     sequence: U64<LE>,
     numbers_taken_to: U64<LE>,
-    zero: [u8; 48],
+    origins: U32<LE>,
+    zero: [u8; 44],
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -145,14 +154,23 @@ pub struct Head {
     pub numbers_taken_to: u64,
     /// The layers, oldest first.
     pub layers: Vec<LayerInfo>,
+    /// The volumes whose objects a clone shares, the oldest first; their numbers rise.
+    pub origins: Vec<Origin>,
 }
 
 impl Head {
     /// The HEAD of a new volume.
     #[must_use]
     pub const fn new(volume: VolumeUuid, geometry: Geometry) -> Self {
-        let generation = Generation(0);
-        Self { volume, geometry, generation, sequence: 1, numbers_taken_to: 1, layers: Vec::new() }
+        Self {
+            volume,
+            geometry,
+            generation: Generation(0),
+            sequence: 1,
+            numbers_taken_to: 1,
+            layers: Vec::new(),
+            origins: Vec::new(),
+        }
     }
 
     /// Whether it was never opened for writing: that begins with taking numbers.
@@ -204,10 +222,11 @@ impl Head {
     /// The bytes of this HEAD.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let len = HEADER_BYTES + self.layers.len() * LAYER_BYTES;
+        let len = HEADER_BYTES + self.layers.len() * LAYER_BYTES + self.origins.len() * ORIGIN_BYTES;
+        let version = if self.origins.is_empty() { PLAIN_VERSION } else { HEAD_VERSION };
         let header = RawHeader {
             mark: MARK,
-            version: U32::new(HEAD_VERSION),
+            version: U32::new(version),
             checksum: U32::new(0),
             bytes: U64::new(len as u64),
             volume: self.volume.0,
@@ -217,13 +236,15 @@ impl Head {
             generation: U64::new(self.generation.0),
             sequence: U64::new(self.sequence),
             numbers_taken_to: U64::new(self.numbers_taken_to),
-            zero: [0; 48],
+            origins: U32::new(self.origins.len() as u32),
+            zero: [0; 44],
         };
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(header.as_bytes());
         for layer in &self.layers {
             out.extend_from_slice(encode_layer(layer).as_bytes());
         }
+        self.origins.iter().for_each(|origin| origin.encode(&mut out));
         let sum = sum(&out);
         if let Some(field) = out.get_mut(12..16) {
             field.copy_from_slice(&sum.to_le_bytes());
@@ -255,8 +276,11 @@ impl Head {
             return Err(Fault::NewerFormat { what: WHAT, found, supported });
         }
         let range = |field, found| Fault::Range { what: WHAT, field, found };
-        let count = header.layers.get() as usize;
-        if found == 0 || count > MAX_LAYERS || rest.len() != count * LAYER_BYTES {
+        let (count, origins) = (header.layers.get() as usize, header.origins.get() as usize);
+        if origins > MAX_ORIGINS || (found >= HEAD_VERSION) != (origins > 0) {
+            return Err(range("number of origins", origins as u64));
+        }
+        if found == 0 || count > MAX_LAYERS || rest.len() != count * LAYER_BYTES + origins * ORIGIN_BYTES {
             return Err(range("number of layers", count as u64));
         }
         if header.bytes.get() != have {
@@ -265,7 +289,8 @@ impl Head {
         let geometry = Geometry::new(header.size_bytes.get(), header.logical_block_bytes.get())
             .map_err(|_| range("size of the volume", header.size_bytes.get()))?;
         let mut layers = Vec::with_capacity(count);
-        for chunk in rest.chunks_exact(LAYER_BYTES) {
+        let (of_layers, of_origins) = rest.split_at(count * LAYER_BYTES);
+        for chunk in of_layers.chunks_exact(LAYER_BYTES) {
             let raw = RawLayer::read_from_bytes(chunk).map_err(|_| short(LAYER_BYTES as u64))?;
             layers.push(decode_layer(&raw)?);
         }
@@ -276,9 +301,25 @@ impl Head {
             sequence: header.sequence.get(),
             numbers_taken_to: header.numbers_taken_to.get(),
             layers,
+            origins: of_origins.chunks_exact(ORIGIN_BYTES).map(Origin::decode).collect::<Result<_, _>>()?,
         };
         head.check_layers()?;
+        head.check_origins()?;
         Ok(head)
+    }
+
+    fn check_origins(&self) -> Result<(), Fault> {
+        let (mut before, mut volumes) = (1, BTreeSet::from([self.volume]));
+        for origin in &self.origins {
+            if origin.below <= before || origin.below > self.numbers_taken_to {
+                return Err(Fault::Range { what: WHAT, field: "an origin's numbers", found: origin.below });
+            }
+            if !volumes.insert(origin.volume) {
+                return Err(Fault::Range { what: WHAT, field: "an origin twice", found: origin.below });
+            }
+            before = origin.below;
+        }
+        Ok(())
     }
 
     fn check_layers(&self) -> Result<(), Fault> {
@@ -419,9 +460,46 @@ mod tests {
         assert_eq!(head.snapshots().count(), 1);
     }
 
+    fn origin(uuid: u8, below: u64) -> Origin {
+        Origin {
+            volume: VolumeUuid([uuid; 16]),
+            below,
+            epoch: Epoch(5),
+            address: "/srv/origin".to_owned(),
+            promoting: false,
+            left: false,
+        }
+    }
+
+    #[test]
+    fn a_clones_head_reads_back_and_what_cannot_be_is_refused() {
+        let clone = Head { origins: vec![origin(1, 3), origin(2, 8)], ..sample() };
+        assert_eq!(Head::verify(&clone.encode()), Ok(clone.clone()));
+        let owner = |number| super::super::origin::owner(&clone.origins, number).map(|origin| origin.below);
+        assert_eq!([2, 3, 7, 8].map(owner), [Some(3), Some(8), Some(8), None]);
+        let broken: [fn(&mut Head); 6] = [
+            |head| head.origins[1].below = 3,
+            |head| head.origins[1].below = 10,
+            |head| head.origins[0].below = 1,
+            |head| head.origins[1].volume = head.origins[0].volume,
+            |head| head.origins[1].volume = head.volume,
+            |head| head.origins[0].address.clear(),
+        ];
+        for (number, change) in broken.iter().enumerate() {
+            let mut head = clone.clone();
+            change(&mut head);
+            assert!(Head::verify(&head.encode()).is_err(), "case {number}");
+        }
+        let mut plain = clone.encode();
+        plain[8] = 1;
+        let sum = sum(&plain);
+        plain[12..16].copy_from_slice(&sum.to_le_bytes());
+        assert!(Head::verify(&plain).is_err(), "version 1 has no origins");
+    }
+
     #[test]
     fn every_flipped_byte_and_every_shortening_is_found() {
-        let good = sample().encode();
+        let good = Head { origins: vec![origin(1, 3)], ..sample() }.encode();
         for at in 0..good.len() {
             for bit in 0..8 {
                 let mut bytes = good.clone();
@@ -453,10 +531,10 @@ mod tests {
             assert!(Head::verify(&head.encode()).is_err(), "case {number}");
         }
         let mut newer = sample().encode();
-        newer[8] = 2;
+        newer[8] = 3;
         let sum = sum(&newer);
         newer[12..16].copy_from_slice(&sum.to_le_bytes());
-        assert!(matches!(Head::verify(&newer), Err(Fault::NewerFormat { found: 2, .. })));
+        assert!(matches!(Head::verify(&newer), Err(Fault::NewerFormat { found: 3, .. })));
     }
 
     #[test]
@@ -473,9 +551,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_with_a_right_checksum_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 128..700), layers in 0u32..5) {
+        fn arbitrary_bytes_with_a_right_checksum_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 128..1800), layers in 0u32..5, version in 1u32..3) {
             bytes[..8].copy_from_slice(&MARK);
-            bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
+            bytes[8..12].copy_from_slice(&version.to_le_bytes());
+            bytes[80..84].copy_from_slice(&(version - 1).to_le_bytes());
             let len = bytes.len() as u64;
             bytes[16..24].copy_from_slice(&len.to_le_bytes());
             bytes[40..48].copy_from_slice(&(1u64 << 30).to_le_bytes());

@@ -66,10 +66,14 @@ impl Inspector {
         }
     }
 
-    /// The segments there are.
+    /// The segments there are; of a clone, its own.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentId> {
-        self.segments.keys().map(|number| SegmentId(*number)).collect()
+        self.segments
+            .range(self.tier.own_from()..)
+            .map(|(number, _)| number)
+            .map(|number| SegmentId(*number))
+            .collect()
     }
 
     /// Whether a segment's object is there.
@@ -95,7 +99,7 @@ impl Inspector {
         let (name, offset) = (ObjectName::layer(layer), u64::from(number) * PAGE_BYTES as u64);
         match self.tier.read_range(name, offset, PAGE_BYTES, Vec::new()).await {
             Ok(bytes) => {
-                let table = TableIdentity { volume: self.tier.volume, layer };
+                let table = TableIdentity { volume: self.tier.owner(layer.0), layer };
                 Ok(decode(&bytes, table, number).map_err(|fault| fault.to_string()))
             }
             Err(error) if is_damage(&error) => Ok(Err(error.to_string())),

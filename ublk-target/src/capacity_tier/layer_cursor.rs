@@ -42,7 +42,7 @@ impl<S: Store> LayerCursor<S> {
     pub fn new(tier: &Rc<Inner<S>>, layer: &LayerInfo, pages_per_read: u32) -> Self {
         Self {
             tier: Rc::clone(tier),
-            table: TableIdentity { volume: tier.volume, layer: layer.id },
+            table: TableIdentity { volume: tier.owner(layer.id.0), layer: layer.id },
             layer: layer.clone(),
             entries: VecDeque::new(),
             next_page: 0,

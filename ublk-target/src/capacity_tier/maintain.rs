@@ -17,7 +17,7 @@ use super::deletions::Deleted;
 use super::error::{CapacityError, Result};
 use super::head::{Head, LayerInfo};
 use super::layer_page::{ENTRY_BYTES, Opening, PAGE_BYTES};
-use super::maintain_policy::{Urgency, choose_compaction, choose_merge};
+use super::maintain_policy::{Urgency, choose_compaction, choose_merge, choose_promotion};
 use super::merge_cursor::MergeCursor;
 use super::names::ObjectName;
 use super::paced::Paced;
@@ -93,9 +93,15 @@ impl<S: Store> CapacityTier<S> {
         } else {
             let chosen = {
                 let state = inner.state.borrow();
-                choose_compaction(&head, &state.usage, &state.damaged, &inner.options, urgency)
+                let State { usage, damaged, pins, own_from, .. } = &*state;
+                choose_promotion(&head, usage, damaged, *own_from).or_else(|| {
+                    choose_compaction(&head, usage, damaged, pins, *own_from, &inner.options, urgency)
+                })
             };
-            let Some(chosen) = chosen else { return Ok(done) };
+            let Some(chosen) = chosen else {
+                done.more = inner.leave_origins().await?;
+                return Ok(done);
+            };
             done.compacted_segments = chosen.segments.len() as u32;
             inner.compact(&head, &chosen).await.map(|relocations| done.relocations = relocations)
         };
@@ -110,8 +116,11 @@ impl<S: Store> CapacityTier<S> {
 }
 
 impl State {
-    /// Queues the table of a layer that HEAD does not name any more.
+    /// Queues the table of a layer that HEAD does not name any more; an origin's is only forgotten.
     pub fn queue_table(&mut self, layer: &LayerInfo, due: std::time::Duration, from_epoch: Epoch) {
+        if layer.id.0 < self.own_from {
+            return;
+        }
         let bytes = u64::from(layer.pages) * PAGE_BYTES as u64;
         self.deletions.queue(ObjectName::layer(layer.id), bytes, due, from_epoch);
     }
@@ -157,7 +166,7 @@ impl<S: Store> Inner<S> {
         let note = move |state: &mut State| {
             object.keep();
             for (segment, bytes) in state.usage.release(&released) {
-                state.deletions.queue(ObjectName::segment(segment), bytes, due, from_epoch);
+                state.queue_segment(segment, bytes, due, from_epoch);
             }
             for layer in &layers {
                 state.queue_table(layer, due, from_epoch);

@@ -15,6 +15,7 @@ use super::head::{Head, LayerInfo, MAX_LAYERS};
 use super::layer_page::PAGE_BYTES;
 use super::names::{LayerId, ObjectName};
 use super::options::{Options, SMALL_SEGMENT_BYTES, SMALL_SEGMENTS};
+use super::pin::Pin;
 use super::place::UNIT_BYTES;
 use super::usage::{SegmentUse, Usage};
 
@@ -97,17 +98,55 @@ struct Candidate {
     small: Vec<(SegmentId, SegmentUse)>,
 }
 
-/// Chooses segments of one layer whose live records are worth copying together.
+/// Chooses what is copied next from an origin that is to be left: segments of one layer, or only its table.
+pub fn choose_promotion(
+    head: &Head,
+    usage: &Usage,
+    damaged: &BTreeSet<ObjectName>,
+    own_from: u64,
+) -> Option<Compaction> {
+    if !head.origins.iter().any(|origin| origin.promoting && !origin.left) {
+        return None;
+    }
+    let mut of_layers: BTreeMap<LayerId, BTreeSet<SegmentId>> = BTreeMap::new();
+    let mut copied: BTreeMap<LayerId, u64> = BTreeMap::new();
+    for (segment, used) in usage.iter().take_while(|(segment, _)| segment.0 < own_from) {
+        let Some(layer) = head.layer_holding(used.epoch) else { continue };
+        let live_bytes = u64::from(used.live_units) * UNIT_BYTES;
+        let all = copied.entry(layer.id).or_default();
+        // A table that is larger than a step is rewritten for as much at a time.
+        let step_bytes = COMPACTION_STEP_BYTES.max(u64::from(layer.pages) * PAGE_BYTES as u64);
+        if damaged.contains(&ObjectName::segment(segment)) || (*all > 0 && *all + live_bytes > step_bytes) {
+            continue;
+        }
+        *all += live_bytes;
+        of_layers.entry(layer.id).or_default().insert(segment);
+    }
+    let whole = |layer: &&LayerInfo| !damaged.contains(&ObjectName::layer(layer.id));
+    let chosen = head.layers().iter().filter(whole).find_map(|layer| {
+        let segments = of_layers.remove(&layer.id).unwrap_or_default();
+        (!segments.is_empty() || layer.id.0 < own_from).then_some(Compaction { layer: layer.id, segments })
+    });
+    chosen
+}
+
+/// Chooses segments of one layer whose live records are worth copying together. What clones need is left alone, since that
+/// gives no space back, and so is what is an origin's.
 pub fn choose_compaction(
     head: &Head,
     usage: &Usage,
     damaged: &BTreeSet<ObjectName>,
+    pins: &[Pin],
+    own_from: u64,
     options: &Options,
     urgency: Urgency,
 ) -> Option<Compaction> {
     let mut candidates: BTreeMap<LayerId, (&LayerInfo, Candidate)> = BTreeMap::new();
     for (segment, used) in usage.iter() {
         let Some(layer) = head.layer_holding(used.epoch) else { continue };
+        if segment.0 < own_from || pins.iter().any(|pin| pin.needs(segment.0, layer.first_epoch)) {
+            continue;
+        }
         let hurt = |name| damaged.contains(&name);
         if hurt(ObjectName::segment(segment)) || hurt(ObjectName::layer(layer.id)) {
             continue;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use forerun::geometry::{Epoch, Generation};
 use nix::errno::Errno;
 
-use super::{HeadNumber, ObjectKind, ObjectName, ReplaceError, Store, StoreSpace, Upload};
+use super::{HeadNumber, ObjectKind, ObjectName, ReplaceError, Store, StoreSpace, Upload, VolumeUuid};
 use crate::fast_tier::sim::Power;
 
 #[derive(Clone, Default)]
@@ -52,6 +52,11 @@ struct Disk {
     deleted: BTreeMap<ObjectName, Object>,
     head: Option<Vec<u8>>,
     durable_head: Option<Vec<u8>>,
+    /// What is there, and what a power cut leaves; `None` for nothing.
+    pins: BTreeMap<VolumeUuid, (Option<Vec<u8>>, Option<Vec<u8>>)>,
+    /// Its address, and the stores at others.
+    address: String,
+    others: Addresses,
     leases: BTreeMap<Epoch, u32>,
     operations: u64,
     trouble: Option<(u64, Trouble)>,
@@ -68,6 +73,9 @@ impl Disk {
     }
 }
 
+/// Stores by their addresses.
+pub type Addresses = Rc<RefCell<BTreeMap<String, MemoryStore>>>;
+
 /// The store; clones are the same one.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Rc<RefCell<Disk>>);
@@ -77,6 +85,22 @@ impl MemoryStore {
         let store = Self::default();
         store.0.borrow_mut().random = seed;
         store
+    }
+
+    /// A store that others find by its address, in the place of the one that was there.
+    pub fn at(self, address: &str, others: &Addresses) -> Self {
+        {
+            let mut disk = self.0.borrow_mut();
+            (disk.address, disk.others) = (address.to_owned(), Rc::clone(others));
+        }
+        others.borrow_mut().insert(address.to_owned(), self.clone());
+        self
+    }
+
+    /// The clones that have a pin here.
+    pub fn pinned(&self) -> Vec<VolumeUuid> {
+        let disk = self.0.borrow();
+        disk.pins.iter().filter(|(_, (now, _))| now.is_some()).map(|(clone, _)| *clone).collect()
     }
 
     /// Lets the operation that comes after `later` others meet `trouble`.
@@ -136,8 +160,15 @@ impl MemoryStore {
         let both = [disk.head.clone(), disk.durable_head.clone()];
         next.head = both[disk.random(2) as usize].clone();
         next.durable_head = next.head.clone();
+        for (clone, (now, durable)) in std::mem::take(&mut disk.pins) {
+            let left = if disk.random(2) == 0 { now } else { durable };
+            next.pins.insert(clone, (left.clone(), left));
+        }
         next.random = disk.random(u64::MAX);
-        Self(Rc::new(RefCell::new(next)))
+        let (address, others) = (std::mem::take(&mut disk.address), Rc::clone(&disk.others));
+        drop(disk);
+        let next = Self(Rc::new(RefCell::new(next)));
+        if address.is_empty() { next } else { next.at(&address, &others) }
     }
 
     /// The process was killed: what it had done is there, what it held is not held any more.
@@ -151,6 +182,7 @@ impl MemoryStore {
             found.deleted = std::mem::take(&mut disk.deleted);
             found.head = disk.head.take();
             found.durable_head = disk.durable_head.take();
+            found.pins = std::mem::take(&mut disk.pins);
         }
         next
     }
@@ -289,7 +321,40 @@ impl Store for MemoryStore {
     type Lease = MemoryLease;
 
     fn place(&self) -> String {
-        "memory".to_owned()
+        let disk = self.0.borrow();
+        if disk.address.is_empty() { "memory".to_owned() } else { disk.address.clone() }
+    }
+
+    fn other(&self, address: &str) -> io::Result<Self> {
+        let others = Rc::clone(&self.0.borrow().others);
+        let found = others.borrow().get(address).cloned();
+        found.ok_or_else(|| Errno::ENOENT.into())
+    }
+
+    async fn put_pin(&self, clone: VolumeUuid, bytes: Vec<u8>) -> io::Result<()> {
+        self.operation(true).await?;
+        self.0.borrow_mut().pins.entry(clone).or_default().0 = Some(bytes);
+        self.operation(true).await?;
+        let mut disk = self.0.borrow_mut();
+        let pin = disk.pins.entry(clone).or_default();
+        pin.1.clone_from(&pin.0);
+        drop(disk);
+        self.reply()
+    }
+
+    async fn pins(&self) -> io::Result<Vec<(VolumeUuid, Vec<u8>)>> {
+        self.operation(false).await?;
+        let disk = self.0.borrow();
+        let pins = disk.pins.iter().filter_map(|(clone, (now, _))| Some((*clone, now.clone()?)));
+        Ok(pins.collect())
+    }
+
+    async fn remove_pin(&self, clone: VolumeUuid) -> io::Result<()> {
+        self.operation(true).await?;
+        self.0.borrow_mut().pins.entry(clone).or_default().0 = None;
+        self.operation(true).await?;
+        self.0.borrow_mut().pins.remove(&clone);
+        self.reply()
     }
 
     // Several writers can meet here: fencing has to hold without the lock.

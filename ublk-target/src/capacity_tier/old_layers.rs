@@ -67,7 +67,7 @@ impl OldLayer {
 
 /// The lengths of the objects of a kind, by number.
 pub(super) async fn lengths<S: Store>(tier: &Inner<S>, kind: ObjectKind) -> Result<BTreeMap<u64, u64>> {
-    match tier.store.list(kind).await {
+    match tier.list_all(kind).await {
         Ok(listed) => Ok(listed.into_iter().map(|(name, len)| (name.number, len)).collect()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(error) => Err(tier.io_error("list", kind.folder(), error)),

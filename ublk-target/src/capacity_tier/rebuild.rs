@@ -23,6 +23,7 @@ use super::losses::{Account, ChangedSnapshot, Losses};
 use super::names::{LayerId, ObjectKind, SnapshotName, VolumeUuid};
 use super::old_layers::{OldLayer, add_lost_layers, find_layers, lengths};
 use super::options::Options;
+use super::pin::Pin;
 use super::record::{RecordHeader, read_record};
 use super::segment_scan::{FoundRecord, RecordIndex, read_found};
 use super::segment_writer::SegmentWriter;
@@ -121,7 +122,6 @@ pub async fn rebuild<S: Store, T: Store>(
         source,
         target,
         supply,
-        volume,
         geometry,
         layer_lens: BTreeMap::new(),
         index: None,
@@ -134,7 +134,7 @@ pub async fn rebuild<S: Store, T: Store>(
     };
     let layers = work.find(&head, head_lost.is_some()).await?;
     let total = layers.len() as u64;
-    let mut infos = Vec::new();
+    let (mut infos, mut clones) = (Vec::new(), Vec::new());
     for (number, layer) in (0..).zip(&layers) {
         progress(number, total);
         infos.push(work.layer(layer).await?);
@@ -149,15 +149,27 @@ pub async fn rebuild<S: Store, T: Store>(
         layers: infos,
         generation: Generation(head.generation.0 + 1),
         sequence: head.sequence + 1,
+        // All of it is copied. The old tier is kept, and what that needs of its origins stays pinned.
+        origins: Vec::new(),
         ..head
     };
     if let Some(target) = &work.target {
         target.finish(new_head).await?;
     }
+    if let (Some(source), Some(_)) = (&work.source, &work.target) {
+        clones = source.read_pins().await.unwrap_or_default();
+    }
     let Rebuild { account, notes, records, supplied, mapped, .. } = work;
     let mut losses = account.finish();
     (losses.snapshots, losses.notes) = (snapshots, notes);
     let end_unknown = head_lost.is_some() && (!losses.notes.is_empty() || written_back == Epoch(0));
+    let keep = |pin: &Pin| {
+        format!(
+            "the clone {} at {} goes on reading from this capacity tier: keep it where it is",
+            pin.name, pin.address
+        )
+    };
+    losses.notes.extend(clones.iter().map(keep));
     Ok(Rebuilt {
         losses,
         head_lost,
@@ -176,7 +188,6 @@ struct Rebuild<'a, S: Store, T: Store> {
     source: Option<Inner<S>>,
     target: Option<Target<T>>,
     supply: &'a mut dyn Supply,
-    volume: VolumeUuid,
     geometry: Geometry,
     layer_lens: BTreeMap<u64, u64>,
     /// Made when something is missing.
@@ -394,7 +405,8 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
             Err(error) if super::damage::is_damage(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Ok(header) = read_record(&record, self.volume, place, entry.block, block) else {
+        let Ok(header) = read_record(&record, source.owner(place.segment().0), place, entry.block, block)
+        else {
             return Ok(None);
         };
         if header.epoch != entry.epoch {
@@ -422,7 +434,9 @@ impl<T: Store> Target<T> {
         let volume = self.tier.volume;
         match data {
             Data::None => Ok(None),
-            Data::Stored(header, stored) => segments.append(header, &stored).await.map(Some),
+            Data::Stored(header, stored) => {
+                segments.append(header.of_volume(volume), &stored).await.map(Some)
+            }
             Data::Whole(block) => {
                 let (codec, stored) = self.compressor.compress(&block);
                 let header = RecordHeader::new(volume, SegmentId(0), entry.block, entry.epoch, codec, stored);

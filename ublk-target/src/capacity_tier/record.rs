@@ -96,6 +96,12 @@ impl RecordHeader {
         Self { segment, ..self }
     }
 
+    /// The header of the same data as another volume's: a clone's, of what its origin wrote.
+    #[must_use]
+    pub const fn of_volume(self, volume: VolumeUuid) -> Self {
+        Self { volume, ..self }
+    }
+
     /// The header's bytes at `offset_units` of its segment.
     #[must_use]
     pub fn encode(&self, offset_units: u32) -> [u8; RECORD_HEADER_BYTES] {

@@ -50,7 +50,8 @@ pub(super) async fn scan_segment<S: Store>(
     len: u64,
 ) -> Result<SegmentScan> {
     let bytes = read_patiently(tier, object, len.min(MAX_SEGMENT_BYTES)).await?;
-    let header = SegmentHeader::decode(&bytes, tier.volume, object).map_err(|fault| fault.to_string());
+    let owner = tier.owner(object.0);
+    let header = SegmentHeader::decode(&bytes, owner, object).map_err(|fault| fault.to_string());
     let mut scan = SegmentScan { header, records: Vec::new(), gaps: Vec::new(), bytes: len };
     let units = (bytes.len() as u64).div_ceil(UNIT_BYTES) as u32;
     let mut at = 1;
@@ -58,7 +59,7 @@ pub(super) async fn scan_segment<S: Store>(
         let rest = bytes.get((u64::from(at) * UNIT_BYTES) as usize..).unwrap_or_default();
         let header = RecordHeader::decode(rest.get(..RECORD_HEADER_BYTES).unwrap_or(rest), at);
         match header {
-            Ok(header) if header.volume == tier.volume => {
+            Ok(header) if header.volume == owner => {
                 let record = rest.get(..header.record_bytes());
                 let sound = record.is_some_and(|record| header.verify_data(record).is_ok());
                 scan.records.push(FoundRecord { object, at_units: at, header, sound });

@@ -14,12 +14,15 @@ pub struct Space {
     pub total_bytes: u64,
     /// What can still be written to it, by anyone.
     pub free_bytes: u64,
-    /// What this volume takes: segments, tables, HEAD, and what waits to be deleted.
+    /// What this volume takes: segments, tables, HEAD, what waits to be deleted, and what clones need. What a clone shares
+    /// is its origin's.
     pub used_bytes: u64,
     /// Of that, records that some snapshot or the volume itself needs.
     pub live_bytes: u64,
     /// Of that, objects that wait to be deleted.
     pub deleting_bytes: u64,
+    /// Of that, objects that only clones need.
+    pub pinned_bytes: u64,
 }
 
 impl<S: Store> CapacityTier<S> {
@@ -31,26 +34,29 @@ impl<S: Store> CapacityTier<S> {
         let inner = &self.inner;
         let room = inner.store.space().await.map_err(|error| inner.io_error("examine", "", error))?;
         let head = self.head();
-        let pages: u64 = head.layers().iter().map(|layer| u64::from(layer.pages)).sum();
+        let own_from = inner.own_from();
+        let own = head.layers().iter().filter(|layer| layer.id.0 >= own_from);
+        let pages: u64 = own.map(|layer| u64::from(layer.pages)).sum();
         let head_bytes = (head.encode().len()).min(MAX_HEAD_BYTES) as u64;
         let tables = pages * PAGE_BYTES as u64 + head_bytes;
-        let (segments, live, deleting) = if inner.generation.is_some() {
+        let (segments, live, deleting, pinned) = if inner.generation.is_some() {
             let state = inner.state.borrow();
-            let (segments, live) = state.usage.bytes();
-            (segments, live, state.deletions.bytes())
+            let (segments, live) = state.usage.bytes(own_from);
+            (segments, live, state.deletions.bytes(), state.deletions.pinned_bytes())
         } else {
             let kind = ObjectKind::Segment;
             let listed = inner.store.list(kind).await;
             let listed = listed.map_err(|error| inner.io_error("list", kind.folder(), error))?;
             let bytes = listed.iter().map(|(_, bytes)| bytes).sum();
-            (bytes, bytes, 0)
+            (bytes, bytes, 0, 0)
         };
         Ok(Space {
             total_bytes: room.total_bytes,
             free_bytes: room.free_bytes,
-            used_bytes: segments + tables + deleting,
+            used_bytes: segments + tables + deleting + pinned,
             live_bytes: live,
             deleting_bytes: deleting,
+            pinned_bytes: pinned,
         })
     }
 }

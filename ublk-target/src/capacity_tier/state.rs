@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use forerun::geometry::{Generation, Geometry};
 use tokio::sync::Mutex;
@@ -25,6 +26,8 @@ use super::fault::Fault;
 use super::head::{Head, MAX_HEAD_BYTES, MAX_LAYERS};
 use super::names::{ObjectName, VolumeUuid};
 use super::options::Options;
+use super::origins::{self, OpenOrigin};
+use super::pin::Pin;
 use super::place::MAX_SEGMENT;
 use super::store::{HeadNumber, ReplaceError, Store};
 use super::usage::Usage;
@@ -57,6 +60,12 @@ pub(super) struct State {
     pub deletions: Deletions,
     /// Objects in which damage was met; maintenance leaves them as they are.
     pub damaged: BTreeSet<ObjectName>,
+    /// What clones need of this volume, as it was last looked up.
+    pub pins: Vec<Pin>,
+    /// When the pins in the stores of origins that are left may be removed.
+    pub unpin_due: Option<Duration>,
+    /// From which number on objects are this volume's own, and its to delete.
+    pub own_from: u64,
 }
 
 pub(super) struct Inner<S: Store> {
@@ -68,6 +77,8 @@ pub(super) struct Inner<S: Store> {
     pub generation: Option<Generation>,
     pub state: RefCell<State>,
     pub maintaining: Cell<bool>,
+    /// The origins of a clone, oldest first.
+    pub origins: Vec<OpenOrigin<S>>,
     head_turn: Mutex<()>,
 }
 
@@ -81,6 +92,7 @@ impl<S: Store> Inner<S> {
         generation: Option<Generation>,
     ) -> Self {
         let (volume, geometry) = (head.volume, head.geometry);
+        let origins = origins::open(&store, &head);
         let state = State {
             // A writer's first act is to take numbers of its own, in the HEAD that carries its generation.
             next_number: head.numbers_taken_to,
@@ -92,8 +104,12 @@ impl<S: Store> Inner<S> {
             usage: Usage::default(),
             deletions: Deletions::default(),
             damaged: BTreeSet::new(),
+            pins: Vec::new(),
+            unpin_due: None,
+            own_from: origins.last().map_or(0, OpenOrigin::below),
         };
         Self {
+            origins,
             store,
             volume,
             geometry,
@@ -126,6 +142,16 @@ impl<S: Store> Inner<S> {
         CapacityError::Io { operation, place: format!("{}/{what}", self.store.place()), source }
     }
 
+    /// An error about an object, wherever that is.
+    pub fn object_error(
+        &self,
+        operation: &'static str,
+        name: ObjectName,
+        source: io::Error,
+    ) -> CapacityError {
+        CapacityError::Io { operation, place: format!("{}/{name}", self.place_of(name.number)), source }
+    }
+
     pub fn corrupt(&self, what: impl Display, fault: Fault) -> CapacityError {
         CapacityError::faulty(format!("{}/{what}", self.store.place()), fault)
     }
@@ -146,12 +172,13 @@ impl<S: Store> Inner<S> {
         len: usize,
         buffer: Vec<u8>,
     ) -> Result<Vec<u8>> {
-        self.store.read_range(name, offset, len, buffer).await.map_err(|error| match error.kind() {
+        let store = self.store_of(name.number).map_err(|error| self.object_error("read", name, error))?;
+        store.read_range(name, offset, len, buffer).await.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
                 let need = offset + len as u64;
                 self.corrupt(name, Fault::Short { what: "the object", have: offset, need })
             }
-            _ => self.io_error("read", name, error),
+            _ => self.object_error("read", name, error),
         })
     }
 

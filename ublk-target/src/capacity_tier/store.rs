@@ -11,7 +11,7 @@ use std::io;
 
 use forerun::geometry::{Epoch, Generation};
 
-use super::names::{ObjectKind, ObjectName};
+use super::names::{ObjectKind, ObjectName, VolumeUuid};
 
 /// How an attempt to replace HEAD failed.
 #[derive(Debug)]
@@ -125,6 +125,27 @@ pub trait Store: 'static {
     }
     /// The epochs that are leased now.
     async fn leased(&self) -> io::Result<Vec<Epoch>>;
+
+    /// The store at another address, for the origin of a clone; nothing is touched yet.
+    fn other(&self, address: &str) -> io::Result<Self>
+    where
+        Self: Sized,
+    {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("{address} cannot be opened from here")))
+    }
+    /// Writes a clone's pin, durably, in the place of one of the same clone. What is deleted by anybody who lists the pins
+    /// after that takes it into account.
+    async fn put_pin(&self, _clone: VolumeUuid, _bytes: Vec<u8>) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "clones are not supported here"))
+    }
+    /// The pins that are there, as they are, damaged ones included.
+    async fn pins(&self) -> io::Result<Vec<(VolumeUuid, Vec<u8>)>> {
+        Ok(Vec::new())
+    }
+    /// Removes a clone's pin, durably; one that is not there counts as removed.
+    async fn remove_pin(&self, _clone: VolumeUuid) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Sees to it that HEAD can be replaced even when the store is full, where that takes room kept for it.
     /// Called now and then; failing is no harm, there is just no room.

@@ -211,7 +211,7 @@ impl Assembly {
 
 async fn read_pages<S: Store>(tier: &Inner<S>, id: LayerId, first: u32, count: u32) -> Result<Vec<Read>> {
     let name = ObjectName::layer(id);
-    let table = TableIdentity { volume: tier.volume, layer: id };
+    let table = TableIdentity { volume: tier.owner(id.0), layer: id };
     let offset = |page: u32| u64::from(page) * PAGE_BYTES as u64;
     let judge = |bytes: &[u8], number| match decode(bytes, table, number) {
         Ok(page) => Read::Page(page),

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use forerun::config::CapacityAddress;
 use forerun::geometry::{BlockIndex, Epoch, Generation, Geometry, SegmentId};
 
+use super::alone::lock;
 use super::any_store::AnyStore;
 use super::error::{CapacityError, Result};
 use super::head::{Head, MAX_HEAD_BYTES};
@@ -100,28 +101,7 @@ impl<S: Store> CapacityTier<S> {
     /// # Errors
     /// A store that has a HEAD already, or that fails.
     pub async fn create_in(store: &S, volume: VolumeUuid, geometry: Geometry) -> Result<()> {
-        let place = store.place();
-        let locked = store.lock_creator().await.map_err(|source| CapacityError::Io {
-            operation: "lock",
-            place: place.clone(),
-            source,
-        })?;
-        let generation = match locked {
-            Ok(generation) => generation,
-            Err(holder) => return Err(CapacityError::InUse { place, holder }),
-        };
-        let head = Head { generation, sequence: 1, ..Head::new(volume, geometry) };
-        let number = HeadNumber { generation, sequence: 1 };
-        let made = store.replace_head(&[], head.encode(), number).await.map_err(|error| match error {
-            ReplaceError::Conflict | ReplaceError::Fenced(_) => {
-                CapacityError::NotEmpty { place: place.clone(), found: "a volume".to_owned() }
-            }
-            ReplaceError::Unchanged(source) | ReplaceError::InDoubt(source) => {
-                CapacityError::Io { operation: "create", place: format!("{place}/HEAD"), source }
-            }
-        });
-        release(store).await;
-        made
+        write_first_head(store, Head::new(volume, geometry)).await.map(drop)
     }
 
     /// Opens for writing, over any store.
@@ -136,15 +116,8 @@ impl<S: Store> CapacityTier<S> {
     ) -> Result<Self> {
         // Looked at before the lock is taken, so that a foreign directory is left as it is.
         read_head(&store, Some(volume)).await?;
-        let place = store.place();
-        let locked = store.lock_writer().await.map_err(|source| {
-            let place = format!("{place}/LOCK");
-            CapacityError::Io { operation: "lock", place, source }
-        })?;
-        match locked {
-            Ok(least) => Self::open_locked(store, volume, geometry, options, least).await,
-            Err(holder) => Err(CapacityError::InUse { place, holder }),
-        }
+        let least = lock(&store).await?;
+        Self::open_locked(store, volume, geometry, options, least).await
     }
 
     /// The writer's lock is ours; it is given back where this fails.
@@ -176,11 +149,7 @@ impl<S: Store> CapacityTier<S> {
         let found = HeadNumber { generation: head.generation, sequence: head.sequence };
         let inner = Rc::new(Inner::new(store, head, bytes, options, Some(generation)));
         let tier = Self { inner, lease: None, found };
-        let taken = match tier.inner.update_head(take_numbers, |_| ()).await {
-            Ok(_) => tier.count_usage().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = taken {
+        if let Err(error) = tier.take_over().await {
             tier.close().await;
             return Err(error);
         }
@@ -188,6 +157,14 @@ impl<S: Store> CapacityTier<S> {
             tracing::debug!(%error, "no room is kept for HEAD");
         }
         Ok(tier)
+    }
+
+    /// What a writer does first: its own numbers, in a HEAD of its generation; what its clones need; what is used.
+    async fn take_over(&self) -> Result<()> {
+        self.inner.update_head(take_numbers, |_| ()).await?;
+        self.inner.renew_pins().await;
+        self.count_usage().await?;
+        self.inner.look_at_pins().await
     }
 
     /// Opens for reading, over any store.
@@ -300,7 +277,8 @@ impl<S: Store> CapacityTier<S> {
     pub async fn read_block(&self, place: Place, block: BlockIndex, out: &mut [u8]) -> Result<()> {
         let name = ObjectName::segment(place.segment());
         let bytes = self.inner.read_range(name, place.offset_bytes(), place.len_bytes(), Vec::new()).await?;
-        let read = read_record(&bytes, self.inner.volume, place, block, out);
+        let owner = self.inner.owner(place.segment().0);
+        let read = read_record(&bytes, owner, place, block, out);
         read.map_err(|fault| self.inner.corrupt(format_args!("{place} (block {block})"), fault))?;
         Ok(())
     }
@@ -351,7 +329,9 @@ impl<S: Store> CapacityTier<S> {
             let mut state = self.inner.state.borrow_mut();
             if kind == ObjectKind::Segment {
                 let there: BTreeSet<_> = listed.iter().map(|(name, _)| SegmentId(name.number)).collect();
-                for (segment, used) in state.usage.iter().filter(|(segment, _)| !there.contains(segment)) {
+                let own_from = state.own_from;
+                let own = state.usage.iter().filter(|(segment, _)| segment.0 >= own_from);
+                for (segment, used) in own.filter(|(segment, _)| !there.contains(segment)) {
                     let (place, blocks) = (self.inner.store.place(), used.live_records);
                     tracing::error!(%place, segment = %ObjectName::segment(segment), blocks, "a segment is missing; reading its blocks will fail");
                 }
@@ -370,10 +350,48 @@ impl<S: Store> CapacityTier<S> {
     }
 }
 
-async fn release<S: Store>(store: &S) {
+/// Writes a volume's first HEAD into a store that has none, and gives it as it was written.
+pub(super) async fn write_first_head<S: Store>(store: &S, head: Head) -> Result<Head> {
+    let place = store.place();
+    let locked = store.lock_creator().await.map_err(|source| CapacityError::Io {
+        operation: "lock",
+        place: place.clone(),
+        source,
+    })?;
+    let generation = match locked {
+        Ok(generation) => generation,
+        Err(holder) => return Err(CapacityError::InUse { place, holder }),
+    };
+    let head = Head { generation, sequence: 1, ..head };
+    let number = HeadNumber { generation, sequence: 1 };
+    let bytes = head.encode();
+    let made = match Head::verify(&bytes) {
+        Ok(_) => store.replace_head(&[], bytes, number).await.map_err(|error| match error {
+            ReplaceError::Conflict | ReplaceError::Fenced(_) => {
+                CapacityError::NotEmpty { place: place.clone(), found: "a volume (HEAD)".to_owned() }
+            }
+            ReplaceError::Unchanged(source) | ReplaceError::InDoubt(source) => {
+                CapacityError::Io { operation: "create", place: format!("{place}/HEAD"), source }
+            }
+        }),
+        Err(fault) => Err(CapacityError::Misuse(format!("a HEAD that cannot be: {fault}"))),
+    };
+    release(store).await;
+    made.map(|()| head)
+}
+
+pub(super) async fn release<S: Store>(store: &S) {
     if let Err(error) = store.release_writer().await {
         tracing::warn!(place = store.place(), %error, "the writer's lock is left behind; the next writer waits until it has expired");
     }
+}
+
+/// The volume whose HEAD is in a store.
+///
+/// # Errors
+/// None is there, damage, a failing store.
+pub async fn volume_in<S: Store>(store: &S) -> Result<VolumeUuid> {
+    Ok(read_head(store, None).await?.0.volume)
 }
 
 pub(super) async fn read_head<S: Store>(store: &S, volume: Option<VolumeUuid>) -> Result<(Head, Vec<u8>)> {

@@ -7,6 +7,7 @@
 //! of users is needed. Memory: about 40 bytes a segment of 8 MiB.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use forerun::geometry::{Epoch, SegmentId};
 
@@ -97,17 +98,30 @@ impl Usage {
         self.0.contains_key(&segment)
     }
 
+    /// Whether something refers to any segment with such a number.
+    #[must_use]
+    pub fn has_any(&self, numbers: Range<u64>) -> bool {
+        self.0.range(SegmentId(numbers.start)..SegmentId(numbers.end)).next().is_some()
+    }
+
+    /// Bytes that are referred to in segments with such a number.
+    #[must_use]
+    pub fn live_bytes_in(&self, numbers: Range<u64>) -> u64 {
+        let segments = self.0.range(SegmentId(numbers.start)..SegmentId(numbers.end));
+        segments.map(|(_, usage)| u64::from(usage.live_units) * UNIT_BYTES).sum()
+    }
+
     /// All segments in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (SegmentId, &SegmentUse)> {
         self.0.iter().map(|(segment, usage)| (*segment, usage))
     }
 
-    /// Bytes of all segments, and of those the bytes that are referred to.
+    /// Bytes of all segments numbered from `own_from` on, and of those the bytes that are referred to.
     #[must_use]
-    pub fn bytes(&self) -> (u64, u64) {
-        let sum = |units: fn(&SegmentUse) -> u32| {
-            self.0.values().map(|usage| u64::from(units(usage)) * UNIT_BYTES).sum()
-        };
+    pub fn bytes(&self, own_from: u64) -> (u64, u64) {
+        let own = || self.0.range(SegmentId(own_from)..).map(|(_, usage)| usage);
+        let sum =
+            |units: fn(&SegmentUse) -> u32| own().map(|usage| u64::from(units(usage)) * UNIT_BYTES).sum();
         (sum(|usage| usage.units), sum(|usage| usage.live_units))
     }
 }

@@ -5,8 +5,10 @@ use forerun::change_vector::{Change, ChangeKind};
 use forerun::config::VolumeName;
 use forerun::geometry::BLOCK_BYTES;
 
-use super::plane::{CreatedSnapshot, Snapshot};
-use super::status::{Chain, PredictorScore, PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
+use super::plane::{CloneInfo, CreatedSnapshot, Snapshot};
+use super::status::{
+    Chain, OriginStatus, PredictorScore, PrefetchStatus, TierStatus, TrainerReport, VolumeStatus,
+};
 
 pub(super) fn change(change: &Change) -> v1::BlockChange {
     let kind = match change.kind {
@@ -97,7 +99,18 @@ pub(super) fn volume_status(
         journal_failures: status.journal_failures,
         write_back_failures: status.write_back_failures,
         capacity_read_errors: status.capacity_read_errors,
+        origins: status.origins.into_iter().map(origin).collect(),
     }
+}
+
+pub(super) fn origin(origin: OriginStatus) -> v1::Origin {
+    let OriginStatus { uuid, address, shared_bytes, promoting } = origin;
+    v1::Origin { uuid, address, shared_bytes, promoting }
+}
+
+pub(super) fn clone_info(clone: CloneInfo) -> v1::ClonedVolume {
+    let CloneInfo { uuid, name, address, epoch, created_us } = clone;
+    v1::ClonedVolume { uuid, name, address, epoch: epoch.0, created_us }
 }
 
 pub(super) fn prefetch_status(

@@ -25,6 +25,7 @@ pub mod status;
 mod tests;
 
 pub use plane::{
-    ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot, WriteBack,
+    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot,
+    WriteBack,
 };
 pub use server::{ControlServer, Limits, StartError};

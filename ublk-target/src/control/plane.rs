@@ -16,7 +16,7 @@ use forerun::prediction::{Horizon, Threshold};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::status::{PrefetchStatus, TrainerReport, VolumeStatus};
+use super::status::{OriginStatus, PrefetchStatus, TrainerReport, VolumeStatus};
 
 /// What kind of failure an operation had; decides the gRPC code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +84,21 @@ pub struct Snapshot {
     pub change_bytes_per_second: f64,
     /// Whether it is wholly on the capacity tier.
     pub on_capacity_tier: bool,
+}
+
+/// A volume that shares data with this one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CloneInfo {
+    /// Its uuid, as text.
+    pub uuid: String,
+    /// Its name on the machine where it was made.
+    pub name: String,
+    /// Where its capacity tier is.
+    pub address: String,
+    /// The epoch that was cloned.
+    pub epoch: Epoch,
+    /// When it was made, in microseconds since 1970 (UTC).
+    pub created_us: u64,
 }
 
 /// What became of a request for a snapshot.
@@ -158,6 +173,18 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// # Errors
     /// The tables of snapshots cannot be read.
     fn snapshots(&self) -> Result<Vec<Snapshot>, ControlError>;
+
+    /// The clones of the volume, in any order.
+    ///
+    /// # Errors
+    /// The capacity tier cannot be read.
+    fn clones(&self) -> Result<Vec<CloneInfo>, ControlError>;
+
+    /// Has a clone copy what it shares, in the background; gives what that is.
+    ///
+    /// # Errors
+    /// The capacity tier cannot be written to.
+    fn promote(&self) -> Result<Vec<OriginStatus>, ControlError>;
 
     /// Deletes a snapshot, if it is not just on its way to the capacity tier; what only it held is freed in the
     /// background.

@@ -8,8 +8,8 @@ use forerun::api::v1::{
     CreatePredictiveSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DiffSnapshotsRequest,
     DiffSnapshotsResponse, GetPrefetchStatusRequest, GetPrefetchStatusResponse, GetVolumeStatusRequest,
     GetVolumeStatusResponse, ListChainsRequest, ListChainsResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, ReportTrainerRequest, ReportTrainerResponse, SyncSnapshotRequest,
-    SyncSnapshotResponse, WatchChangeVectorsRequest,
+    ListSnapshotsResponse, PromoteRequest, PromoteResponse, ReportTrainerRequest, ReportTrainerResponse,
+    SyncSnapshotRequest, SyncSnapshotResponse, WatchChangeVectorsRequest,
 };
 use forerun::config::SnapshotName;
 use forerun::geometry::{BlockIndex, Epoch};
@@ -169,6 +169,7 @@ fn snapshot_page(
     ListSnapshotsResponse {
         snapshots: snapshots.into_iter().map(convert::snapshot).collect(),
         next_page_token,
+        clones: Vec::new(),
     }
 }
 
@@ -232,7 +233,16 @@ impl Forerun for Service {
         let size = SNAPSHOT_PAGE.size(request.page_size)?;
         let after = SnapshotToken::from_text(&request.page_token)?;
         let snapshots = self.ask(|plane| plane.snapshots()).await?;
-        Ok(Response::new(snapshot_page(snapshots, after.as_ref(), size)))
+        let clones = self.ask(|plane| plane.clones()).await?;
+        let clones = clones.into_iter().map(convert::clone_info).collect();
+        let page = snapshot_page(snapshots, after.as_ref(), size);
+        Ok(Response::new(ListSnapshotsResponse { clones, ..page }))
+    }
+
+    async fn promote(&self, request: Request<PromoteRequest>) -> Answer<PromoteResponse> {
+        self.check_volume(&request.into_inner().volume_id)?;
+        let origins = self.ask(|plane| plane.promote()).await?;
+        Ok(Response::new(PromoteResponse { origins: origins.into_iter().map(convert::origin).collect() }))
     }
 
     async fn delete_snapshot(

@@ -48,6 +48,20 @@ pub struct VolumeStatus {
     pub journal_failures: u64,
     pub write_back_failures: u64,
     pub capacity_read_errors: u64,
+    pub origins: Vec<OriginStatus>,
+}
+
+/// A volume whose data this one, its clone, shares.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct OriginStatus {
+    /// Its uuid, as text.
+    pub uuid: String,
+    /// Where its capacity tier is.
+    pub address: String,
+    /// Bytes of its records that are still referred to.
+    pub shared_bytes: u64,
+    /// Whether they are being copied.
+    pub promoting: bool,
 }
 
 /// One tier's fill.

@@ -77,6 +77,46 @@ pub enum Offline {
         #[arg(long, value_name = "PATH")]
         config_file: PathBuf,
     },
+    /// Tell as JSON which volume is on a capacity tier
+    #[command(hide = true)]
+    Look {
+        /// The capacity tier
+        #[arg(long, value_name = "DIR")]
+        capacity: CapacityAddress,
+    },
+    /// Make a fresh fast tier for the volume on a capacity tier; tells as JSON from where it goes on
+    #[command(hide = true)]
+    Restore {
+        /// The volume's configuration
+        #[arg(long, value_name = "PATH")]
+        config_file: PathBuf,
+    },
+    /// Make a new volume on a snapshot of another one; tells as JSON what it begins with
+    #[command(hide = true)]
+    Clone {
+        /// The new volume's configuration
+        #[arg(long, value_name = "PATH")]
+        config_file: PathBuf,
+        /// The capacity tier of the other one
+        #[arg(long, value_name = "DIR")]
+        origin: CapacityAddress,
+        /// The snapshot
+        #[arg(long, value_name = "NAME")]
+        snapshot: String,
+    },
+    /// Let go of what a volume keeps for a clone that is gone
+    #[command(hide = true)]
+    Forget {
+        /// The volume's capacity tier
+        #[arg(long, value_name = "DIR")]
+        capacity: CapacityAddress,
+        /// The clone's uuid
+        #[arg(long, value_name = "UUID")]
+        clone: uuid::Uuid,
+        /// Whether or not the clone is there
+        #[arg(long)]
+        force: bool,
+    },
     /// Verify every checksum of a volume that is not in use; 0: sound, 5: damaged
     Check(CheckArgs),
     /// Print what is on the tiers of a volume that is not in use; 0: all of it could be read, 5: not all

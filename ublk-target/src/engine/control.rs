@@ -12,10 +12,11 @@ use tokio::sync::{oneshot, watch};
 
 use super::backend::VolumeBackend;
 use crate::background::{Ask, CapacityError, CapacityReply, KeptLayer, Shared};
-use crate::capacity_tier::MAX_SNAPSHOTS;
-use crate::control::status::{PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
+use crate::capacity_tier::{MAX_SNAPSHOTS, Pin, SharedData};
+use crate::control::status::{OriginStatus, PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
 use crate::control::{
-    ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot, WriteBack,
+    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot,
+    WriteBack,
 };
 use crate::volume::{SealError, lock};
 
@@ -229,6 +230,22 @@ impl ControlPlane for VolumeControl {
         Ok(by_name.into_values().collect())
     }
 
+    fn clones(&self) -> Result<Vec<CloneInfo>, ControlError> {
+        let pins = self.ask(|reply| Ask::Clones { reply })?;
+        let clone = |pin: Pin| CloneInfo {
+            uuid: pin.clone.to_string(),
+            name: pin.name,
+            address: pin.address,
+            epoch: pin.epoch,
+            created_us: pin.created_us,
+        };
+        Ok(pins.into_iter().map(clone).collect())
+    }
+
+    fn promote(&self) -> Result<Vec<OriginStatus>, ControlError> {
+        self.ask(|reply| Ask::Promote { reply }).map(origins)
+    }
+
     fn delete_snapshot(&self, name: &SnapshotName) -> Result<Deletion, ControlError> {
         let _one = lock(&self.naming);
         let shared = self.shared();
@@ -347,6 +364,7 @@ impl ControlPlane for VolumeControl {
             journal_failures: stats.journal_failures.get(),
             write_back_failures: stats.write_back_failures.get(),
             capacity_read_errors: stats.capacity_read_errors.get(),
+            origins: origins(progress.shared),
         })
     }
 
@@ -399,6 +417,16 @@ impl ControlPlane for VolumeControl {
     fn report_trainer(&self, report: &Arc<TrainerReport>) {
         self.shared().prediction.advise(report.pays, &report.serving_reason);
     }
+}
+
+fn origins(shared: Vec<SharedData>) -> Vec<OriginStatus> {
+    let origin = |shared: SharedData| OriginStatus {
+        uuid: shared.volume.to_string(),
+        address: shared.address,
+        shared_bytes: shared.bytes,
+        promoting: shared.promoting,
+    };
+    shared.into_iter().filter(|shared| !shared.left).map(origin).collect()
 }
 
 fn text(path: &std::path::Path) -> String {

@@ -6,12 +6,13 @@
 //! PREFIX/writers/<generation>-<uuid>.alive  rewritten by the writer as long as it lives
 //! PREFIX/writers/<generation>-<uuid>.closed the writer ended; the claim has to stay
 //! PREFIX/leases/<epoch>-<uuid>              rewritten by whoever reads a snapshot
+//! PREFIX/clones/<uuid>                      the pin of a clone
 //! PREFIX/segments/<number>                  as in a directory
 //! PREFIX/layers/<number>
 //! PREFIX/probes/<uuid>                      for a moment: what the server can do
 //! ```
 //! Generation, sequence and number are 16 lower-case hex digits, so that keys sort as they count; an epoch has 8,
-//! a uuid 32. All but `.alive`, leases and probes are written once and never changed. What is not of this form is left
+//! a uuid 32. All but `.alive`, leases, pins and probes are written once and never changed. What is not of this form is left
 //! alone.
 
 use std::fmt;
@@ -24,6 +25,7 @@ use super::super::store::HeadNumber;
 pub const HEADS: &str = "heads";
 pub const WRITERS: &str = "writers";
 pub const LEASES: &str = "leases";
+pub const CLONES: &str = "clones";
 pub const PROBES: &str = "probes";
 
 /// Reads exactly `digits` lower-case hex digits.

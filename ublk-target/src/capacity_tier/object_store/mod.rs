@@ -17,6 +17,7 @@ mod heads;
 mod holder;
 mod keys;
 mod leases;
+mod pins;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod timing;
@@ -29,7 +30,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use forerun::geometry::{Epoch, Generation};
 
-use super::names::{ObjectKind, ObjectName};
+use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED};
 pub use address::open_address;
 use bucket::{Bucket, Clients, Write};
@@ -255,6 +256,18 @@ impl Store for ObjectStore {
 
     async fn leased(&self) -> io::Result<Vec<Epoch>> {
         leases::held(&self.bucket, &self.leases).await
+    }
+
+    async fn put_pin(&self, clone: VolumeUuid, bytes: Vec<u8>) -> io::Result<()> {
+        pins::put(&self.bucket, clone, bytes).await
+    }
+
+    async fn pins(&self) -> io::Result<Vec<(VolumeUuid, Vec<u8>)>> {
+        pins::all(&self.bucket).await
+    }
+
+    async fn remove_pin(&self, clone: VolumeUuid) -> io::Result<()> {
+        pins::remove(&self.bucket, clone).await
     }
 
     async fn put(&self, name: ObjectName, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {

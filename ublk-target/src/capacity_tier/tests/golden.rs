@@ -1,4 +1,4 @@
-//! The bytes of format version 1, as committed in `golden/`: what was written once has to be read for ever.
+//! The bytes of each version of the formats, as committed in `golden/`: what was written once has to be read for ever.
 //!
 //! With FORERUN_WRITE_GOLDEN=1 the files are written anew; for a new version of the format only, beside the
 //! old ones.
@@ -73,6 +73,43 @@ fn version_1_of_head() {
     let bytes = golden("head-v1.bin", &head().encode());
     assert_eq!(Head::verify(&bytes), Ok(head()));
     assert!(bytes == head().encode());
+}
+
+#[test]
+fn version_2_of_head_is_a_clones() {
+    let origin = |uuid: u8, below, epoch, address: &str| Origin {
+        volume: VolumeUuid([uuid; 16]),
+        below,
+        epoch: Epoch(epoch),
+        address: address.to_owned(),
+        promoting: uuid == 2,
+        left: uuid == 1,
+    };
+    let origins = vec![origin(1, 3, 2, "/srv/first"), origin(2, 7, 4, "s3://bucket/second")];
+    let clone = Head { origins, ..head() };
+    let bytes = golden("head-v2.bin", &clone.encode());
+    assert_eq!(bytes[8], 2, "a program of version 1 refuses it and says why");
+    assert_eq!(Head::verify(&bytes), Ok(clone.clone()));
+    assert!(bytes == clone.encode());
+    assert_eq!(head().encode()[8], 1, "what is no clone is read by every version");
+}
+
+#[test]
+fn version_1_of_a_pin() {
+    let pin = Pin {
+        origin: VOLUME,
+        clone: VolumeUuid([2; 16]),
+        below: 7,
+        epoch: Epoch(4),
+        created_us: 1_764_000_000_000_000,
+        name: "copy".to_owned(),
+        address: "/srv/copy".to_owned(),
+        broken: None,
+    };
+    let bytes = golden("pin-v1.bin", &pin.encode());
+    assert_eq!(bytes.len(), PIN_BYTES);
+    assert_eq!(Pin::decode(&bytes, VOLUME, pin.clone), Ok(pin.clone()));
+    assert!(bytes == pin.encode());
 }
 
 #[test]

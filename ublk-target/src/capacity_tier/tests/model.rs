@@ -196,7 +196,11 @@ pub async fn open_on<B: Bench>(bench: &B, clock: &Clock) -> Result<CapacityTier<
 }
 
 pub async fn open(store: &MemoryStore, clock: &Clock) -> Result<Tier> {
-    CapacityTier::open_writer_in(store.clone(), VOLUME, geometry(), clock.options()).await
+    open_volume(store, clock, VOLUME).await
+}
+
+pub async fn open_volume(store: &MemoryStore, clock: &Clock, volume: VolumeUuid) -> Result<Tier> {
+    CapacityTier::open_writer_in(store.clone(), volume, geometry(), clock.options()).await
 }
 
 pub fn name(text: &str) -> SnapshotName {

@@ -9,9 +9,10 @@ use forerun::geometry::{BlockIndex, Epoch};
 use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::watch;
 
-use crate::control::status::{PrefetchStatus, TrainerReport, VolumeStatus};
+use crate::control::status::{OriginStatus, PrefetchStatus, TrainerReport, VolumeStatus};
 use crate::control::{
-    ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot, WriteBack,
+    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot,
+    WriteBack,
 };
 
 /// The volume's blocks.
@@ -133,6 +134,21 @@ impl ControlPlane for FakeVolume {
         let written_back = self.written_back.borrow().epoch;
         snapshots.iter_mut().for_each(|snapshot| snapshot.on_capacity_tier = snapshot.epoch <= written_back);
         Ok(snapshots)
+    }
+
+    fn clones(&self) -> Result<Vec<CloneInfo>, ControlError> {
+        Ok(vec![CloneInfo {
+            uuid: "u".to_owned(),
+            name: "copy".to_owned(),
+            address: "/srv/copy".to_owned(),
+            epoch: Epoch(1),
+            created_us: 7,
+        }])
+    }
+
+    fn promote(&self) -> Result<Vec<OriginStatus>, ControlError> {
+        let (uuid, address) = ("o".to_owned(), "/srv/origin".to_owned());
+        Ok(vec![OriginStatus { uuid, address, shared_bytes: 1 << 20, promoting: true }])
     }
 
     fn delete_snapshot(&self, name: &SnapshotName) -> Result<Deletion, ControlError> {

@@ -134,7 +134,7 @@ impl Cover {
 }
 
 /// The first epoch of a repaired tier: a seam beyond `newest`, and beyond what a lost tier can have had.
-pub(super) const fn first_epoch(newest: Epoch) -> Epoch {
+pub(in crate::offline) const fn first_epoch(newest: Epoch) -> Epoch {
     // Fewer epochs than this are live at once.
     const BEYOND: u32 = 1_024;
     Epoch(((newest.0 + BEYOND) / SEAM_EPOCHS + 1) * SEAM_EPOCHS)

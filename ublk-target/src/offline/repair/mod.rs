@@ -31,7 +31,8 @@ use crate::offline::check::{Places, Progress};
 use crate::volume::Unsound;
 
 use lead::{FastSupply, account};
-use live::{Cover, NewLayer, as_one, as_they_are, facts, first_epoch};
+pub(super) use live::first_epoch;
+use live::{Cover, NewLayer, as_one, as_they_are, facts};
 pub(crate) use report::sub_blocks;
 pub use report::{BlockLoss, Lost, RangeDoubt, Report, SnapshotChange, TierReport, WritesLost};
 

@@ -1,0 +1,134 @@
+//! `restore`: a volume whose machine is lost gets a configuration here and a fresh fast tier; its capacity tier stays
+//! where it is.
+//!
+//! A failure or a crash at any point leaves no volume: the configuration gets its name last, and the same command may be
+//! typed again.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::bail;
+use forerun::config::{
+    CapacityAddress, CapacityTierConfig, FastTierConfig, Paths, VolumeConfig, VolumePaths, format_size,
+};
+use forerun::geometry::Geometry;
+use forerun::utc::Utc;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::args::RestoreOptions;
+use super::failure::Failure;
+use super::source::{self, Seen, SourceRef};
+use super::{clone, create, output, programs};
+
+/// The configuration while the fast tier is made, in the volume's state directory.
+const DRAFT: &str = "restoring.toml";
+
+#[derive(Serialize)]
+struct Restored<'a> {
+    volume: &'a str,
+    uuid: String,
+    size_bytes: u64,
+    fast: &'a Path,
+    capacity: &'a CapacityAddress,
+    epoch: u32,
+    sealed_us: u64,
+    snapshots: &'a [String],
+}
+
+/// Runs the command.
+pub fn run(paths: &Paths, options: RestoreOptions) -> anyhow::Result<()> {
+    let RestoreOptions { source, volume, fast, fast_size, capacity, settings, json } = options;
+    let options = match (source.snapshot, capacity) {
+        (Some(snapshot), Some(capacity)) => {
+            let wanted = clone::Wanted { volume, fast, fast_size, capacity, settings, json };
+            return clone::of(paths, &source.capacity, &snapshot, wanted);
+        }
+        (Some(_), None) => {
+            let message =
+                "a snapshot becomes a volume with a capacity tier of its own: give --capacity PLACE";
+            return Err(Failure::Refused(message.to_owned()).into());
+        }
+        (None, Some(_)) => {
+            let message = "--capacity is for a new volume on PLACE@SNAPSHOT; a restored one keeps its own";
+            return Err(Failure::Refused(message.to_owned()).into());
+        }
+        (None, None) => RestoreOptions {
+            source: SourceRef { capacity: source.capacity, snapshot: None },
+            volume,
+            fast,
+            fast_size,
+            capacity: None,
+            settings,
+            json,
+        },
+    };
+    let files = paths.volume(&options.volume);
+    create::check_name(&options.volume, &files)?;
+    let fast = FastTierConfig { path: create::absolute(&options.fast)?, size_bytes: options.fast_size };
+    create::check_fast(&fast)?;
+    let capacity = CapacityTierConfig { address: create::absolute_address(&options.source.capacity)? };
+    let seen = source::look(&capacity.address)?;
+    let uuid = Uuid::parse_str(&seen.uuid)?;
+    if let Some(other) = source::configured(paths, &uuid)? {
+        bail!(
+            "volume {other} of this machine has this capacity tier. If its fast tier is lost, \
+             `forerun repair {other} --to-fast PATH --without-fast` makes a new one"
+        );
+    }
+    let geometry = Geometry::new(seen.size_bytes, seen.logical_block_bytes)?;
+    let name = options.volume.clone();
+    let config = create::with_settings(name, uuid, geometry, (fast, capacity), &options.settings)?;
+    let _lock = create::lock(&files)?;
+    let restored = make(&config, &files);
+    if restored.is_err() {
+        // Only if it is empty, that is, made by this command.
+        let _ = fs::remove_dir(files.state_dir());
+    }
+    let restored = restored?;
+    if options.json {
+        return Ok(output::json(&Restored {
+            volume: config.name.as_str(),
+            uuid: config.uuid.to_string(),
+            size_bytes: config.geometry.size_bytes(),
+            fast: &config.fast.path,
+            capacity: &config.capacity.address,
+            epoch: restored.epoch,
+            sealed_us: restored.sealed_us,
+            snapshots: &restored.snapshots,
+        })?);
+    }
+    Ok(output::text(&text(&config, &restored))?)
+}
+
+fn make(config: &VolumeConfig, files: &VolumePaths) -> anyhow::Result<Seen> {
+    let draft = files.state_dir().join(DRAFT);
+    config.store_at(&draft)?;
+    let told = programs::ask_target(["restore".as_ref(), "--config-file".as_ref(), draft.as_os_str()]);
+    let made = told.and_then(|told| {
+        let seen = serde_json::from_slice(&told)?;
+        config.store(files)?;
+        Ok(seen)
+    });
+    let _ = fs::remove_file(&draft);
+    made
+}
+
+fn text(config: &VolumeConfig, restored: &Seen) -> String {
+    let name = &config.name;
+    let from = match restored.epoch {
+        0 => "it was never written back, and is empty".to_owned(),
+        epoch => format!(
+            "it goes on from the end of epoch {epoch}, {} (UTC)\nLOST: what was written after that and had not been \
+             written back to the capacity tier",
+            Utc::from_us(restored.sealed_us)
+        ),
+    };
+    format!(
+        "restored volume {name} of {}: fast tier {}, capacity tier {} with {}\n{from}\nstart it with `forerun add {name}`\n",
+        format_size(config.geometry.size_bytes()),
+        config.fast.path.display(),
+        config.capacity.address,
+        output::counted(restored.snapshots.len() as u64, "snapshot"),
+    )
+}

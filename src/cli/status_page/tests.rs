@@ -109,3 +109,18 @@ fn a_volume_that_nobody_has_used_or_trained() {
     assert!(!empty.contains("NaN"), "{empty}");
     assert!(empty.lines().all(|line| line.trim_end() == line), "no blanks at line ends:\n{empty}");
 }
+
+#[test]
+fn a_clone_says_what_it_shares() {
+    let origin = |address: &str, promoting| forerun::api::v1::Origin {
+        address: address.into(),
+        shared_bytes: 3 << 30,
+        promoting,
+        ..Default::default()
+    };
+    let origins = vec![origin("/srv/a", false), origin("/srv/b", true)];
+    let text =
+        render(&GetVolumeStatusResponse { origins, ..volume() }, &GetPrefetchStatusResponse::default(), 0);
+    assert!(text.contains("3.0 GiB with its origin  /srv/a"), "{text}");
+    assert!(text.contains("3.0 GiB with its origin, being copied  /srv/b"), "{text}");
+}

@@ -469,7 +469,7 @@ const FORGET_ADVICE: &str = "If it was deleted, or its making never came to its 
     only its file system is not mounted, mount it.";
 const PIN_ADVICE: &str = "Nothing is deleted here until this is resolved. Starting the clone writes it anew; if the clone is \
     gone for good, `forerun forget --force` removes it.";
-const ORIGIN_ADVICE: &str = "See that the origin's capacity tier is there, as it was; starting this volume then writes what is \
-    missing anew. Until then the origin may delete what this volume shares with it.";
+const ORIGIN_ADVICE: &str = "See that the origin's capacity tier is there, as it was. If it does not know this clone any more it may \
+    delete what is shared; `forerun repair --to-capacity` copies what can still be read.";
 const UNUSED_ADVICE: &str = "No block in use is affected as far as none is named here. Watch the disk: damage seldom \
     comes alone. `forerun repair --to-capacity` leaves it behind.";

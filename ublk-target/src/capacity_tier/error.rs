@@ -175,6 +175,17 @@ pub enum CapacityError {
         /// Why it counts as in use.
         why: String,
     },
+    /// A clone whose origin does not know that it is needed.
+    #[error(
+        "the volume at {place} is a clone of the one at {origin}, which keeps nothing for it any more: a part of its data may \
+         be gone. Nothing was changed; 'forerun check' says what can be read, and 'forerun repair --to-capacity' copies it"
+    )]
+    NotPinned {
+        /// The clone's capacity tier.
+        place: String,
+        /// The origin's.
+        origin: String,
+    },
     /// Two consistency points in the wrong order.
     #[error("epoch {from} comes after epoch {to}; a diff goes from the older to the newer one")]
     EpochRange {

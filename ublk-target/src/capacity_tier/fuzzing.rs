@@ -22,6 +22,7 @@ use super::layer_page::{
     Closing, Opening, PAGE_BYTES, Page, TableIdentity, decode, encode_closing, encode_entries, encode_opening,
 };
 use super::names::{LayerId, ObjectKind, ObjectName, SnapshotName, VolumeUuid};
+use super::origin::ORIGIN_BYTES;
 use super::place::UNIT_BYTES;
 use super::record::{RECORD_HEADER_BYTES, RecordHeader, read_record};
 use super::segment::{RecordWalk, SEGMENT_HEADER_BYTES, SegmentBuilder, SegmentHeader};
@@ -42,12 +43,15 @@ fn part(bytes: &[u8], from: usize, to: usize) -> &[u8] {
     bytes.get(from.min(bytes.len())..to.min(bytes.len())).unwrap_or_default()
 }
 
-/// Sets right what a HEAD says of itself: mark, version, length, number of layers, checksum.
-fn seal_head(bytes: &mut Vec<u8>) {
-    let layers = bytes.len().saturating_sub(128) / 128;
-    bytes.resize(128 + layers * 128, 0);
+/// Sets right what a HEAD says of itself: mark, version, length, number of layers and origins, checksum. A clone's has one
+/// origin.
+fn seal_head(bytes: &mut Vec<u8>, clone: bool) {
+    let (origins, tail) = if clone { (1, ORIGIN_BYTES) } else { (0u32, 0) };
+    let layers = bytes.len().saturating_sub(128 + tail) / 128;
+    bytes.resize(128 + layers * 128 + tail, 0);
     let len = bytes.len() as u64;
-    put(bytes, 0, b"FRhead01\x01\0\0\0");
+    put(bytes, 0, if clone { b"FRhead01\x02\0\0\0" } else { b"FRhead01\x01\0\0\0" });
+    put(bytes, 80, &origins.to_le_bytes());
     put(bytes, 16, &len.to_le_bytes());
     put(bytes, 52, &(layers as u32).to_le_bytes());
     let sum = checksum(Salt::Head, 0, &[part(bytes, 0, 12), part(bytes, 16, bytes.len())]);
@@ -59,7 +63,7 @@ pub fn head(data: &[u8]) {
     let Some((how, rest)) = data.split_first() else { return };
     let mut bytes = rest.to_vec();
     if !how.is_multiple_of(2) {
-        seal_head(&mut bytes);
+        seal_head(&mut bytes, how & 2 != 0);
     }
     let Ok(head) = Head::verify(&bytes) else { return };
     assert!(head.layers.len() <= MAX_LAYERS && head.layers.len() * 128 < bytes.len());
@@ -288,7 +292,7 @@ pub fn tier(data: &[u8]) {
     let (mut head, mut segment) = (head.to_vec(), segment.to_vec());
     if how & 1 != 0 {
         put(&mut head, 24, &VOLUME.0);
-        seal_head(&mut head);
+        seal_head(&mut head, false);
     }
     let mut layer = Vec::new();
     // The table's pages are given by their first 256 bytes.

@@ -11,9 +11,10 @@ use std::rc::Rc;
 use forerun::geometry::SegmentId;
 
 use super::clone::pin_of;
-use super::error::Result;
+use super::error::{CapacityError, Result};
 use super::head::Head;
 use super::names::{ObjectName, VolumeUuid};
+use super::pin::Pin;
 use super::state::{Inner, State};
 use super::store::Store;
 use super::tier::{CapacityTier, read_head};
@@ -69,7 +70,7 @@ impl<S: Store> CapacityTier<S> {
     ///
     /// # Errors
     /// A failing store.
-    pub async fn clones(&self) -> Result<Vec<super::pin::Pin>> {
+    pub async fn clones(&self) -> Result<Vec<Pin>> {
         self.inner.read_pins().await
     }
 }
@@ -90,34 +91,34 @@ fn refers(state: &State, range: &Range<u64>) -> bool {
 }
 
 impl<S: Store> Inner<S> {
-    /// Sees that the origins know what is needed of them. A pin that is missing was removed by hand, or its store was put
-    /// back from an older copy: then blocks may be lost already, and the rest is kept.
-    pub async fn renew_pins(&self) {
+    /// Sees that the origins know what is needed of them; a writer also tells them where this clone is by now.
+    ///
+    /// Without its pin an origin is not read: what is there may be gone already; and whoever can write to this volume's store
+    /// alone, and put another one's address into HEAD, shall not come to read that.
+    pub async fn check_pins(&self) -> Result<()> {
         let head = self.head();
         for (origin, open) in head.origins.iter().zip(&self.origins).filter(|(origin, _)| !origin.left) {
-            let renewed = async {
-                let store = open.store()?;
-                // A mount point without its file system is not the origin.
-                read_head(store, Some(origin.volume)).await.map_err(std::io::Error::other)?;
-                let there = store.pins().await?.into_iter().find(|(clone, _)| *clone == self.volume);
-                let place = self.store.place();
-                let kept =
-                    there.as_ref().map(|(_, bytes)| super::pin::Pin::read(bytes, origin.volume, self.volume));
-                let (name, created_us) =
-                    kept.as_ref().map_or_else(Default::default, |pin| (pin.name.clone(), pin.created_us));
-                let pin = pin_of(origin, self.volume, name, place, created_us);
-                if kept.as_ref() == Some(&pin) {
-                    return Ok(());
-                }
-                if kept.is_none() {
-                    tracing::error!(origin = %origin.address, "the pin of this clone is missing in its origin; it is written anew");
-                }
-                store.put_pin(self.volume, pin.encode()).await
+            let failed = |operation, source| {
+                let place = format!("{}/clones/{}", origin.address, self.volume);
+                CapacityError::Io { operation, place, source }
             };
-            if let Err::<(), std::io::Error>(error) = renewed.await {
-                tracing::warn!(%error, origin = %origin.address, "the pin of this clone in its origin cannot be looked at");
+            let store = open.store().map_err(|error| failed("read", error))?;
+            // A mount point without its file system is not the origin.
+            read_head(store, Some(origin.volume)).await?;
+            let pins = store.pins().await.map_err(|error| failed("read", error))?;
+            let found = pins.into_iter().find(|(clone, _)| *clone == self.volume);
+            let found = found.map(|(_, bytes)| Pin::read(&bytes, origin.volume, self.volume));
+            let keeps = |pin: &Pin| pin.below >= origin.below && pin.epoch >= origin.epoch;
+            let Some(found) = found.filter(keeps) else {
+                let (place, origin) = (self.store.place(), origin.address.clone());
+                return Err(CapacityError::NotPinned { place, origin });
+            };
+            let pin = pin_of(origin, self.volume, found.name.clone(), self.store.place(), found.created_us);
+            if self.generation.is_some() && pin != found {
+                store.put_pin(self.volume, pin.encode()).await.map_err(|error| failed("write", error))?;
             }
         }
+        Ok(())
     }
 
     /// Leaves the origins to whom nothing refers any more, and removes the pins that are not needed; whether anything was
@@ -164,7 +165,7 @@ impl<S: Store> Inner<S> {
             };
             removed.map_err(|source| {
                 let place = format!("{}/clones/{}", origin.address, self.volume);
-                super::error::CapacityError::Io { operation: "remove", place, source }
+                CapacityError::Io { operation: "remove", place, source }
             })?;
         }
         let left: Vec<VolumeUuid> = left.iter().map(|origin| origin.volume).collect();

@@ -123,11 +123,10 @@ pub fn choose_promotion(
         of_layers.entry(layer.id).or_default().insert(segment);
     }
     let whole = |layer: &&LayerInfo| !damaged.contains(&ObjectName::layer(layer.id));
-    let chosen = head.layers().iter().filter(whole).find_map(|layer| {
+    head.layers().iter().filter(whole).find_map(|layer| {
         let segments = of_layers.remove(&layer.id).unwrap_or_default();
         (!segments.is_empty() || layer.id.0 < own_from).then_some(Compaction { layer: layer.id, segments })
-    });
-    chosen
+    })
 }
 
 /// Chooses segments of one layer whose live records are worth copying together. What clones need is left alone, since that

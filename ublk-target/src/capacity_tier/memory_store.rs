@@ -44,6 +44,9 @@ pub struct Faults {
     pub corrupt: u64,
 }
 
+/// A pin that is there, and what a power cut leaves; `None` for nothing.
+type PinFile = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 #[derive(Default)]
 struct Disk {
     faults: Faults,
@@ -52,8 +55,7 @@ struct Disk {
     deleted: BTreeMap<ObjectName, Object>,
     head: Option<Vec<u8>>,
     durable_head: Option<Vec<u8>>,
-    /// What is there, and what a power cut leaves; `None` for nothing.
-    pins: BTreeMap<VolumeUuid, (Option<Vec<u8>>, Option<Vec<u8>>)>,
+    pins: BTreeMap<VolumeUuid, PinFile>,
     /// Its address, and the stores at others.
     address: String,
     others: Addresses,

@@ -162,7 +162,7 @@ impl<S: Store> CapacityTier<S> {
     /// What a writer does first: its own numbers, in a HEAD of its generation; what its clones need; what is used.
     async fn take_over(&self) -> Result<()> {
         self.inner.update_head(take_numbers, |_| ()).await?;
-        self.inner.renew_pins().await;
+        self.inner.check_pins().await?;
         self.count_usage().await?;
         self.inner.look_at_pins().await
     }
@@ -175,6 +175,7 @@ impl<S: Store> CapacityTier<S> {
         let (head, bytes) = read_head(&store, volume).await?;
         let found = HeadNumber { generation: head.generation, sequence: head.sequence };
         let inner = Rc::new(Inner::new(store, head, bytes, Options::default(), None));
+        inner.check_pins().await?;
         Ok(Self { inner, lease: None, found })
     }
 

@@ -64,6 +64,14 @@ fn snapshots_come_in_pages_oldest_first() {
             request.page_token = page.next_page_token;
         }
         assert_eq!(pages, [vec!["c", "a"], vec!["b", "e"], vec!["d"]]);
+        let request = v1::ListSnapshotsRequest { volume_id: id(), page_size: 1, ..Default::default() };
+        let clones = client.list_snapshots(request).await.expect("listed").into_inner().clones;
+        assert_eq!((clones.len(), clones[0].name.as_str(), clones[0].epoch), (1, "copy", 1));
+        let request = v1::PromoteRequest { volume_id: id() };
+        let origins = client.promote(request).await.expect("promoted").into_inner().origins;
+        assert_eq!((origins[0].address.as_str(), origins[0].shared_bytes), ("/srv/origin", 1 << 20));
+        let other = v1::PromoteRequest { volume_id: "other".into() };
+        assert_eq!(client.promote(other).await.expect_err("refused").code(), Code::NotFound);
     });
 }
 

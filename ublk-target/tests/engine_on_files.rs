@@ -51,7 +51,7 @@ fn data_snapshots_and_reopening() {
 
     // A snapshot is read from the capacity tier alone.
     let shown = SnapshotBackend::open(
-        rig.config.capacity.address.directory().expect("a directory"),
+        &rig.config.capacity.address,
         *rig.config.uuid.as_bytes(),
         &ublk_target::capacity_tier::SnapshotName::new("first").expect("a name"),
     )

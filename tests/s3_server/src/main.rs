@@ -118,7 +118,7 @@ async fn answer(
         }
         _ => {}
     }
-    let response = match service.call(request).await {
+    let response = match Service::call(&service, request).await {
         Ok(response) => response,
         Err(_) => return Err(Reset),
     };

@@ -30,7 +30,7 @@ fn a_volume_is_restored_under_a_name() {
     let config = VolumeConfig::load_file(&files.config_file()).unwrap();
     assert_eq!(config.uuid.as_u128(), 8);
     assert_eq!(config.geometry.size_bytes(), 1 << 30);
-    assert_eq!(config.capacity.path, rig.path().join("cap"));
+    assert_eq!(config.capacity.address, rig.path().join("cap").into());
     assert_eq!(fs::read_dir(files.state_dir()).unwrap().count(), 1, "no draft is left");
     let asked = same(&rig, &calls(&rig));
     assert_eq!(asked, "look --capacity DIR/cap\nrestore --config-file DIR/state/data/restoring.toml\n");
@@ -61,7 +61,7 @@ fn a_snapshot_becomes_a_volume() {
     seeing(&rig);
     golden("clone.txt", &same(&rig, &run(&mut rig.forerun(CLONE)).ok()));
     let config = VolumeConfig::load_file(&rig.volume("try").config_file()).unwrap();
-    assert!(config.uuid.as_u128() != 8 && config.capacity.path == rig.path().join("try"));
+    assert!(config.uuid.as_u128() != 8 && config.capacity.address == rig.path().join("try").into());
     let asked = same(&rig, &calls(&rig));
     assert_eq!(
         asked,

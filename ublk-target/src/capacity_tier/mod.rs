@@ -72,6 +72,7 @@ pub use clone::{CloneOrder, CloneState, clone_snapshot, clone_state, forget_clon
 pub use codec::Codec;
 pub use deletions::Deleted;
 pub use diff::MAX_DIFF_PAGE;
+pub use directory_create::prepare_directory;
 pub use directory_store::DirectoryStore;
 pub use entry::{Entry, EntryCounts, EntryKind};
 pub use error::{CapacityError, Result};
@@ -95,7 +96,7 @@ pub use segment_scan::{FoundRecord, SegmentScan};
 pub use space::Space;
 pub use store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED, Upload};
 pub use table_scan::BlockRange;
-pub use tier::CapacityTier;
+pub use tier::{CapacityTier, volume_in};
 
 #[cfg(test)]
 pub(crate) mod memory_store;

@@ -445,7 +445,7 @@ fn a_reader_keeps_the_pin_until_it_is_gone() {
         let copy = open_volume(&new, &clock, VolumeUuid([7; 16])).await.unwrap();
         copy.name_snapshot(Epoch(1), &name("first")).await.unwrap();
         let (reader, epoch) =
-            CapacityTier::open_snapshot_in(|| new.clone(), None, &name("first")).await.unwrap();
+            CapacityTier::open_snapshot_in(|| Ok(new.clone()), None, &name("first")).await.unwrap();
         copy.promote().await.unwrap();
         settle(&copy, &clock).await;
         assert!(copy.shared().iter().all(|shared| shared.left) && !store.pinned().is_empty());

@@ -214,7 +214,7 @@ pub struct RestoreOptions {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub fast_size: Option<u64>,
     /// With a snapshot: the new volume's own capacity tier, a directory, made when it is not there, or s3://BUCKET/PREFIX
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "PLACE")]
     pub capacity: Option<CapacityAddress>,
     #[command(flatten)]
     pub settings: Settings,
@@ -248,7 +248,7 @@ pub struct CloneOptions {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub fast_size: Option<u64>,
     /// The new volume's own capacity tier: a directory, made when it is not there, or s3://BUCKET/PREFIX
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "PLACE")]
     pub capacity: CapacityAddress,
     #[command(flatten)]
     pub settings: Settings,

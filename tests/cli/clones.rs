@@ -49,7 +49,7 @@ fn a_restore_that_fails_leaves_no_volume() {
     run(&mut rig.forerun(RESTORE)).failed(1, "in use by process 7");
     assert!(!rig.volume("data").state_dir().exists());
     run(&mut rig.forerun("restore cap@monday --as data --fast f.img --fast-size 128M"))
-        .failed(2, "give --capacity DIR");
+        .failed(2, "give --capacity PLACE");
     run(&mut rig.forerun(&format!("{RESTORE} --capacity other"))).failed(2, "a restored one keeps its own");
     run(&mut rig.forerun(&format!("{RESTORE} --horizon 65"))).failed(2, "1 to 64");
 }

@@ -20,6 +20,8 @@ fn help_is_as_written() {
         ("status --help", "help-status.txt"),
         ("predict --help", "help-predict.txt"),
         ("threshold --help", "help-threshold.txt"),
+        ("export --help", "help-export.txt"),
+        ("import --help", "help-import.txt"),
         ("prune --help", "help-prune.txt"),
         ("retention --help", "help-retention.txt"),
         ("check --help", "help-check.txt"),

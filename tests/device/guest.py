@@ -26,7 +26,7 @@ def main():
     options = parser.parse_args()
     subprocess.run(["modprobe", "-qa", "loop", "ext4", "xfs"], check=False)
     # The short ones first. The last two measure times: they run where they are named, on a machine that does nothing else.
-    for module in ("contract", "bad_input", "security", "take_over", "filesystems", "snapshots", "streams", "object_store", "kills", "faults_fast", "faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions", "kill_rounds", *(("restart", "cliff") if options.words else ())):
+    for module in ("contract", "bad_input", "security", "take_over", "filesystems", "snapshots", "streams", "object_store", "lost_machine", "kills", "faults_fast", "faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions", "kill_rounds", *(("restart", "cliff") if options.words else ())):
         __import__(module)
     place = lab.Lab(options.programs, options.disk, options.extra_disk, options.work)
     counts = lab.run_tests(place, options.words, options.out)

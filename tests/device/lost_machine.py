@@ -1,0 +1,146 @@
+"""Restore and clone on real devices: the machine is lost, and its capacity tier is not; in a directory and on an object store."""
+
+import os
+import shutil
+
+from lab import MIB, equal, expect, files_are, run, test, until, write_files
+from ledger import Ledger
+from object_store import Server
+from rig import drop_caches
+
+
+def filled(lab, volume):
+    """A file system with files whose sums are known, written back whole."""
+    device = volume.add()
+    run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", device], 180)
+    path = lab.mount(device)
+    sums = write_files(path)
+    os.sync()
+    run(["fsfreeze", "-f", path], 60)
+    try:
+        volume.snapshot("then")
+    finally:
+        run(["fsfreeze", "-u", path], 60)
+    lab.unmount(path)
+    volume.snapshot("last")
+    volume.written_back()
+    return sums, path
+
+
+def adopted(lab, name, fast, capacity):
+    """A volume that was not made by `create`, to be stopped and checked with the others."""
+    from lab import Volume
+
+    volume = Volume(lab, name, fast, capacity)
+    lab.volumes.append(volume)
+    return volume
+
+
+def lose(lab, volume):
+    """The machine is gone: nothing of the volume is left here but its capacity tier."""
+    volume.delete()
+    lab.volumes.remove(volume)
+    volume.fast.unlink()
+    shutil.rmtree(lab.forerun.state_dir / volume.name)
+    shutil.rmtree(lab.forerun.run_dir / volume.name, ignore_errors=True)
+
+
+def goes_on(lab, capacity):
+    volume = lab.volume("lost", "512M", "160M", "--sync-interval", "2", capacity=capacity)
+    sums, path = filled(lab, volume)
+    place = volume.capacity
+    lose(lab, volume)
+    fast = lab.place / "again.fast"
+    said = lab.forerun("restore", place, "--as", "again", "--fast", fast, "--fast-size", "160M", limit=120)
+    expect("goes on from the end of epoch" in said, f"what restore says: {said!r}")
+    again = adopted(lab, "again", fast, place)
+    mounted = lab.mount(again.add())
+    files_are(sums, path, mounted)
+    (mounted / "more").write_bytes(os.urandom(8 * MIB))
+    os.sync()
+    more = (mounted / "more").read_bytes()
+    lab.unmount(mounted)
+    equal([entry["name"] for entry in lab.forerun.json("snapshot", "list", "again")["snapshots"]], ["then", "last"], "its snapshots")
+    again.snapshot("later")
+    again.written_back()
+    again.delete()
+    mounted = lab.mount(again.add())
+    equal((mounted / "more").read_bytes() == more, True, "what was written after the restore")
+    lab.unmount(mounted)
+    run(["e2fsck", "-fn", again.device], 120)
+    return again, sums, path
+
+
+def is_cloned(lab, origin, sums, path, capacity, origin_objects):
+    """A clone of a snapshot is written to, promoted, and stands when all of the origin has gone."""
+    fast = lab.place / "copy.fast"
+    lab.forerun("clone", f"{origin.name}@then", "copy", "--fast", fast, "--fast-size", "160M", "--capacity", capacity, limit=120)
+    copy = adopted(lab, "copy", fast, capacity)
+    mounted = lab.mount(copy.add())
+    files_are(sums, path, mounted)
+    (mounted / "own").write_bytes(b"own" * MIB)
+    os.sync()
+    lab.unmount(mounted)
+    listed = lab.forerun.json("snapshot", "list", origin.name)
+    equal([clone["name"] for clone in listed["clones"]], ["copy"], "the clones of the origin")
+    lab.forerun("snapshot", "delete", origin.name, "then")
+
+    def stands_alone():
+        # Asking again presses on; by itself it goes on every ten seconds.
+        lab.forerun("promote", "copy")
+        return not copy.status()["volume"].get("origins")
+
+    until("the clone to stand alone", 180, stands_alone, 2)
+    until("the pin to go", 60, lambda: not lab.forerun.json("snapshot", "list", origin.name).get("clones"), 2)
+    lose(lab, origin)
+    shutil.rmtree(origin_objects)
+    drop_caches()
+    copy.delete()
+    mounted = lab.mount(copy.add())
+    files_are(sums, path, mounted)
+    equal((mounted / "own").read_bytes() == b"own" * MIB, True, "what was written to the clone")
+    lab.unmount(mounted)
+    run(["e2fsck", "-fn", copy.device], 120)
+
+
+@test
+def a_lost_machine_and_a_clone_in_directories(lab):
+    """Restored from the directory alone; a clone is promoted, and its origin deleted."""
+    capacity = lab.place / "lost.capacity"
+    again, sums, path = goes_on(lab, capacity)
+    is_cloned(lab, again, sums, path, lab.place / "copy.capacity", capacity)
+
+
+@test
+def a_lost_machine_and_a_clone_on_an_object_store(lab):
+    """The same with both on an object store: restored from the address and the credentials alone."""
+    server = Server(lab)
+    again, sums, path = goes_on(lab, "s3://bucket/lost")
+    is_cloned(lab, again, sums, path, "s3://bucket/copy", server.root / "bucket" / "lost")
+
+
+@test
+def what_was_not_written_back_is_lost_and_the_rest_is_not(lab):
+    """A target that dies with its machine: what a snapshot on the capacity tier had is there, byte for byte."""
+    volume = lab.volume("dead", "256M", "160M", "--sync-interval", "3600")
+    ledger = Ledger(volume.add(), 0, 64 * MIB // 4096, seed=9)
+    lab.devices.append(ledger)
+    ledger.fill()
+    expect(ledger.flush(), "a flush failed")
+    volume.snapshot("kept")
+    volume.written_back()
+    kept = dict(ledger.acknowledged)
+    ledger.work(200)
+    volume.kill()
+    done = lab.forerun.try_("restore", volume.capacity, "--as", "other", "--fast", lab.place / "other.fast", "--fast-size", "160M")
+    expect(done.returncode != 0 and "dead" in done.stderr, f"a volume that is configured here: {done.stderr!r}")
+    volume.recover()
+    ledger.close()
+    lose(lab, volume)
+    fast = lab.place / "other.fast"
+    lab.forerun("restore", volume.capacity, "--as", "other", "--fast", fast, "--fast-size", "160M")
+    other = adopted(lab, "other", fast, volume.capacity)
+    ledger.path = other.add()
+    # `del` wrote nothing back: what came after the snapshot is gone with the fast tier.
+    ledger.begun = kept
+    equal(ledger.look(kept), [], "what differs from the snapshot")

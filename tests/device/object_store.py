@@ -11,7 +11,7 @@ from ledger import Background, Ledger
 from rig import Job, drop_caches
 
 SECRET = "dont-log-this-secret"
-UNITS = 224 * MIB // 4096  # more than the fast tier holds
+UNITS = 160 * MIB // 4096  # more than the fast tier holds
 
 
 class Server:
@@ -40,7 +40,7 @@ class Server:
         draft.rename(self.faults_file)
 
 
-def volume_on(lab, name, size="512M", fast_size="160M", *options):
+def volume_on(lab, name, size="512M", fast_size="128M", *options):
     return lab.volume(name, size, fast_size, *options, capacity=f"s3://bucket/{name}")
 
 
@@ -53,7 +53,7 @@ def told_nothing_secret(lab, volume):
 def a_volume_on_an_object_store(lab):
     """A file system, a snapshot, a restart, the snapshot attached; cold reads; no credentials in logs."""
     Server(lab)
-    volume = volume_on(lab, "objects", "512M", "160M", "--sync-interval", "2")
+    volume = volume_on(lab, "objects", "512M", "128M", "--sync-interval", "2")
     device = volume.add()
     run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", device], 180)
     path = lab.mount(device)
@@ -90,7 +90,7 @@ def a_volume_on_an_object_store(lab):
 def an_object_store_that_fails_now_and_then(lab):
     """Errors, resets, lost answers, bodies cut short and delays, under load with a kill: nothing is lost."""
     server = Server(lab)
-    volume = volume_on(lab, "bad-days", "512M", "160M", "--sync-interval", "2")
+    volume = volume_on(lab, "bad-days", "512M", "128M", "--sync-interval", "2")
     ledger = Ledger(volume.add(), 0, UNITS, seed=6)
     lab.devices.append(ledger)
     ledger.fill()
@@ -115,7 +115,7 @@ def an_object_store_that_fails_now_and_then(lab):
 def an_object_store_that_is_gone_and_back(lab):
     """The server answers nothing for 60 s: what the fast tier has is read and written on, the rest waits, and all goes on."""
     server = Server(lab)
-    volume = volume_on(lab, "gone", "512M", "160M", "--sync-interval", "2")
+    volume = volume_on(lab, "gone", "512M", "128M", "--sync-interval", "2")
     ledger = Ledger(volume.add(), 0, 48 * MIB // 4096, seed=7)
     lab.devices.append(ledger)
     ledger.fill()

@@ -88,7 +88,8 @@ fn survives(mut image: Vec<u8>, rounds: usize, seed: u64) {
         }
     }
     println!("{rounds} rounds from seed {seed}: {refused} refused, {damaged} with damage that was found");
-    assert!(damaged > 0, "damage is noticed");
+    // A file system that is refused was noticed to be damaged as well; of sixty rounds it may be all that were.
+    assert!(refused + damaged > 0, "damage is noticed");
 }
 
 fn rounds() -> usize {

@@ -71,7 +71,8 @@ fn leads_somewhere(fd: BorrowedFd<'_>) -> bool {
 }
 
 fn filter() -> EnvFilter {
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,libublk=warn"))
+    EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,libublk=warn,object_store=warn"))
 }
 
 /// Says why the program ends without success.

@@ -25,6 +25,12 @@ fn least_for_epoch(slots: u32) -> u32 {
     super::evict::reserve(slots) / 2
 }
 
+/// The same while write-back fails: half of them. The blocks of an epoch that has ended take other slots when they are written
+/// again, and none comes back; what is written again and again within the open epoch takes none.
+fn least_while_failing(slots: u32) -> u32 {
+    slots / 2
+}
+
 /// Tells the time of day in microseconds since 1970 (UTC).
 pub type WallClock = fn() -> u64;
 
@@ -95,7 +101,10 @@ pub(super) async fn keep_sealing(tasks: Rc<Tasks<impl World>>) {
             continue;
         }
         // Overwriting in place goes on without a slot; after the epoch's end it would have to wait for one.
-        if !shared.volume.has_room_for_epoch(least_for_epoch(shared.volume.slot_count())) {
+        let slots = shared.volume.slot_count();
+        let failing = !shared.write_back().borrow().error.is_empty();
+        let least = if failing { least_while_failing(slots) } else { least_for_epoch(slots) };
+        if !shared.volume.has_room_for_epoch(least) {
             continue;
         }
         if !shared.volume.open_epoch_changed() {

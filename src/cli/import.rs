@@ -138,7 +138,7 @@ impl Import<'_> {
             self.device.clear(BlockIndex(0), own.blocks())?;
         }
         let (mut taken, mut unnoted, mut progress) = (0u64, 0, Progress::new(header.records as usize));
-        while let Some(record) = stream.next()? {
+        while let Some(record) = stream.next_record()? {
             progress.one_more();
             if record.block.0 < done {
                 continue;

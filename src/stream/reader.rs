@@ -63,7 +63,7 @@ impl<R: Read> StreamReader<R> {
     ///
     /// # Errors
     /// `input` fails or ends too early; damage. What came before is whole.
-    pub fn next(&mut self) -> Result<Option<Record>, StreamError> {
+    pub fn next_record(&mut self) -> Result<Option<Record>, StreamError> {
         if self.ended {
             return Ok(None);
         }
@@ -169,7 +169,7 @@ mod tests {
         let mut reader = StreamReader::begin(bytes).map_err(|error| (0, error))?;
         let mut records = Vec::new();
         loop {
-            match reader.next() {
+            match reader.next_record() {
                 Ok(Some(record)) => records.push(record),
                 Ok(None) => return Ok((reader.header().clone(), records)),
                 Err(error) => return Err((records.len(), error)),

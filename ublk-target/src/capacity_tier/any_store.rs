@@ -34,7 +34,7 @@ pub enum AnyLease {
     /// In a directory.
     Directory(Lease),
     /// On an object store.
-    Objects(ObjectLease),
+    Objects(Box<ObjectLease>),
 }
 
 impl AnyStore {
@@ -208,14 +208,14 @@ impl Store for AnyStore {
     async fn lease(&self, epoch: Epoch) -> io::Result<AnyLease> {
         Ok(match self {
             Self::Directory(store) => AnyLease::Directory(store.lease(epoch).await?),
-            Self::Objects(store) => AnyLease::Objects(store.lease(epoch).await?),
+            Self::Objects(store) => AnyLease::Objects(Box::new(store.lease(epoch).await?)),
         })
     }
 
     async fn end_lease(&self, lease: AnyLease) {
         match (self, lease) {
             (Self::Directory(store), AnyLease::Directory(lease)) => store.end_lease(lease).await,
-            (Self::Objects(store), AnyLease::Objects(lease)) => store.end_lease(lease).await,
+            (Self::Objects(store), AnyLease::Objects(lease)) => store.end_lease(*lease).await,
             // Of another store: dropped.
             (Self::Directory(_), AnyLease::Objects(_)) | (Self::Objects(_), AnyLease::Directory(_)) => {}
         }

@@ -34,13 +34,13 @@ const BEGINNING_BYTES: usize = 8;
 /// Options of `import`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-What it takes is told by its first bytes: a stream of `forerun export`, a qcow2 image (`qemu-img`, of
-Debian's qemu-utils, has to be installed), or else a raw image, if --raw says so.
+What it takes is told by its first bytes: a stream of `forerun export`, a qcow2 image (needs
+`qemu-img` of Debian's qemu-utils), or else a raw image, if --raw says so.
 
-A stream of all that a snapshot held makes the volume what the snapshot was, whatever it held before.
+A stream of all that a snapshot held makes the volume what the snapshot was, whatever was there.
 One of changes needs a volume that was made by the stream before it and was not written to since.
-An import that was cut off goes on where it was when the same stream is given again. When it is done
-the volume gets a snapshot of the stream's name.
+An import that was cut off goes on where it was when the same stream is given again. When it is
+done the volume gets a snapshot of the stream's name.
 
 The volume has to be running, and neither mounted nor held by anybody.
 

@@ -86,7 +86,7 @@ def trainer_forgets_everything(lab):
         for block in written:
             device.write(block * BLOCK // 4096, 1)
         last = volume.snapshot(name)["snapshot"]["epoch"]
-        until("a prediction table", 90, lambda: volume.status()["prefetch"]["table_epoch"] >= last)
+        until("a prediction table", 240, lambda: volume.status()["prefetch"]["table_epoch"] >= last)
 
     def expected():
         said = volume.forerun.json("predict", volume.name, "--from-probability", "0.3", "--no-files")
@@ -104,7 +104,7 @@ def trainer_forgets_everything(lab):
     shutil.rmtree(kept)
     table.unlink()
     job = start_trainer(lab, volume)
-    until("a new table", 120, table.is_file)
+    until("a new table", 240, table.is_file)
     epoch("after")
     again = expected()
     expect(again >= set(written), lambda: f"what is written again and again is not expected any more: {sorted(again)}")

@@ -10,6 +10,7 @@ from lab import BLOCK, MIB, equal, expect, files_are, run, test, until, write_fi
 from rig import Job, drop_caches
 
 SNAPSHOT_LIMIT_MS = 50  # of the issue
+TABLE_LIMIT = 240  # seconds that a prediction table may take under emulation
 GENEROUS_MS = 5000  # what a test may assert on a slow, shared machine
 
 
@@ -194,11 +195,12 @@ def predictions_reach_the_target(lab):
     path = volume.add(trainer=True)
     device = lab.device(path)
     unit = BLOCK // 4096
-    for epoch in range(14):
+    for epoch in range(12):
         for block in range(40):
             device.write((block + 400 * (epoch % 2)) * unit, 2)
         snapshot = volume.snapshot(f"e{epoch}")["snapshot"]
-        deadline = time.monotonic() + 10
+        # A table that comes after the next epoch has ended is of no use; some machines emulate floating point slowly.
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             prefetch = volume.status()["prefetch"]
             if prefetch["table_epoch"] >= snapshot["epoch"] and prefetch["queue_length"] == 0:
@@ -239,7 +241,7 @@ def predictions_are_told_as_files(lab):
                 os.pwrite(file.fileno(), os.urandom(8192), block)
         os.sync()
         snapshot = volume.snapshot(f"e{epoch}")["snapshot"]
-        until("a prediction table", 60, lambda last=snapshot["epoch"]: volume.status()["prefetch"]["table_epoch"] >= last)
+        until("a prediction table", TABLE_LIMIT, lambda last=snapshot["epoch"]: volume.status()["prefetch"]["table_epoch"] >= last)
     said = volume.forerun.json("predict", volume.name, "--from-probability", "0.3")
     equal(said["file_system"], "ext4", "the file system")
     paths = {piece.get("path") for expected in said["ranges"] for piece in expected["contents"]}
@@ -264,7 +266,7 @@ def reads_are_expected(lab):
         for block in written:
             device.write(block * BLOCK // 4096, 1)
         last = volume.snapshot(f"e{epoch}")["snapshot"]["epoch"]
-        until("a prediction table", 90, lambda last=last: volume.status()["prefetch"]["table_epoch"] >= last)
+        until("a prediction table", TABLE_LIMIT, lambda last=last: volume.status()["prefetch"]["table_epoch"] >= last)
     said = volume.forerun.json("predict", volume.name, "--from-probability", "0.3", "--no-files")
     expected = {"read": set(), "modified": set(), "added": set(), "deleted": set()}
     for piece in said["ranges"]:

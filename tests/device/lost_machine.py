@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from lab import MIB, equal, expect, files_are, run, test, until, write_files
+from lab import MIB, Volume, equal, expect, files_are, run, test, until, write_files
 from ledger import Ledger
 from object_store import Server
 from rig import drop_caches
@@ -29,8 +29,6 @@ def filled(lab, volume):
 
 def adopted(lab, name, fast, capacity):
     """A volume that was not made by `create`, to be stopped and checked with the others."""
-    from lab import Volume
-
     volume = Volume(lab, name, fast, capacity)
     lab.volumes.append(volume)
     return volume

@@ -19,7 +19,7 @@ use forerun::config::{Paths, VolumeName, format_size};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex};
 use forerun::stream::{StreamReader, starts_a_stream};
 
-use self::record::{Imported, Importing};
+use self::record::{Imported, Importing, Note as _};
 use self::volume_device::VolumeDevice;
 use super::export::Progress;
 use super::failure::Failure;

@@ -67,30 +67,6 @@ impl Importing {
     pub fn what(&self) -> String {
         format!("snapshot {} (epoch {}) of volume {}", self.to_name, self.to_epoch, self.volume)
     }
-
-    /// Reads it; `None` where there is none.
-    ///
-    /// # Errors
-    /// It cannot be read or is no such note.
-    pub fn load(path: &Path) -> anyhow::Result<Option<Self>> {
-        load(path)
-    }
-
-    /// Stores it durably.
-    ///
-    /// # Errors
-    /// The state directory cannot be written.
-    pub fn store(&self, path: &Path) -> anyhow::Result<()> {
-        store(self, path)
-    }
-
-    /// Removes it.
-    ///
-    /// # Errors
-    /// The state directory cannot be written.
-    pub fn forget(path: &Path) -> anyhow::Result<()> {
-        forget(path)
-    }
 }
 
 impl Imported {
@@ -120,52 +96,47 @@ impl Imported {
     pub fn what(&self) -> String {
         format!("what was imported last is {} (epoch {}) of volume {}", self.name, self.epoch, self.volume)
     }
+}
 
+/// A note beside the volume's configuration.
+pub trait Note: Serialize + DeserializeOwned {
     /// Reads it; `None` where there is none.
     ///
     /// # Errors
     /// It cannot be read or is no such note.
-    pub fn load(path: &Path) -> anyhow::Result<Option<Self>> {
-        load(path)
+    fn load(path: &Path) -> anyhow::Result<Option<Self>> {
+        let bytes = match read_small_file(path, FILE_BYTES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let note = serde_json::from_slice(&bytes).with_context(|| {
+            format!("{} is damaged; remove it to import from the beginning", path.display())
+        })?;
+        Ok(Some(note))
     }
 
     /// Stores it durably.
     ///
     /// # Errors
     /// The state directory cannot be written.
-    pub fn store(&self, path: &Path) -> anyhow::Result<()> {
-        store(self, path)
+    fn store(&self, path: &Path) -> anyhow::Result<()> {
+        let bytes = serde_json::to_vec_pretty(self)?;
+        replace_file(path, &bytes, 0o600).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Removes it.
     ///
     /// # Errors
     /// The state directory cannot be written.
-    pub fn forget(path: &Path) -> anyhow::Result<()> {
-        forget(path)
-    }
-}
-
-fn load<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
-    let bytes = match read_small_file(path, FILE_BYTES_MAX) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.with_context(|| format!("cannot read {}", path.display()))?,
-    };
-    let note = serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is damaged; remove it to import from the beginning", path.display()))?;
-    Ok(Some(note))
-}
-
-fn store(note: &impl Serialize, path: &Path) -> anyhow::Result<()> {
-    let bytes = serde_json::to_vec_pretty(note)?;
-    replace_file(path, &bytes, 0o600).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn forget(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+    fn forget(path: &Path) -> anyhow::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
     }
 }
+
+impl Note for Importing {}
+impl Note for Imported {}

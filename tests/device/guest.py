@@ -1,11 +1,10 @@
 """Runs the device tests on this machine, as root; tests/device/run does that in a VM.
 
-Usage: guest.py --programs DIR --out FILE [--disk DEVICE] [--extra-disk DEVICE...] [WORD...]
+Usage: guest.py --programs DIR --out FILE [--disk DEVICE] [--extra-disk DEVICE...] [--deal K/N] [WORD...]
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import lab  # noqa: E402
+
+# The short ones first.
+MODULES = ["contract", "bad_input", "security", "take_over", "filesystems", "snapshots", "streams", "object_store", "lost_machine"]
+MODULES += ["predictions", "kills", "faults_fast", "faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions"]
+MODULES += ["kill_rounds"]
+# These measure times: they run where they are named, on a machine that does nothing else.
+MEASURING = ["restart", "cliff"]
+# What these look at is forerun's own, and depends on no kernel: where several kernels run side by side, each takes its share.
+ANY_KERNEL = {"bad_input", "streams", "object_store", "lost_machine", "predictions"}
+ANY_KERNEL |= {"faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions"}
+
+
+def dealt(tests, deal):
+    """The tests of share K of N: all that a kernel can break, and every N-th of the others."""
+    k, n = (int(number) for number in deal.split("/"))
+    others = [test for test in tests if test.__module__ in ANY_KERNEL]
+    return [test for test in tests if test not in others or others.index(test) % n == k]
 
 
 def main():
@@ -22,17 +38,14 @@ def main():
     parser.add_argument("--work", default="/run/device-tests")
     parser.add_argument("--disk")
     parser.add_argument("--extra-disk", action="append", default=[])
+    parser.add_argument("--deal", default="0/1")
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
     subprocess.run(["modprobe", "-qa", "loop", "ext4", "xfs"], check=False)
-    # The short ones first. What the tiers, the API and the commands do by themselves depends on no kernel: it runs on the newer
-    # ones only. The last two measure times: they run where they are named, on a machine that does nothing else.
-    modules = ["contract", "bad_input", "security", "take_over", "filesystems", "snapshots"]
-    modules += ["streams", "object_store", "lost_machine"] if options.words or int(os.uname().release.split(".")[0]) >= 7 else []
-    modules += ["kills", "faults_fast", "faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions", "kill_rounds"]
-    modules += ["restart", "cliff"] if options.words else []
+    modules = MODULES + (MEASURING if options.words else [])
     for module in modules:
         __import__(module)
+    lab.TESTS[:] = dealt(lab.TESTS, options.deal)
     place = lab.Lab(options.programs, options.disk, options.extra_disk, options.work)
     counts = lab.run_tests(place, options.words, options.out)
     print(f"{os.uname().release}: " + json.dumps(counts))

@@ -29,5 +29,6 @@ pub use private_dir::make_private_dir;
 pub use size::{SizeError, format_size, parse_size};
 pub use small_file::read_small_file;
 pub use volume::{
-    CapacityTierConfig, ConfigError, FORMAT_VERSION, FastTierConfig, SyncInterval, ValueError, VolumeConfig,
+    CapacityTierConfig, ConfigError, FORMAT_VERSION, FastTierConfig, HydrateOrder, SyncInterval, ValueError,
+    VolumeConfig,
 };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use forerun::config::{CapacityAddress, SnapshotName, VolumeName, parse_size};
+use forerun::config::{CapacityAddress, HydrateOrder, SnapshotName, VolumeName, parse_size};
 
 use super::devices::DeviceRef;
 use super::export::ExportOptions;
@@ -119,6 +119,30 @@ pub enum Command {
     },
 }
 
+/// In which order an empty fast tier is filled.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hydrate {
+    /// What is expected to be used, then the rest.
+    Expected,
+    /// Only what is expected to be used.
+    Hot,
+    /// Everything, in the order of addresses.
+    Address,
+    /// Nothing.
+    Off,
+}
+
+impl From<Hydrate> for HydrateOrder {
+    fn from(hydrate: Hydrate) -> Self {
+        match hydrate {
+            Hydrate::Expected => Self::Expected,
+            Hydrate::Hot => Self::Hot,
+            Hydrate::Address => Self::Address,
+            Hydrate::Off => Self::Off,
+        }
+    }
+}
+
 /// On or off.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Switch {
@@ -181,6 +205,15 @@ pub struct Settings {
     /// How many epochs ahead is predicted, 1 to 64
     #[arg(long, value_name = "EPOCHS", default_value_t = 1)]
     pub horizon: u32,
+    /// What fills an empty fast tier in the background: what is expected to be used and then the rest, as long as there is
+    /// room (expected), only the former (hot), everything by address, or nothing
+    #[arg(
+        long,
+        value_name = "expected|hot|address|off",
+        default_value = "expected",
+        hide_possible_values = true
+    )]
+    pub hydrate: Hydrate,
 }
 
 /// Options of `restore`.
@@ -188,7 +221,8 @@ pub struct Settings {
 #[command(after_long_help = "\
 For when the machine is lost and the capacity tier is not: the volume goes on from its newest
 epoch that was written back. It takes a moment whatever the volume's size: nothing is copied, and
-data comes to the fast tier as it is used. What was written after that epoch is lost; the moment is
+data comes to the fast tier as it is used, and in the background, what was used most first (--hydrate);
+`forerun status` shows how warm it is. What was written after that epoch is lost; the moment is
 printed. Refused while another target writes to the capacity tier; a fast tier that turns up
 later is refused.
 

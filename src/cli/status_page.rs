@@ -1,6 +1,6 @@
 //! The page that `status` shows: what matters first, one fact a line, human sizes.
 
-use forerun::api::v1::{GetPrefetchStatusResponse, GetVolumeStatusResponse, Tier};
+use forerun::api::v1::{GetPrefetchStatusResponse, GetVolumeStatusResponse, Hydration, HydrationState, Tier};
 use forerun::config::format_size;
 
 use super::output::{count, counted, span};
@@ -109,11 +109,63 @@ fn tiers(page: &mut Page, volume: &GetVolumeStatusResponse) {
         let shared = format_size(origin.shared_bytes);
         page.line("  shared", &format!("{shared} with its origin{copying}  {}", origin.address));
     }
+    if let Some(hydration) = &volume.hydration {
+        warmth(page, hydration);
+    }
     let data = format_size(volume.mapped_bytes);
     page.line(
         "  data",
         &format!("{data} ({} of the volume)", percent(volume.mapped_bytes as f64, volume.size_bytes as f64)),
     );
+}
+
+/// How far hydration is, while it is under way and once it has fetched anything.
+fn warmth(page: &mut Page, hydration: &Hydration) {
+    let fetched = format_size(hydration.fetched_bytes);
+    let took = span(hydration.seconds);
+    let share = |done: u64, of: u64| percent(done as f64, of as f64);
+    let progress = match hydration.state() {
+        HydrationState::Listed => {
+            let (done, of) = (hydration.listed_done, hydration.listed_blocks);
+            format!("{} of {} that are expected to be used first", share(done, of), counted(of, "block"))
+        }
+        HydrationState::Rest => {
+            let (done, of) = (hydration.rest_done, hydration.rest_blocks);
+            format!(
+                "what is expected to be used is there; {} of {} in all",
+                share(done, of),
+                counted(of, "block")
+            )
+        }
+        HydrationState::Done if hydration.fetched_bytes > 0 => "done".to_owned(),
+        HydrationState::Full if hydration.fetched_bytes > 0 => "done, the fast tier is full".to_owned(),
+        _ => return,
+    };
+    let left = if hydration.eta_seconds > 0.0 {
+        format!(", about {} left", span(hydration.eta_seconds))
+    } else {
+        String::new()
+    };
+    let failed = match hydration.failed_blocks {
+        0 => String::new(),
+        failed => format!(", {} could not be fetched", counted(failed, "block")),
+    };
+    page.line("  warming up", &format!("{progress}; {fetched} fetched in {took}{left}{failed}"));
+    let (now, steady) = (hydration.request_seconds, hydration.steady_request_seconds);
+    if steady <= 0.0 || now <= 0.0 {
+        return;
+    }
+    let again = if hydration.steady {
+        format!("; steady again after {}", format_size(hydration.steady_after_bytes))
+    } else {
+        String::new()
+    };
+    let hits = format!(
+        "{:.0} % of reads hit, {:.0} % before",
+        100.0 * hydration.read_hits,
+        100.0 * hydration.steady_read_hits
+    );
+    page.line("  latency", &format!("{} of what it was{again}; {hits}", percent(now, steady)));
 }
 
 fn requests(page: &mut Page, volume: &GetVolumeStatusResponse) {

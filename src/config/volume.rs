@@ -10,6 +10,7 @@
 //! threshold = 0.5
 //! prediction_horizon = 1
 //! prediction = true
+//! hydrate = "expected"
 //! created_us = 1795426800000000
 //!
 //! [fast]
@@ -142,6 +143,21 @@ impl SyncInterval {
     }
 }
 
+/// In which order an empty fast tier is filled, beside what is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HydrateOrder {
+    /// What is expected to be used first, then the rest, as long as there is room.
+    #[default]
+    Expected,
+    /// Only what is expected to be used.
+    Hot,
+    /// Everything, in the order of addresses.
+    Address,
+    /// Nothing: data comes as it is asked for.
+    Off,
+}
+
 /// Where the fast tier is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -217,6 +233,8 @@ pub struct VolumeConfig {
     pub horizon: Horizon,
     /// Whether predictions are acted on at all.
     pub prediction: bool,
+    /// In which order an empty fast tier is filled.
+    pub hydrate: HydrateOrder,
     /// When the volume was created, in microseconds since 1970 (UTC).
     pub created_us: u64,
 }
@@ -234,6 +252,8 @@ struct VolumeFile {
     threshold: f64,
     prediction_horizon: u32,
     prediction: bool,
+    #[serde(default)]
+    hydrate: HydrateOrder,
     created_us: u64,
     fast: FastTierConfig,
     capacity: CapacityTierConfig,
@@ -306,6 +326,7 @@ impl VolumeConfig {
             threshold: self.threshold.as_f64(),
             prediction_horizon: self.horizon.epochs(),
             prediction: self.prediction,
+            hydrate: self.hydrate,
             created_us: self.created_us,
             fast: self.fast.clone(),
             capacity: self.capacity.clone(),
@@ -359,6 +380,7 @@ impl VolumeConfig {
             threshold: Threshold::new(file.threshold)?,
             horizon: Horizon::new(file.prediction_horizon)?,
             prediction: file.prediction,
+            hydrate: file.hydrate,
             created_us: file.created_us,
         })
     }

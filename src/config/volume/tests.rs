@@ -16,6 +16,7 @@ fn example() -> VolumeConfig {
         threshold: Threshold::new(0.7).expect("a threshold"),
         horizon: Horizon::DEFAULT,
         prediction: true,
+        hydrate: HydrateOrder::Hot,
         created_us: 1_795_426_800_000_000,
     }
 }

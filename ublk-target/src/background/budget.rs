@@ -40,12 +40,24 @@ impl Foreground {
         self.total_ns.fetch_add(ns, Ordering::Relaxed);
         self.samples.fetch_add(1, Ordering::Relaxed);
     }
+}
 
+/// Follows the foreground's latency; each has its own.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct MeanTime {
+    total_ns: u64,
+    samples: u64,
+}
+
+impl MeanTime {
     /// The average since the last call in nanoseconds; `None` where no request was timed.
-    fn take_average_ns(&self) -> Option<f64> {
-        let samples = self.samples.swap(0, Ordering::Relaxed);
-        let total = self.total_ns.swap(0, Ordering::Relaxed);
-        (samples > 0).then(|| total as f64 / samples as f64)
+    pub fn take(&mut self, foreground: &Foreground) -> Option<f64> {
+        // In the order in which they are added to, backwards: a sample too few, and never a time too few.
+        let samples = foreground.samples.load(Ordering::Relaxed);
+        let total_ns = foreground.total_ns.load(Ordering::Relaxed);
+        let before = std::mem::replace(self, Self { total_ns, samples });
+        let new = samples.wrapping_sub(before.samples);
+        (new > 0).then(|| total_ns.wrapping_sub(before.total_ns) as f64 / new as f64)
     }
 }
 
@@ -53,6 +65,7 @@ impl Foreground {
 pub(crate) struct Budget {
     rate: Cell<f64>,
     best_ns: Cell<f64>,
+    mean: Cell<MeanTime>,
     set_at: Cell<Instant>,
     /// When the bytes taken so far will have been paid for.
     paid_until: Cell<Instant>,
@@ -64,6 +77,7 @@ impl Budget {
         Self {
             rate: Cell::new(RATE_START),
             best_ns: Cell::new(f64::INFINITY),
+            mean: Cell::default(),
             set_at: Cell::new(now),
             paid_until: Cell::new(now),
         }
@@ -86,7 +100,10 @@ impl Budget {
             return;
         }
         self.set_at.set(now);
-        let slow = foreground.take_average_ns().is_some_and(|average| {
+        let mut mean = self.mean.get();
+        let average = mean.take(foreground);
+        self.mean.set(mean);
+        let slow = average.is_some_and(|average| {
             // The best fades, so that a device that has become slower is not for ever 'slow'.
             let best = (self.best_ns.get() * 1.001).min(average);
             self.best_ns.set(best);

@@ -34,6 +34,7 @@ pub(super) fn start(
     if tasks.shared.settings.prediction {
         tasks.shared.prediction.missed(block);
     }
+    tasks.shared.warmth.missed(block);
     let mut running = tasks.fetches.running.borrow_mut();
     if let Some(waiting) = running.get_mut(&place) {
         waiting.push(reply);
@@ -52,7 +53,7 @@ pub(super) fn start(
             });
         }
         if let Ok(data) = read {
-            bring_up(&tasks, block, place, &data, false).await;
+            bring_up(&tasks, block, place, &data, Why::Read).await;
         }
     });
 }
@@ -74,12 +75,33 @@ pub(super) async fn settle(tasks: &Tasks<impl World>) {
 pub(super) async fn prefetch(tasks: &Tasks<impl World>, block: BlockIndex) -> u64 {
     let Some(place) = tasks.shared.volume.place(block) else { return 0 };
     match read(tasks, block, place).await {
-        Ok(data) => bring_up(tasks, block, place, &data, true).await,
+        Ok(data) => bring_up(tasks, block, place, &data, Why::Predicted).await,
         Err(error) => {
             tracing::warn!(%block, %error, "a prefetch failed");
             0
         }
     }
+}
+
+/// Fetches a block because there is room for it; returns the bytes copied to the fast tier.
+///
+/// # Errors
+/// It cannot be read, which is in the log.
+pub(super) async fn hydrate(tasks: &Tasks<impl World>, block: BlockIndex) -> io::Result<u64> {
+    let Some(place) = tasks.shared.volume.place(block) else { return Ok(0) };
+    let data = read(tasks, block, place).await?;
+    Ok(bring_up(tasks, block, place, &data, Why::Room).await)
+}
+
+/// Why a block comes to the fast tier.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// A request asked for it.
+    Read,
+    /// It is expected to be asked for.
+    Predicted,
+    /// There is room.
+    Room,
 }
 
 async fn read(
@@ -112,7 +134,7 @@ async fn bring_up(
     block: BlockIndex,
     place: NonZeroU64,
     data: &AlignedBuffer,
-    prefetched: bool,
+    why: Why,
 ) -> u64 {
     let volume = &tasks.shared.volume;
     let keep_free = super::evict::reserve(volume.slot_count()) / 2;
@@ -120,9 +142,9 @@ async fn bring_up(
         let mut copy = AlignedBuffer::zeroed(BLOCK_BYTES as usize);
         copy.copy_from_slice(data);
         return match tasks.fast.write(ticket.slot(), 0, copy).await {
-            Ok(()) if ticket.finish(prefetched) => {
+            Ok(()) if ticket.finish(why == Why::Predicted) => {
                 volume.stats().promotions.add(1);
-                if prefetched {
+                if why == Why::Predicted {
                     volume.stats().prefetched_bytes.add(BLOCK_BYTES);
                 }
                 BLOCK_BYTES

@@ -1,5 +1,5 @@
 //! Work beside the requests: seals epochs, tells of them, writes sealed layers back, serves misses, promotes, evicts,
-//! acts on predictions. One thread with a ring of its own (tokio-uring).
+//! acts on predictions, warms up. One thread with a ring of its own (tokio-uring).
 //!
 //! ```text
 //! queue threads --Ask--> background thread --reads--> capacity tier
@@ -21,6 +21,7 @@ mod predict;
 mod publish;
 mod seal;
 mod shared;
+mod warm;
 mod world;
 mod write_back;
 
@@ -38,6 +39,7 @@ pub use kept::KeptLayer;
 pub use predict::{Acted, Group, PredictionState};
 pub use seal::{Sealer, WallClock, now_us};
 pub use shared::{Progress, Settings, Shared};
+pub use warm::{Hydration, HydrationState};
 #[cfg(test)]
 pub(crate) use world::Slots;
 
@@ -174,6 +176,7 @@ async fn serve(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedReceiver<A
     keepers.spawn_local(evict::keep_room(tasks.clone()));
     keepers.spawn_local(seal::keep_sealing(tasks.clone()));
     keepers.spawn_local(predict::keep_acting(tasks.clone()));
+    keepers.spawn_local(warm::keep_warm(tasks.clone()));
     loop {
         let ask = tokio::select! {
             biased;

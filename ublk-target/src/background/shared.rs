@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use forerun::config::HydrateOrder;
 use forerun::geometry::{BlockIndex, Epoch};
 use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::{Notify, watch};
@@ -14,6 +15,7 @@ use super::budget::Foreground;
 use super::kept::KeptLayer;
 use super::predict::PredictionState;
 use super::seal::{Sealer, WallClock};
+use super::warm::Warmth;
 use crate::control::{SealedEpoch, WriteBack};
 use crate::fast_tier::delta::Delta;
 use crate::fast_tier::{Committer, Facts};
@@ -34,16 +36,25 @@ pub struct Settings {
     pub sync_interval_seconds: u32,
     /// Whether predictions are acted on at all.
     pub prediction: bool,
+    /// In which order an empty fast tier is filled.
+    pub hydrate: HydrateOrder,
 }
 
 impl Settings {
     /// Settings as configured.
-    pub fn new(threshold: Threshold, horizon: Horizon, sync_interval_seconds: u32, prediction: bool) -> Self {
+    pub fn new(
+        threshold: Threshold,
+        horizon: Horizon,
+        sync_interval_seconds: u32,
+        prediction: bool,
+        hydrate: HydrateOrder,
+    ) -> Self {
         Self {
             threshold: AtomicU32::new(threshold.get().to_bits()),
             horizon: AtomicU32::new(horizon.epochs()),
             sync_interval_seconds,
             prediction,
+            hydrate,
         }
     }
 
@@ -121,6 +132,8 @@ pub struct Shared {
     pub kept: Mutex<Vec<KeptLayer>>,
     /// What is predicted and what came of it.
     pub prediction: PredictionState,
+    /// How warm the fast tier is.
+    pub warmth: Warmth,
     /// Wakes whoever keeps slots free.
     pub wake_keeper: Notify,
     /// Wakes write-back.
@@ -160,6 +173,7 @@ impl Shared {
             progress: Mutex::default(),
             kept: Mutex::default(),
             prediction,
+            warmth: Warmth::default(),
             wake_keeper: Notify::new(),
             wake_writer: Notify::new(),
             wake_publisher: Notify::new(),
@@ -229,6 +243,11 @@ impl Shared {
             return None;
         }
         vectors.iter().find(|sealed| sealed.vector.epoch >= from).cloned()
+    }
+
+    /// The first vector after an epoch that is kept in memory.
+    pub fn next_vector(&self, after: Epoch) -> Option<SealedEpoch> {
+        lock(&self.vectors).iter().find(|sealed| sealed.vector.epoch > after).cloned()
     }
 
     /// Takes note of I/O on the fast tier that failed for a request.

@@ -156,6 +156,7 @@ pub async fn check_store<S: Store>(
     }
     progress(CheckProgress { layers: layers_total, layers_total, bytes: check.report.bytes });
     check.note_orphans().await?;
+    check.warm_list().await?;
     Ok(check.report)
 }
 
@@ -214,10 +215,25 @@ impl<S: Store> Check<S> {
                     ObjectKind::Layer => {
                         self.unused.push((name, bytes));
                     }
+                    ObjectKind::Warm => {}
                 }
             }
         }
         Ok(())
+    }
+
+    /// A warm list that cannot be read costs no data.
+    async fn warm_list(&mut self) -> Result<()> {
+        match super::warm::warm_list(&self.tier).await {
+            Ok(_) => Ok(()),
+            Err(CapacityError::Corrupt { place, fault }) => {
+                let what = format!("the order in which a restored volume warms up is not known: {fault}");
+                let advice = "No data is lost; the target writes a new one within some minutes.";
+                self.report.add(Severity::Note, what, place, advice);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn note_orphan(&mut self, name: ObjectName, bytes: u64) {

@@ -22,6 +22,8 @@ pub enum Salt {
     LayerPage = 0x4c41_5950,
     /// A clone's pin, number 0.
     Pin = 0x434c_4f4e,
+    /// A warm list; the number is the object's.
+    WarmList = 0x5741_524d,
 }
 
 /// The salted CRC-32C of `parts`, as if they followed each other.

@@ -78,6 +78,7 @@ fn refers(state: &State, head: &Head, name: ObjectName) -> bool {
     match name.kind {
         ObjectKind::Segment => state.usage.contains(SegmentId(name.number)),
         ObjectKind::Layer => head.layers.iter().any(|layer| layer.id == LayerId(name.number)),
+        ObjectKind::Warm => false,
     }
 }
 
@@ -192,6 +193,8 @@ impl<S: Store> Inner<S> {
         let len = match name.kind {
             ObjectKind::Segment => SEGMENT_HEADER_BYTES,
             ObjectKind::Layer => PAGE_BYTES,
+            // A clone needs none of its origin's.
+            ObjectKind::Warm => return Ok(Epoch(u32::MAX)),
         };
         let bytes = self.read_range(name, 0, len, Vec::new()).await?;
         let epoch = match name.kind {
@@ -205,6 +208,7 @@ impl<S: Store> Inner<S> {
                     _ => Epoch(0),
                 })
             }
+            ObjectKind::Warm => Ok(Epoch(u32::MAX)),
         };
         epoch.map_err(|fault| self.corrupt(name, fault))
     }

@@ -12,7 +12,10 @@ use super::names::ObjectKind;
 use super::reserve::RESERVE;
 
 /// Folders and files that an earlier attempt may have left, and the one a fresh file system has.
-const OURS: [&str; 6] = ["segments", "layers", LEASES, LOCK, RESERVE, "lost+found"];
+const OURS: [&str; 7] = ["segments", "layers", "warm", LEASES, LOCK, RESERVE, "lost+found"];
+/// What is made.
+const FOLDERS: [&str; 4] =
+    [ObjectKind::Segment.folder(), ObjectKind::Layer.folder(), ObjectKind::Warm.folder(), LEASES];
 
 /// Checks that `directory` is new or empty and makes the folders of a capacity tier in it.
 ///
@@ -32,7 +35,7 @@ pub fn prepare_directory(directory: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_foreign(directory)?,
         Err(error) => return Err(failed("create", directory)(error)),
     }
-    for folder in [ObjectKind::Segment.folder(), ObjectKind::Layer.folder(), LEASES] {
+    for folder in FOLDERS {
         let path = directory.join(folder);
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -55,7 +58,7 @@ pub fn remove_created(directory: &Path, whole: bool) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    for folder in [ObjectKind::Segment.folder(), ObjectKind::Layer.folder(), LEASES] {
+    for folder in FOLDERS {
         fs::remove_dir(directory.join(folder))?;
     }
     if whole { fs::remove_dir(directory) } else { Ok(()) }

@@ -145,6 +145,14 @@ impl Store for DirectoryStore {
     }
 
     async fn begin_upload(&self, name: ObjectName) -> io::Result<DirectoryUpload> {
+        if name.kind == ObjectKind::Warm {
+            // A tier from before there were warm lists has no folder for them.
+            match std::fs::create_dir(self.folder(name.kind)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Err(_) => {}
+                Ok(()) => sync_folder(&self.path).await?,
+            }
+        }
         let file = OpenOptions::new().write(true).create_new(true).open(self.file(name)).await?;
         Ok(DirectoryUpload { file, folder: self.folder(name.kind), written: 0 })
     }
@@ -166,7 +174,13 @@ impl Store for DirectoryStore {
 
     async fn list(&self, kind: ObjectKind) -> io::Result<Vec<(ObjectName, u64)>> {
         let mut objects = Vec::new();
-        for entry in std::fs::read_dir(self.folder(kind))? {
+        let entries = match std::fs::read_dir(self.folder(kind)) {
+            Err(error) if kind == ObjectKind::Warm && error.kind() == io::ErrorKind::NotFound => {
+                return Ok(objects);
+            }
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let Some(name) = entry.file_name().to_str().and_then(|text| ObjectName::parse(kind, text)) else {
                 continue;

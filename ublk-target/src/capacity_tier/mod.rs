@@ -64,6 +64,8 @@ mod table_scan;
 mod table_writer;
 mod tier;
 mod usage;
+mod warm;
+mod warm_list;
 
 pub use alone::Alone;
 pub use any_store::{AnyLease, AnyStore, AnyUpload, remove_created};
@@ -97,6 +99,7 @@ pub use space::Space;
 pub use store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED, Upload};
 pub use table_scan::BlockRange;
 pub use tier::{CapacityTier, volume_in};
+pub use warm_list::{MAX_WARM_BLOCKS, WarmList};
 
 #[cfg(test)]
 pub(crate) mod memory_store;

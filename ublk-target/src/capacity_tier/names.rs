@@ -33,13 +33,15 @@ impl fmt::Display for LayerId {
     }
 }
 
-/// Which of the two kinds of immutable object.
+/// Which kind of immutable object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ObjectKind {
     /// Block records.
     Segment,
     /// A table of changes.
     Layer,
+    /// A warm list. Nothing refers to it.
+    Warm,
 }
 
 impl ObjectKind {
@@ -49,6 +51,7 @@ impl ObjectKind {
         match self {
             Self::Segment => "segments",
             Self::Layer => "layers",
+            Self::Warm => "warm",
         }
     }
 }

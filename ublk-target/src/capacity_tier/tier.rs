@@ -341,6 +341,7 @@ impl<S: Store> CapacityTier<S> {
                 let used = match kind {
                     ObjectKind::Segment => state.usage.set_len(SegmentId(name.number), bytes),
                     ObjectKind::Layer => head.layers().iter().any(|layer| layer.id.0 == name.number),
+                    ObjectKind::Warm => true,
                 };
                 if !used {
                     state.deletions.queue(name, bytes, due, Epoch(0));

@@ -5,6 +5,8 @@ use forerun::change_vector::{Change, ChangeKind};
 use forerun::config::VolumeName;
 use forerun::geometry::BLOCK_BYTES;
 
+use crate::background::{Hydration, HydrationState};
+
 use super::plane::{CloneInfo, CreatedSnapshot, Snapshot};
 use super::status::{
     Chain, OriginStatus, PredictorScore, PrefetchStatus, TierStatus, TrainerReport, VolumeStatus,
@@ -100,6 +102,36 @@ pub(super) fn volume_status(
         write_back_failures: status.write_back_failures,
         capacity_read_errors: status.capacity_read_errors,
         origins: status.origins.into_iter().map(origin).collect(),
+        hydration: Some(hydration(&status.hydration)),
+    }
+}
+
+fn hydration(hydration: &Hydration) -> v1::Hydration {
+    let state = match hydration.state {
+        HydrationState::Waiting => v1::HydrationState::Waiting,
+        HydrationState::Off => v1::HydrationState::Off,
+        HydrationState::Listed => v1::HydrationState::Listed,
+        HydrationState::Rest => v1::HydrationState::Rest,
+        HydrationState::Done => v1::HydrationState::Done,
+        HydrationState::Full => v1::HydrationState::Full,
+    };
+    v1::Hydration {
+        state: state.into(),
+        listed_blocks: hydration.listed,
+        listed_done: hydration.listed_done,
+        rest_blocks: hydration.rest,
+        rest_done: hydration.rest_done,
+        fetched_bytes: hydration.fetched_bytes,
+        failed_blocks: hydration.failed,
+        seconds: hydration.seconds,
+        eta_seconds: hydration.eta_seconds,
+        list_made_us: hydration.list_made_us,
+        request_seconds: hydration.request_ns / 1e9,
+        steady_request_seconds: hydration.steady_request_ns / 1e9,
+        read_hits: hydration.read_hits,
+        steady_read_hits: hydration.steady_read_hits,
+        steady: hydration.steady_after_bytes.is_some(),
+        steady_after_bytes: hydration.steady_after_bytes.unwrap_or(0),
     }
 }
 

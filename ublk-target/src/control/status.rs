@@ -49,6 +49,7 @@ pub struct VolumeStatus {
     pub write_back_failures: u64,
     pub capacity_read_errors: u64,
     pub origins: Vec<OriginStatus>,
+    pub hydration: crate::background::Hydration,
 }
 
 /// A volume whose data this one, its clone, shares.

@@ -365,6 +365,7 @@ impl ControlPlane for VolumeControl {
             write_back_failures: stats.write_back_failures.get(),
             capacity_read_errors: stats.capacity_read_errors.get(),
             origins: origins(progress.shared),
+            hydration: shared.warmth.hydration(),
         })
     }
 

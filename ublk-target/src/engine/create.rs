@@ -100,7 +100,7 @@ fn is_untouched(path: &Path, volume: Uuid) -> bool {
 mod tests {
     use std::path::PathBuf;
 
-    use forerun::config::{CapacityTierConfig, SyncInterval, VolumeName};
+    use forerun::config::{CapacityTierConfig, HydrateOrder, SyncInterval, VolumeName};
     use forerun::prediction::{Horizon, Threshold};
 
     use super::*;
@@ -118,6 +118,7 @@ mod tests {
             threshold: Threshold::new(0.5).unwrap(),
             horizon: Horizon::new(1).unwrap(),
             prediction: false,
+            hydrate: HydrateOrder::Expected,
             created_us: 1,
         }
     }

@@ -122,6 +122,7 @@ impl Opened {
             config.horizon,
             config.sync_interval.seconds(),
             config.prediction,
+            config.hydrate,
         );
         let prediction = PredictionState::new(paths.predictions(), uuid);
         let shared = Arc::new(Shared::new(map, fast.committer(), settings, prediction, written_back, now_us));

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use forerun::config::HydrateOrder;
 use forerun::geometry::{Geometry, MIN_VOLUME_BYTES, SlotId};
 use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::mpsc;
@@ -220,8 +221,18 @@ impl Machine {
         let map = build_map(&reader, self.geometry, tier.slot_count(), log, &recovered, now_us());
         let map = map.await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let written_back = map.written_back();
+        // Some lives hydrate in each of the orders, and some do not.
+        let orders = [
+            HydrateOrder::Expected,
+            HydrateOrder::Address,
+            HydrateOrder::Off,
+            HydrateOrder::Expected,
+            HydrateOrder::Hot,
+        ];
+        let hydrate = orders[self.boot as usize % orders.len()];
+        let (threshold, horizon) = (Threshold::DEFAULT, Horizon::DEFAULT);
         let settings =
-            Settings::new(Threshold::DEFAULT, Horizon::DEFAULT, self.sync_interval_seconds, self.prediction);
+            Settings::new(threshold, horizon, self.sync_interval_seconds, self.prediction, hydrate);
         let prediction = PredictionState::new(self.table(), *VOLUME.as_bytes());
         let shared = Shared::new(map, tier.committer(), settings, prediction, written_back, now_us);
         let shared = Arc::new(shared);

@@ -30,6 +30,7 @@ mod promote;
 mod read;
 mod recover;
 mod reserve;
+mod residents;
 mod seal;
 mod shard;
 pub mod slots;

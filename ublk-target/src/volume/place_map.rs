@@ -150,6 +150,20 @@ impl PlaceMap {
         NonZeroU64::new(lock(region).get(key))
     }
 
+    /// The blocks of a region that have a place, ascending; `None` beyond the last region.
+    pub fn in_region(&self, region: usize) -> Option<Vec<BlockIndex>> {
+        let first = (region * REGION_BLOCKS) as u32;
+        let region = self.regions.get(region)?;
+        let keys: Vec<u16> = match &*lock(region) {
+            Region::Empty => Vec::new(),
+            Region::Sparse { keys, .. } => keys.clone(),
+            Region::Dense { places, .. } => {
+                (0u16..).zip(places.iter()).filter(|(_, place)| **place != 0).map(|(key, _)| key).collect()
+            }
+        };
+        Some(keys.into_iter().map(|key| BlockIndex(first + u32::from(key))).collect())
+    }
+
     /// Sets or (with `None`) removes the block's place; returns the one before.
     pub fn set(&self, block: BlockIndex, place: Option<NonZeroU64>) -> Option<NonZeroU64> {
         let (region, key) = self.region(block);
@@ -190,6 +204,10 @@ mod tests {
                 prop_assert_eq!(old.map(NonZeroU64::get), expected);
             }
             prop_assert_eq!(map.len(), model.len() as u64);
+            let told: Vec<u32> = (0..).map_while(|region| map.in_region(region)).flatten().map(|block| block.0).collect();
+            let mut expected: Vec<u32> = model.keys().copied().collect();
+            expected.sort_unstable();
+            prop_assert_eq!(told, expected);
             for block in 0..10_000 {
                 prop_assert_eq!(map.get(BlockIndex(block)).map(NonZeroU64::get), model.get(&block).copied());
             }

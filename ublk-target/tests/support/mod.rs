@@ -13,7 +13,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use forerun::config::{
-    CapacityTierConfig, FastTierConfig, Paths, SnapshotName, SyncInterval, VolumeConfig, VolumeName,
+    CapacityTierConfig, FastTierConfig, HydrateOrder, Paths, SnapshotName, SyncInterval, VolumeConfig,
+    VolumeName,
 };
 use forerun::geometry::{Epoch, Geometry};
 use forerun::prediction::{Horizon, Threshold};
@@ -179,6 +180,7 @@ impl Rig {
             threshold: Threshold::DEFAULT,
             horizon: Horizon::DEFAULT,
             prediction: true,
+            hydrate: HydrateOrder::Expected,
             created_us: 1,
         };
         create(&config).expect("a new volume");

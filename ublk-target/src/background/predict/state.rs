@@ -203,6 +203,11 @@ impl PredictionState {
         lock(&self.inner).advised_off = (!pays).then(|| reason.to_owned());
     }
 
+    /// The newest predictions, whether or not they are acted on.
+    pub fn table(&self) -> Option<Arc<Table>> {
+        lock(&self.inner).table.clone()
+    }
+
     /// Blocks that eviction should rather keep.
     pub fn kept(&self) -> Arc<HashSet<BlockIndex>> {
         lock(&self.inner).plan.as_ref().map(|plan| plan.acted_on.clone()).unwrap_or_default()

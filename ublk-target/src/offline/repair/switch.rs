@@ -130,7 +130,7 @@ fn clear(directory: &Path) -> io::Result<()> {
             fs::remove_file(entry.path())?;
         }
     }
-    for folder in ["segments", "layers", "leases"] {
+    for folder in ["segments", "layers", "warm", "leases"] {
         match fs::remove_dir_all(directory.join(folder)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -15,11 +15,8 @@ guest's processor, which counts instructions, is several times slower than a rea
 with them. The page cache is dropped at each phase's beginning, so that it is no third tier.
 """
 
-import json
-import mmap
 import os
 import random
-import struct
 import sys
 import time
 from pathlib import Path
@@ -27,10 +24,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from rig import Forerun, Job, run, until  # noqa: E402
+from slow_tier import BLOCK, PAGE, Device, drop_page_cache, note, ram_disk, say, slow_disk  # noqa: E402
 
 QUICK = "--quick" in sys.argv
-BLOCK = 64 << 10
-PAGE = 4 << 10
 REQUEST_NS = 5_000_000
 VOLUME = 1 << 30
 FAST = 128 << 20
@@ -46,60 +42,6 @@ THRESHOLD = 0.2
 TRAINER_SECONDS = 0.3  # of CPU an epoch
 
 
-def say(**fields):
-    print(json.dumps(fields), flush=True)
-
-
-def note(words):
-    print(f"  {words}", file=sys.stderr, flush=True)
-
-
-def slow_disk(mib):
-    """A disk in memory that takes 5 ms a request."""
-    run(["modprobe", "null_blk", "nr_devices=0"])
-    run(["mount", "-t", "configfs", "none", "/sys/kernel/config"], ok=(0, 32))
-    device = Path("/sys/kernel/config/nullb/nullb0")
-    device.mkdir()
-    for name, value in (("size", mib), ("memory_backed", 1), ("irqmode", 2), ("completion_nsec", REQUEST_NS),
-                        ("hw_queue_depth", 128), ("discard", 1), ("power", 1)):
-        (device / name).write_text(str(value))
-    until("the slow disk", 10, lambda: Path("/dev/nullb0").is_block_device())
-    run(["mkfs.ext4", "-q", "-E", "nodiscard", "/dev/nullb0"], limit=600)
-    run(["mount", "/dev/nullb0", "/mnt"])
-
-
-class Device:
-    """The volume's device, read and written past the page cache."""
-
-    def __init__(self, path):
-        self.file = os.open(path, os.O_RDWR | os.O_DIRECT)
-        self.buffer = mmap.mmap(-1, PAGE)
-
-    def access(self, block, page, overwrite=True):
-        """Reads, and overwrites; gives the seconds that the read took."""
-        at = block * BLOCK + page * PAGE
-        began = time.monotonic()
-        os.preadv(self.file, [self.buffer], at)
-        took = time.monotonic() - began
-        if overwrite:
-            self.buffer[:8] = struct.pack("<Q", at ^ time.monotonic_ns())
-            os.pwritev(self.file, [self.buffer], at)
-        return took
-
-    def fill(self):
-        """Data that cannot be compressed within a block."""
-        noise = os.urandom(2 * BLOCK)
-        buffer = mmap.mmap(-1, 16 * BLOCK)
-        for first in range(0, BLOCKS, 16):
-            for at in range(16):
-                shift = (first + at) * 37 % BLOCK
-                buffer[at * BLOCK:(at + 1) * BLOCK] = noise[shift:shift + BLOCK]
-            os.pwritev(self.file, [buffer], first * BLOCK)
-
-    def close(self):
-        os.close(self.file)
-
-
 def sets():
     """Which blocks each set has."""
     chance = random.Random(7)
@@ -107,10 +49,6 @@ def sets():
     chance.shuffle(extents)
     return [[extent * EXTENT_BLOCKS + at for extent in extents[EXTENTS * one:EXTENTS * (one + 1)] for at in range(EXTENT_BLOCKS)]
             for one in range(SETS)]
-
-
-def drop_page_cache():
-    Path("/proc/sys/vm/drop_caches").write_text("1")
 
 
 class Volume:
@@ -124,7 +62,7 @@ class Volume:
         if prediction:
             words = [forerun.program("forerun-trainer"), "run", name, "--cpu-seconds-per-epoch", TRAINER_SECONDS]
             self.trainer = Job(words, Path(f"/tmp/{name}.log"), env=forerun.env)
-        self.device.fill()
+        self.device.fill(BLOCKS)
         self.calm()
 
     def calm(self):
@@ -226,9 +164,8 @@ def main():
     os.environ["DM_DISABLE_UDEV"] = "1"
     say(kind="about", kernel=os.uname().release, fio="", quick=QUICK, volume_bytes=VOLUME, fast_bytes=FAST, request_ns=REQUEST_NS,
         sets=SETS, set_blocks=EXTENTS * EXTENT_BLOCKS, epoch_s=EPOCH, horizon=HORIZON, threshold=THRESHOLD)
-    slow_disk(3 << 10)
-    run(["modprobe", "brd", "rd_nr=1", f"rd_size={FAST >> 10}"])
-    until("the RAM disk", 10, lambda: Path("/dev/ram0").is_block_device())
+    slow_disk(3 << 10, REQUEST_NS)
+    ram_disk(FAST)
     forerun = Forerun(programs, "/tmp/state", "/tmp/run")
     works = {"returns": (returns, EPOCH), "reads": (reads, EPOCH), "random": (at_random, RANDOM_EPOCH)}
     wanted = [word for word in sys.argv[2:] if word in works] or works

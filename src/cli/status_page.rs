@@ -1,6 +1,6 @@
 //! The page that `status` shows: what matters first, one fact a line, human sizes.
 
-use forerun::api::v1::{GetPrefetchStatusResponse, GetVolumeStatusResponse, Hydration, HydrationState, Tier};
+use forerun::api::v1::{GetPrefetchStatusResponse, GetVolumeStatusResponse, Hydration, Tier};
 use forerun::config::format_size;
 
 use super::output::{count, counted, span};
@@ -124,12 +124,12 @@ fn warmth(page: &mut Page, hydration: &Hydration) {
     let fetched = format_size(hydration.fetched_bytes);
     let took = span(hydration.seconds);
     let share = |done: u64, of: u64| percent(done as f64, of as f64);
-    let progress = match hydration.state() {
-        HydrationState::Listed => {
+    let progress = match hydration.state.as_str() {
+        "listed" => {
             let (done, of) = (hydration.listed_done, hydration.listed_blocks);
             format!("{} of {} that are expected to be used first", share(done, of), counted(of, "block"))
         }
-        HydrationState::Rest => {
+        "rest" => {
             let (done, of) = (hydration.rest_done, hydration.rest_blocks);
             format!(
                 "what is expected to be used is there; {} of {} in all",
@@ -137,8 +137,8 @@ fn warmth(page: &mut Page, hydration: &Hydration) {
                 counted(of, "block")
             )
         }
-        HydrationState::Done if hydration.fetched_bytes > 0 => "done".to_owned(),
-        HydrationState::Full if hydration.fetched_bytes > 0 => "done, the fast tier is full".to_owned(),
+        "done" if hydration.fetched_bytes > 0 => "done".to_owned(),
+        "full" if hydration.fetched_bytes > 0 => "done, the fast tier is full".to_owned(),
         _ => return,
     };
     let left = if hydration.eta_seconds > 0.0 {

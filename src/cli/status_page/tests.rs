@@ -124,3 +124,50 @@ fn a_clone_says_what_it_shares() {
     assert!(text.contains("3.0 GiB with its origin  /srv/a"), "{text}");
     assert!(text.contains("3.0 GiB with its origin, being copied  /srv/b"), "{text}");
 }
+
+#[test]
+fn a_restored_volume_says_how_warm_it_is() {
+    let text = |hydration: Hydration| {
+        let volume = GetVolumeStatusResponse { hydration: Some(hydration), ..volume() };
+        let page = render(&volume, &GetPrefetchStatusResponse::default(), 0);
+        let lines =
+            page.lines().filter(|line| line.starts_with("  warming up") || line.starts_with("  latency"));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let listed = Hydration {
+        state: "listed".into(),
+        listed_blocks: 20_000,
+        listed_done: 5_000,
+        rest_blocks: 100_000,
+        fetched_bytes: 300 << 20,
+        seconds: 12.0,
+        eta_seconds: 240.0,
+        request_seconds: 0.004,
+        steady_request_seconds: 0.001,
+        read_hits: 0.6,
+        steady_read_hits: 0.99,
+        ..Default::default()
+    };
+    assert_eq!(
+        text(listed.clone()),
+        "  warming up    25 % of 20,000 blocks that are expected to be used first; 300 MiB fetched in 12 s, about 4 min left\n  \
+           latency       400 % of what it was; 60 % of reads hit, 99 % before\n"
+    );
+    let full = Hydration {
+        state: "full".into(),
+        failed_blocks: 2,
+        eta_seconds: 0.0,
+        request_seconds: 0.001,
+        steady: true,
+        steady_after_bytes: 200 << 20,
+        ..listed.clone()
+    };
+    assert_eq!(
+        text(full),
+        "  warming up    done, the fast tier is full; 300 MiB fetched in 12 s, 2 blocks could not be fetched\n  \
+           latency       100 % of what it was; steady again after 200 MiB; 60 % of reads hit, 99 % before\n"
+    );
+    for (state, fetched_bytes) in [("off", 0), ("waiting", 0), ("done", 0), ("full", 0)] {
+        assert_eq!(text(Hydration { state: state.into(), fetched_bytes, ..listed.clone() }), "");
+    }
+}

@@ -108,15 +108,15 @@ pub(super) fn volume_status(
 
 fn hydration(hydration: &Hydration) -> v1::Hydration {
     let state = match hydration.state {
-        HydrationState::Waiting => v1::HydrationState::Waiting,
-        HydrationState::Off => v1::HydrationState::Off,
-        HydrationState::Listed => v1::HydrationState::Listed,
-        HydrationState::Rest => v1::HydrationState::Rest,
-        HydrationState::Done => v1::HydrationState::Done,
-        HydrationState::Full => v1::HydrationState::Full,
+        HydrationState::Waiting => "waiting",
+        HydrationState::Off => "off",
+        HydrationState::Listed => "listed",
+        HydrationState::Rest => "rest",
+        HydrationState::Done => "done",
+        HydrationState::Full => "full",
     };
     v1::Hydration {
-        state: state.into(),
+        state: state.to_owned(),
         listed_blocks: hydration.listed,
         listed_done: hydration.listed_done,
         rest_blocks: hydration.rest,

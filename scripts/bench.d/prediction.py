@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from rig import Forerun, Job, run, until  # noqa: E402
-from slow_tier import BLOCK, PAGE, Device, drop_page_cache, note, ram_disk, say, slow_disk  # noqa: E402
+from slow_tier import BLOCK, PAGE, Device, at_hand, drop_page_cache, note, ram_disk, say, slow_disk  # noqa: E402
 
 QUICK = "--quick" in sys.argv
 REQUEST_NS = 5_000_000
@@ -160,7 +160,7 @@ def at_random(volume):
 
 
 def main():
-    programs = Path(sys.argv[1])
+    programs = at_hand(sys.argv[1])
     os.environ["DM_DISABLE_UDEV"] = "1"
     say(kind="about", kernel=os.uname().release, fio="", quick=QUICK, volume_bytes=VOLUME, fast_bytes=FAST, request_ns=REQUEST_NS,
         sets=SETS, set_blocks=EXTENTS * EXTENT_BLOCKS, epoch_s=EPOCH, horizon=HORIZON, threshold=THRESHOLD)

@@ -24,8 +24,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from postgres import Postgres  # noqa: E402
-from rig import Forerun, Job, run, until  # noqa: E402
-from slow_tier import BLOCK, PAGE, Device, drop_page_cache, note, ram_disk, say, slow_disk  # noqa: E402
+from rig import Forerun, run, until  # noqa: E402
+from slow_tier import BLOCK, PAGE, Device, at_hand, note, ram_disk, say, slow_disk  # noqa: E402
 
 QUICK = "--quick" in sys.argv
 LATENCIES_MS = (5, 30)
@@ -34,6 +34,7 @@ HOT_SHARE = 20  # one block in so many
 ELSEWHERE = 0.002  # of the reads
 RATE = 100  # reads a second
 BEFORE, AFTER = (40, 40) if QUICK else (60, 90)  # seconds of reading before the loss and after each restore
+LOOK = 0.25  # seconds between two looks at the status
 FAST = 768 << 20
 EPOCH = 10  # seconds
 ORDERS = ("off", "address", "expected")
@@ -63,7 +64,11 @@ class Lost:
         shutil.rmtree(self.forerun.state_dir / self.name)
         shutil.rmtree(self.forerun.run_dir / self.name, ignore_errors=True)
         empty_fast_tier()
-        drop_page_cache()
+        # What the page cache has of the capacity tier, and nothing else.
+        mount = Path(self.capacity).parent
+        disk = run(["findmnt", "-n", "-o", "SOURCE", mount]).strip()
+        run(["umount", mount], limit=300)
+        run(["mount", disk, mount], limit=300)
 
     def restore(self, order):
         """Gives the seconds until the device is there."""
@@ -133,7 +138,7 @@ def hot_set(forerun, mount, latency_ms):
             hydration = status["hydration"]
             curve.append({"s": time.monotonic() - began, "moved_bytes": status["promotions"] * BLOCK,
                           "hydrated_bytes": hydration.get("fetched_bytes", 0), "state": hydration.get("state", "")})
-            thread.join(1)
+            thread.join(LOOK)
         say(kind="restore", latency_ms=latency_ms, order=order, device_s=device_s, steady_p99_ms=1e3 * steady, curve=curve,
             reads=[(round(at, 3), round(1e3 * took, 4)) for at, took in reader.reads])
         waited = sum(took > latency_ms / 2e3 for _, took in reader.reads)
@@ -177,7 +182,7 @@ def database(forerun, mount, latency_ms):
 
 
 def main():
-    programs = Path(sys.argv[1])
+    programs = at_hand(sys.argv[1])
     os.environ["DM_DISABLE_UDEV"] = "1"
     say(kind="about", kernel=os.uname().release, fio="", quick=QUICK, data_bytes=DATA_BLOCKS * BLOCK, hot_blocks=DATA_BLOCKS // HOT_SHARE,
         rate=RATE, fast_bytes=FAST)

@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import shutil
 import struct
 import sys
 import time
@@ -43,6 +44,15 @@ def ram_disk(size):
     """A RAM disk for the fast tier, /dev/ram0."""
     run(["modprobe", "brd", "rd_nr=1", f"rd_size={size >> 10}"])
     until("the RAM disk", 10, lambda: Path("/dev/ram0").is_block_device())
+
+
+def at_hand(programs):
+    """Copies of the programs in memory: with the page cache dropped they would be read from the host again."""
+    folder = Path("/run/programs")
+    folder.mkdir()
+    for name in ("forerun", "ublk-target", "forerun-trainer"):
+        shutil.copy2(Path(programs) / name, folder)
+    return folder
 
 
 def drop_page_cache():

@@ -43,17 +43,29 @@ def lose(lab, volume):
     shutil.rmtree(lab.forerun.run_dir / volume.name, ignore_errors=True)
 
 
-def goes_on(lab, capacity):
+def goes_on(lab, capacity, objects):
+    """`objects` is the folder that the capacity tier's objects lie in, on whatever machine."""
     volume = lab.volume("lost", "512M", "160M", "--sync-interval", "2", capacity=capacity)
     sums, path = filled(lab, volume)
     place = volume.capacity
+    # A snapshot brings it with it, ten seconds after the start.
+    until("a warm list", 60, lambda: any(objects.glob("warm/*")), 0.5)
     lose(lab, volume)
     fast = lab.place / "again.fast"
     said = lab.forerun("restore", place, "--as", "again", "--fast", fast, "--fast-size", "160M", limit=120)
     expect("goes on from the end of epoch" in said, f"what restore says: {said!r}")
     again = adopted(lab, "again", fast, place)
-    mounted = lab.mount(again.add())
+    again.add()
+    warm = until("hydration to end", 120, lambda: hydrated(again), 0.2)
+    expect(warm["fetched_bytes"] > 20 * MIB and warm["listed_done"] == warm["listed_blocks"] > 0, f"hydration: {warm}")
+    page = lab.forerun("status", "again")
+    expect("  warming up    done" in page, f"the status: {page}")
+    before = again.status()["volume"]["read_misses"]
+    mounted = lab.mount(again.device)
     files_are(sums, path, mounted)
+    missed = again.status()["volume"]["read_misses"] - before
+    lab.note(f"hydrated {warm['fetched_bytes'] / MIB:.0f} MiB in {warm['seconds']:.1f} s; {missed} reads waited after that")
+    expect(missed < 20, f"{missed} reads waited after hydration")
     (mounted / "more").write_bytes(os.urandom(8 * MIB))
     os.sync()
     more = (mounted / "more").read_bytes()
@@ -67,6 +79,12 @@ def goes_on(lab, capacity):
     lab.unmount(mounted)
     run(["e2fsck", "-fn", again.device], 120)
     return again, sums, path
+
+
+def hydrated(volume):
+    """How hydration ended, once it has."""
+    hydration = volume.status()["volume"]["hydration"]
+    return hydration if hydration["state"] in ("done", "full") else None
 
 
 def is_cloned(lab, origin, sums, path, capacity, origin_objects):
@@ -105,7 +123,7 @@ def is_cloned(lab, origin, sums, path, capacity, origin_objects):
 def a_lost_machine_and_a_clone_in_directories(lab):
     """Restored from the directory alone; a clone is promoted, and its origin deleted."""
     capacity = lab.place / "lost.capacity"
-    again, sums, path = goes_on(lab, capacity)
+    again, sums, path = goes_on(lab, capacity, capacity)
     is_cloned(lab, again, sums, path, lab.place / "copy.capacity", capacity)
 
 
@@ -113,7 +131,7 @@ def a_lost_machine_and_a_clone_in_directories(lab):
 def a_lost_machine_and_a_clone_on_an_object_store(lab):
     """The same with both on an object store: restored from the address and the credentials alone."""
     server = Server(lab)
-    again, sums, path = goes_on(lab, "s3://bucket/lost")
+    again, sums, path = goes_on(lab, "s3://bucket/lost", server.root / "bucket" / "lost")
     is_cloned(lab, again, sums, path, "s3://bucket/copy", server.root / "bucket" / "lost")
 
 

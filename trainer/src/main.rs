@@ -72,7 +72,7 @@ struct Evaluate {
     /// read or write), MSR Cambridge CSV, vscsiStats CSV, blkparse's output, or fio iologs.
     #[arg(required_unless_present = "cost", value_name = "TRACE")]
     traces: Vec<PathBuf>,
-    /// An epoch's length: 5m, 30s, 500ms, 1h, or 1000-requests [default: of equal time, so short that 100 change
+    /// An epoch's length: 5m, 30s, 500ms, 1h, or 1000-requests [default: of equal time, so short that 150 change
     /// something].
     #[arg(long, value_name = "LENGTH")]
     epoch: Option<EpochLength>,
@@ -184,7 +184,7 @@ fn evaluate_all(arguments: &Evaluate) -> Result<()> {
         println!("{}", cost::measure(*candidates, &config)?.line());
     }
     let cut = Cut {
-        epoch: arguments.epoch.unwrap_or(EpochLength::Count(100)),
+        epoch: arguments.epoch.unwrap_or(EpochLength::Count(150)),
         block: arguments.block.unwrap_or_default(),
         horizon: Horizon::new(arguments.horizon)?,
         without_chains: arguments.without_chains,

@@ -150,7 +150,7 @@ fn a_restored_volume_says_how_warm_it_is() {
     };
     assert_eq!(
         text(listed.clone()),
-        "  warming up    25 % of 20,000 blocks that are expected to be used first; 300 MiB fetched in 12 s, about 4 min left\n  \
+        "  warming up    25 % of 20,000 blocks that are expected to be used first; 300.0 MiB fetched in 12 s, about 4 min left\n  \
            latency       400 % of what it was; 60 % of reads hit, 99 % before\n"
     );
     let full = Hydration {
@@ -164,8 +164,8 @@ fn a_restored_volume_says_how_warm_it_is() {
     };
     assert_eq!(
         text(full),
-        "  warming up    done, the fast tier is full; 300 MiB fetched in 12 s, 2 blocks could not be fetched\n  \
-           latency       100 % of what it was; steady again after 200 MiB; 60 % of reads hit, 99 % before\n"
+        "  warming up    done, the fast tier is full; 300.0 MiB fetched in 12 s, 2 blocks could not be fetched\n  \
+           latency       100 % of what it was; steady again after 200.0 MiB; 60 % of reads hit, 99 % before\n"
     );
     for (state, fetched_bytes) in [("off", 0), ("waiting", 0), ("done", 0), ("full", 0)] {
         assert_eq!(text(Hydration { state: state.into(), fetched_bytes, ..listed.clone() }), "");

@@ -201,13 +201,13 @@ mod tests {
     fn what_is_used_more_comes_first_and_what_a_start_read_before_all() {
         let block = BlockIndex;
         let scores: HashMap<_, _> =
-            [(1, 0.02), (2, 8.0), (3, 8.1), (4, 500.0), (5, 1.0), (9, 64.0), (7, 3.0)]
+            [(1, 0.02), (2, 7.9), (3, 8.1), (4, 500.0), (5, 1.0), (9, 64.0), (7, 3.0)]
                 .map(|(at, score)| (block(at), score))
                 .into();
         let bands = bands(&[block(9), block(7)], scores);
         assert_eq!(bands.first(), Some(&vec![block(7), block(9)]));
         let order: Vec<u32> = bands.iter().skip(1).flatten().map(|block| block.0).collect();
-        assert_eq!(order, [4, 2, 3, 5, 1]);
+        assert_eq!(order, [4, 3, 2, 5, 1]);
         assert_eq!(bands.len(), 1 + BANDS);
     }
 

@@ -27,6 +27,7 @@ use super::place::UNIT_BYTES;
 use super::record::{RECORD_HEADER_BYTES, RecordHeader, read_record};
 use super::segment::{RecordWalk, SEGMENT_HEADER_BYTES, SegmentBuilder, SegmentHeader};
 use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, Upload};
+use super::warm_list::WarmList;
 
 const VOLUME: VolumeUuid = VolumeUuid([0xf0; 16]);
 const LAYER: LayerId = LayerId(2);
@@ -113,6 +114,25 @@ pub fn layer_page(data: &[u8]) {
     // One that opens lies at the front, wherever it was found: that is the cursor's to see.
     let number = if matches!(read, Page::Opening(_)) { 0 } else { number };
     assert_eq!(decode(&again, TABLE, number), Ok(read), "a page comes back as it was");
+}
+
+/// A warm list.
+pub fn warm_list(data: &[u8]) {
+    let Some((how, rest)) = data.split_first() else { return };
+    let (mut bytes, number) = (rest.to_vec(), 5);
+    if !how.is_multiple_of(2) {
+        bytes.resize(bytes.len().max(64), 0);
+        put(&mut bytes, 0, b"FRwm");
+        put(&mut bytes, 8, &1u32.to_le_bytes());
+        put(&mut bytes, 16, &VOLUME.0);
+        let sum = checksum(Salt::WarmList, number, &[part(&bytes, 8, bytes.len())]);
+        put(&mut bytes, 4, &sum.to_le_bytes());
+    }
+    let Ok(geometry) = Geometry::new(64 << 20, 4096) else { return };
+    let Ok(list) = WarmList::decode(&bytes, VOLUME, number, geometry) else { return };
+    assert!(list.blocks().all(|block| block.0 < geometry.blocks()), "a block outside of the volume");
+    let again = list.encode(VOLUME, number);
+    assert_eq!(WarmList::decode(&again, VOLUME, number, geometry), Ok(list), "a list comes back as it was");
 }
 
 /// Sets right a segment's header and each record that follows on the one before.
@@ -387,7 +407,12 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         snapshot: Some(name),
     });
     let head = head.encode();
+    let bands = vec![(3..9).map(BlockIndex).collect(), vec![BlockIndex(1), BlockIndex(700)]];
+    let list =
+        WarmList { epoch: Epoch(4), made_us: 7, request_ns: 9, read_hits_ppm: 11, first_bands: 1, bands };
+    let list = list.encode(VOLUME, 5);
     for how in [0, 1] {
+        seeds.push(("warm_list", [&[how][..], &list].concat()));
         seeds.push(("head", [&[how][..], &head].concat()));
         seeds.push(("segment", [&[how][..], &segment].concat()));
         for (number, page) in (0..).zip(&table) {

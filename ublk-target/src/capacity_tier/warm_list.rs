@@ -291,4 +291,20 @@ mod tests {
         let list = list(vec![(0..1000).collect()]);
         assert!(list.encode(VOLUME, 1).len() < HEADER_BYTES + 1010);
     }
+
+    /// Computed by another program from the table at the top.
+    #[test]
+    fn the_bytes_are_these() {
+        const GOLDEN: [&str; 3] = [
+            "4652776d615846800100000004000000f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0",
+            "070000000000000009000000000000000b000000020000000100000008000000",
+            "060301010101010201bb05",
+        ];
+        let bands = vec![(3..9).map(BlockIndex).collect(), vec![BlockIndex(1), BlockIndex(700)]];
+        let list =
+            WarmList { epoch: Epoch(4), made_us: 7, request_ns: 9, read_hits_ppm: 11, first_bands: 1, bands };
+        let hex: String =
+            list.encode(VolumeUuid([0xf0; 16]), 5).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, GOLDEN.concat());
+    }
 }

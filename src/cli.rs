@@ -29,6 +29,7 @@ mod remove;
 mod repair;
 mod restore;
 mod retention;
+mod rollback;
 mod snapshot;
 mod source;
 mod status;
@@ -36,6 +37,7 @@ mod status_page;
 mod table;
 mod threshold;
 mod trainer;
+mod volume_device;
 
 use args::{Arguments, ChainCommand, Command, SnapshotCommand};
 use forerun::config::Paths;
@@ -47,6 +49,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Create(options) => create::run(&paths, options),
         Command::Restore(options) => restore::run(&paths, options),
         Command::Clone(options) => clone::run(&paths, options),
+        Command::Rollback(options) => rollback::run(&paths, &options),
         Command::Promote(options) => promote::run(&paths, &options),
         Command::Forget(options) => forget::run(&paths, &options),
         Command::Add(options) => add::run(&paths, &options),

@@ -12,6 +12,7 @@ use super::import::ImportOptions;
 use super::predict::PlotFile;
 use super::prune::PruneOptions;
 use super::retention::RetentionOptions;
+use super::rollback::RollbackOptions;
 use super::source::SourceRef;
 
 /// A Linux block volume that sees writes coming.
@@ -65,6 +66,8 @@ pub enum Command {
     Restore(RestoreOptions),
     /// Make a new volume on a snapshot of another one, sharing its data
     Clone(CloneOptions),
+    /// Set a volume back to one of its snapshots; the state before is kept as another one
+    Rollback(RollbackOptions),
     /// Have a clone copy what it shares, and stand alone
     Promote(PromoteOptions),
     /// Let go of what a volume keeps for a clone that is gone

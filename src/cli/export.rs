@@ -117,13 +117,25 @@ fn sides(
     Ok((from, to))
 }
 
-/// The blocks that differ, ascending, and whether each holds data at the newer snapshot.
-fn changed_blocks(
+/// A block that differs between two snapshots.
+#[derive(Clone, Copy)]
+pub struct Changed {
+    /// Which.
+    pub block: BlockIndex,
+    /// How it became what it is at the newer one.
+    pub kind: ChangeKind,
+}
+
+/// The blocks that differ, ascending. Both snapshots are on the capacity tier.
+///
+/// # Errors
+/// Those of the calls.
+pub fn changed_blocks(
     paths: &Paths,
     volume: &VolumeName,
     from: Option<&SnapshotName>,
     to: &SnapshotName,
-) -> anyhow::Result<Vec<(BlockIndex, bool)>> {
+) -> anyhow::Result<Vec<Changed>> {
     let mut request = DiffSnapshotsRequest {
         volume_id: volume.to_string(),
         from: from.map(ToString::to_string).unwrap_or_default(),
@@ -139,7 +151,7 @@ fn changed_blocks(
             blocks.extend(
                 page.changes
                     .iter()
-                    .map(|change| (BlockIndex(change.block), change.kind() != ChangeKind::Deleted)),
+                    .map(|change| Changed { block: BlockIndex(change.block), kind: change.kind() }),
             );
             if page.next_page_token.is_empty() {
                 return Ok(blocks);
@@ -159,18 +171,14 @@ fn header(config: &VolumeConfig, (from, to): (Option<Side>, Side), records: usiz
     })
 }
 
-fn write(
-    out: impl Write,
-    header: &Header,
-    blocks: &[(BlockIndex, bool)],
-    device: &Path,
-) -> anyhow::Result<u64> {
+fn write(out: impl Write, header: &Header, blocks: &[Changed], device: &Path) -> anyhow::Result<u64> {
     let file = File::open(device).with_context(|| format!("cannot open {}", device.display()))?;
     let mut stream = StreamWriter::begin(out, header)?;
     let mut data = vec![0; BLOCK_BYTES as usize];
     let mut progress = Progress::new(blocks.len());
-    for (block, holds_data) in blocks {
-        if *holds_data {
+    for Changed { block, kind } in blocks {
+        let holds_data = *kind != ChangeKind::Deleted;
+        if holds_data {
             file.read_exact_at(&mut data, block.offset_bytes())
                 .with_context(|| format!("cannot read block {block} from {}", device.display()))?;
         }
@@ -213,15 +221,20 @@ impl Progress {
 }
 
 /// A snapshot's device, which goes again unless it was there before.
-struct Attached<'a> {
+pub struct Attached<'a> {
     paths: &'a Paths,
     reference: &'a DeviceRef,
-    path: PathBuf,
+    /// The device.
+    pub path: PathBuf,
     ours: bool,
 }
 
 impl<'a> Attached<'a> {
-    fn attach(paths: &'a Paths, reference: &'a DeviceRef) -> anyhow::Result<Self> {
+    /// Attaches the snapshot, where it is not attached already.
+    ///
+    /// # Errors
+    /// Its target does not start, or has died.
+    pub fn attach(paths: &'a Paths, reference: &'a DeviceRef) -> anyhow::Result<Self> {
         let there = devices::record(paths, reference)?;
         let (path, ours) = match there {
             Some(record) if devices::state(&record, reference) == DeviceState::Running => {
@@ -245,7 +258,11 @@ impl<'a> Attached<'a> {
         Ok(Self { paths, reference, path: path.into(), ours })
     }
 
-    fn detach(mut self) -> anyhow::Result<()> {
+    /// Detaches it, unless it was attached before.
+    ///
+    /// # Errors
+    /// It is in use.
+    pub fn detach(mut self) -> anyhow::Result<()> {
         self.go()
     }
 

@@ -6,7 +6,6 @@
 
 mod image;
 mod record;
-mod volume_device;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,10 +19,10 @@ use forerun::geometry::{BLOCK_BYTES, BlockIndex};
 use forerun::stream::{StreamReader, starts_a_stream};
 
 use self::record::{Imported, Importing, Note as _};
-use self::volume_device::VolumeDevice;
 use super::export::Progress;
 use super::failure::Failure;
 use super::output::{self, counted};
+use super::volume_device::{Holders, VolumeDevice};
 use super::{client, devices};
 
 /// Bytes after which what was written is made durable and noted.
@@ -78,7 +77,7 @@ pub fn run(paths: &Paths, options: &ImportOptions) -> anyhow::Result<()> {
         .take(BEGINNING_BYTES as u64)
         .read_to_end(&mut beginning)
         .with_context(|| format!("cannot read {source}"))?;
-    let device = VolumeDevice::open(Path::new(&record.device_path()), config.geometry)?;
+    let device = VolumeDevice::open(Path::new(&record.device_path()), config.geometry, Holders::None)?;
     let import = Import { paths, options, device, source };
     let whole = io::Cursor::new(beginning.clone()).chain(input);
     match &options.file {

@@ -149,13 +149,21 @@ fn of_clones(snapshots: &[Snapshot], clones: &[ClonedVolume]) -> String {
 
 /// Runs `snapshot delete`.
 pub fn delete(paths: &Paths, options: &SnapshotDeleteOptions) -> anyhow::Result<()> {
-    client::block_on(async {
-        let mut client = client::connect(paths, &options.volume, client::CALL_LIMIT).await?;
-        let request =
-            DeleteSnapshotRequest { volume_id: options.volume.to_string(), name: options.name.to_string() };
-        client.delete_snapshot(request).await.map_err(client::failure)
-    })?;
+    delete_one(paths, &options.volume, &options.name)?;
     Ok(output::text(&format!("deleted snapshot {} of volume {}\n", options.name, options.volume))?)
+}
+
+/// Deletes a snapshot.
+///
+/// # Errors
+/// Those of the call.
+pub fn delete_one(paths: &Paths, volume: &VolumeName, name: &SnapshotName) -> anyhow::Result<()> {
+    client::block_on(async {
+        let mut client = client::connect(paths, volume, client::CALL_LIMIT).await?;
+        let request = DeleteSnapshotRequest { volume_id: volume.to_string(), name: name.to_string() };
+        client.delete_snapshot(request).await.map_err(client::failure)
+    })
+    .map(drop)
 }
 
 /// Runs `snapshot attach`.

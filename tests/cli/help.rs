@@ -30,6 +30,7 @@ fn help_is_as_written() {
         ("restore --help", "help-restore.txt"),
         ("clone --help", "help-clone.txt"),
         ("promote --help", "help-promote.txt"),
+        ("rollback --help", "help-rollback.txt"),
         ("forget --help", "help-forget.txt"),
     ] {
         golden(name, &run(&mut rig.forerun(words)).ok());

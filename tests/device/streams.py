@@ -1,4 +1,4 @@
-"""Export and import: streams of all and of changes, cut-off ones, raw images; and pruning by a policy."""
+"""Export and import: streams of all and of changes, cut-off ones, raw images; rollback; and pruning by a policy."""
 
 import hashlib
 import os
@@ -130,6 +130,52 @@ def a_stream_that_was_cut_off_goes_on(lab):
     lab.mount(mounted.device)
     status, said = imported(lab, mounted, whole, "--force")
     expect(status == 1 and "unmount it first" in said, f"a mounted volume: {said!r}")
+
+
+@test
+def a_volume_is_rolled_back(lab):
+    """To a snapshot and forth again: byte for byte, not while it is mounted, and only what differs is copied."""
+    size = 256 * MIB
+    volume = lab.volume("back", size, "160M")
+    device = volume.add()
+    run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", device], 180)
+    path = lab.mount(device)
+    (path / "kept").write_bytes(b"kept" * MIB)
+    run(["sync"], 60)
+    run(["fsfreeze", "-f", path], 60)
+    volume.snapshot("good")
+    run(["fsfreeze", "-u", path], 60)
+    (path / "kept").write_bytes(b"lost" * MIB)
+    (path / "new").write_bytes(os.urandom(4 * MIB))
+    run(["sync"], 60)
+    done = lab.forerun.try_("rollback", "back@good")
+    expect(done.returncode == 1 and "is mounted or held" in done.stderr, f"while it is mounted: {done.stderr!r}")
+    lab.unmount(path)
+    before = digest(device, size)
+    wanted = volume.attach("good")
+    good = digest(wanted, size)
+    volume.detach("good")
+    said = lab.forerun.json("rollback", "back@good", "--dry-run", limit=240)
+    expect(0 < said["copied_blocks"] < 200 and said["kept"] is None, f"what would be copied: {said}")
+    equal(digest(device, size), before, "the volume after a dry run")
+    done = lab.forerun.json("rollback", "back@good", "--keep", "bad", limit=240)
+    equal((done["copied_blocks"], done["kept"]), (said["copied_blocks"], "bad"), "what was done")
+    run(["blockdev", "--flushbufs", device], 60)
+    equal(digest(device, size), good, "the volume at the snapshot")
+    path = lab.mount(device)
+    equal((path / "kept").read_bytes() == b"kept" * MIB and not (path / "new").exists(), True, "the files")
+    lab.unmount(path)
+    done = lab.forerun.try_("rollback", "back@good", "--keep", "bad")
+    expect(done.returncode == 1 and "another moment already" in done.stderr, f"the same name again: {done.stderr!r}")
+    lab.forerun("rollback", "back@bad", limit=240)
+    run(["blockdev", "--flushbufs", device], 60)
+    equal(digest(device, size), before, "the volume as it was before")
+    names = [entry["name"] for entry in lab.forerun.json("snapshot", "list", "back")["snapshots"]]
+    expect(len(names) == 3 and names[:2] == ["good", "bad"] and names[2].startswith("before-rollback-20"), f"its snapshots: {names}")
+    done = lab.forerun.try_("rollback", "back@none")
+    equal(done.returncode, 3, f"a snapshot that is not there: {done.stderr!r}")
+    done = lab.forerun.try_("rollback", "back")
+    equal(done.returncode, 2, f"no snapshot given: {done.stderr!r}")
 
 
 @test

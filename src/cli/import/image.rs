@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex};
 use serde::Deserialize;
 
-use super::volume_device::VolumeDevice;
+use super::super::volume_device::VolumeDevice;
 
 /// The converter; Debian's package qemu-utils.
 const QEMU_IMG: &str = "qemu-img";

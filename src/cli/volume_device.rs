@@ -24,14 +24,24 @@ pub struct VolumeDevice {
     geometry: Geometry,
 }
 
+/// Who else may have the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holders {
+    /// Nobody may have it mounted or held, and nobody can while it is open.
+    None,
+    /// It does not matter.
+    Any,
+}
+
 impl VolumeDevice {
-    /// Opens it; nobody may have it mounted or held, and nobody can while it is open.
+    /// Opens it.
     ///
     /// # Errors
-    /// It is in use, or cannot be opened.
-    pub fn open(path: &Path, geometry: Geometry) -> anyhow::Result<Self> {
+    /// It is in use and should not be, or cannot be opened.
+    pub fn open(path: &Path, geometry: Geometry, holders: Holders) -> anyhow::Result<Self> {
         // On a block device this asks to be its only holder.
-        let opened = OpenOptions::new().read(true).write(true).custom_flags(O_EXCL).open(path);
+        let flags = if holders == Holders::None { O_EXCL } else { 0 };
+        let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
         let file = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EBUSY) => {
                 anyhow!("{} is mounted or held by another device: unmount it first", path.display())

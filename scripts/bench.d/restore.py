@@ -34,7 +34,7 @@ HOT_SHARE = 20  # one block in so many
 ELSEWHERE = 0.002  # of the reads
 RATE = 100  # reads a second
 BEFORE, AFTER = (40, 40) if QUICK else (60, 90)  # seconds of reading before the loss and after each restore
-LOOK = 0.25  # seconds between two looks at the status
+LOOK = 1  # seconds between two looks at the status
 FAST = 768 << 20
 EPOCH = 10  # seconds
 ORDERS = ("off", "address", "expected")
@@ -116,29 +116,35 @@ def percentile(values, share):
     return values[min(int(share * len(values)), len(values) - 1)] if values else 0.0
 
 
+def read_and_look(volume, hot, seconds):
+    """Reads for so long; gives the reads, and what the status said meanwhile. Looking takes time from the one processor, before
+    the loss as well as after it."""
+    reader, curve = Reader(volume.device, hot), []
+    began = time.monotonic()
+    thread = threading.Thread(target=reader.run, args=(seconds,))
+    thread.start()
+    while thread.is_alive():
+        status = volume.status()
+        hydration = status["hydration"]
+        curve.append({"s": time.monotonic() - began, "moved_bytes": status["promotions"] * BLOCK,
+                      "hydrated_bytes": hydration.get("fetched_bytes", 0), "state": hydration.get("state", "")})
+        thread.join(LOOK)
+    return reader, curve
+
+
 def hot_set(forerun, mount, latency_ms):
     hot = random.Random(3).sample(range(DATA_BLOCKS), DATA_BLOCKS // HOT_SHARE)
     volume = Lost(forerun, "hot", f"{mount}/hot", 1 << 30)
     filler = Device(volume.device)
     filler.fill(DATA_BLOCKS)
     filler.close()
-    reader = Reader(volume.device, hot)
-    reader.run(BEFORE)
-    steady = percentile([took for at, took in reader.reads if at > BEFORE / 2], 0.99)
+    before, _ = read_and_look(volume, hot, BEFORE)
+    steady = percentile([took for at, took in before.reads if at > BEFORE / 2], 0.99)
     volume.snapshot("before")
     for order in ORDERS:
         volume.lose()
         device_s = volume.restore(order)
-        reader, curve = Reader(volume.device, hot), []
-        began = time.monotonic()
-        thread = threading.Thread(target=reader.run, args=(AFTER,))
-        thread.start()
-        while thread.is_alive():
-            status = volume.status()
-            hydration = status["hydration"]
-            curve.append({"s": time.monotonic() - began, "moved_bytes": status["promotions"] * BLOCK,
-                          "hydrated_bytes": hydration.get("fetched_bytes", 0), "state": hydration.get("state", "")})
-            thread.join(LOOK)
+        reader, curve = read_and_look(volume, hot, AFTER)
         say(kind="restore", latency_ms=latency_ms, order=order, device_s=device_s, steady_p99_ms=1e3 * steady, curve=curve,
             reads=[(round(at, 3), round(1e3 * took, 4)) for at, took in reader.reads])
         waited = sum(took > latency_ms / 2e3 for _, took in reader.reads)

@@ -27,7 +27,12 @@ def steady_from(cell):
 
 def moved(cell, seconds):
     """Bytes that had come to the fast tier by then: hydrated, and because they were read."""
-    return next((look["moved_bytes"] for look in cell["curve"] if look["s"] >= seconds), cell["curve"][-1]["moved_bytes"])
+    curve = cell["curve"]
+    for before, after in zip(curve, curve[1:]):
+        if before["s"] <= seconds <= after["s"]:
+            share = (seconds - before["s"]) / (after["s"] - before["s"])
+            return before["moved_bytes"] + share * (after["moved_bytes"] - before["moved_bytes"])
+    return curve[0 if seconds < curve[0]["s"] else -1]["moved_bytes"]
 
 
 def report(found, table):

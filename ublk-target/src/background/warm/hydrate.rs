@@ -1,6 +1,9 @@
 //! Hydration: blocks that have no slot are fetched before they are asked for, in the order of the warm list, then the rest in
 //! the order of addresses, as long as slots are free.
 //!
+//! What was used lately comes as fast as the budget allows. For what only lies there, and for the rest, requests go first: while
+//! there are any, few blocks are fetched side by side, since each takes some of the processor and of both tiers from them.
+//!
 //! No slot is given up for it: a fast tier that is full, as it is after an ordinary restart, ends it at once.
 
 use std::io;
@@ -10,13 +13,19 @@ use std::time::Duration;
 use forerun::config::HydrateOrder;
 use forerun::geometry::{BLOCK_BYTES, BlockIndex};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::super::{Shared, TICK, Tasks, World, evict, fetch};
 use super::HydrationState;
+use super::list::USED_BANDS;
 use crate::capacity_tier::WarmList;
 
 /// Blocks fetched side by side, at most: an object store that takes 30 ms a request gives 64 MiB a second then.
 const FETCHES_AT_ONCE: usize = 32;
+/// The share of them, as a divisor, while there are requests, of what was not used lately.
+const GENTLE_SHARE: usize = 8;
+/// How long a request counts.
+const BUSY_FOR: Duration = Duration::from_millis(200);
 /// Blocks looked at before other tasks of the thread get a turn.
 const LOOKS_A_TURN: usize = 1024;
 /// After a fetch that failed the next one waits, longer each time up to [`RETRY_MAX`].
@@ -39,8 +48,15 @@ pub(super) async fn hydrate(tasks: Rc<Tasks<impl World>>, list: Option<WarmList>
     };
     let cold = volume.placed_blocks() > 0 && volume.free_slots() > volume.slot_count() / 2;
     warmth.begin(listed.as_ref(), rest, cold);
-    let mut run =
-        Run { at_once: at_once(volume.slot_count()), tasks, fetches: JoinSet::new(), retry: RETRY_FIRST };
+    let mut run = Run {
+        at_once: at_once(volume.slot_count()),
+        tasks,
+        fetches: JoinSet::new(),
+        retry: RETRY_FIRST,
+        gentle: false,
+        requests: (Instant::now(), 0),
+        busy: false,
+    };
     let end = run.all(listed, rest > 0).await;
     run.settle().await;
     warmth.note(|hydration| hydration.state = end.unwrap_or(hydration.state));
@@ -59,6 +75,11 @@ struct Run<W: World> {
     fetches: JoinSet<io::Result<u64>>,
     at_once: usize,
     retry: Duration,
+    /// Requests go first.
+    gentle: bool,
+    /// How many requests there had been, and when.
+    requests: (Instant, u64),
+    busy: bool,
 }
 
 impl<W: World> Run<W> {
@@ -67,7 +88,8 @@ impl<W: World> Run<W> {
         let shared = self.tasks.shared.clone();
         if let Some(list) = listed {
             shared.warmth.note(|hydration| hydration.state = HydrationState::Listed);
-            for band in list.bands {
+            for (number, band) in list.bands.into_iter().enumerate() {
+                self.gentle = number >= list.first_bands + USED_BANDS;
                 for blocks in band.chunks(LOOKS_A_TURN) {
                     if let Some(end) = self.some(blocks).await? {
                         return Some(end);
@@ -78,6 +100,7 @@ impl<W: World> Run<W> {
             self.settle().await;
         }
         shared.warmth.note(|hydration| hydration.state = HydrationState::Rest);
+        self.gentle = true;
         for region in 0.. {
             let Some(blocks) = shared.volume.placed_in(region).filter(|_| rest) else { break };
             for blocks in blocks.chunks(LOOKS_A_TURN) {
@@ -94,7 +117,7 @@ impl<W: World> Run<W> {
     async fn some(&mut self, blocks: &[BlockIndex]) -> Option<Option<HydrationState>> {
         let shared = self.tasks.shared.clone();
         for block in blocks.iter().filter(|block| shared.volume.is_incomplete(**block)) {
-            while self.fetches.len() >= self.at_once {
+            while self.fetches.len() >= self.at_once_now() {
                 self.join_one().await;
             }
             if shared.stopping() {
@@ -112,6 +135,20 @@ impl<W: World> Run<W> {
         Some(None)
     }
 
+    fn at_once_now(&mut self) -> usize {
+        if !self.gentle {
+            return self.at_once;
+        }
+        let (at, before) = self.requests;
+        if at.elapsed() >= BUSY_FOR {
+            let stats = self.tasks.shared.volume.stats();
+            let now = stats.read_requests.get() + stats.write_requests.get();
+            self.busy = now != before;
+            self.requests = (Instant::now(), now);
+        }
+        if self.busy { (self.at_once / GENTLE_SHARE).max(1) } else { self.at_once }
+    }
+
     async fn join_one(&mut self) {
         match self.fetches.join_next().await {
             Some(Ok(Ok(bytes))) => {
@@ -121,8 +158,8 @@ impl<W: World> Run<W> {
             // Why is in the log and in the status. The block is fetched when it is asked for.
             Some(Ok(Err(_))) => {
                 self.tasks.shared.warmth.note(|hydration| hydration.failed += 1);
-                let until = tokio::time::Instant::now() + self.retry;
-                while tokio::time::Instant::now() < until && !self.tasks.shared.stopping() {
+                let until = Instant::now() + self.retry;
+                while Instant::now() < until && !self.tasks.shared.stopping() {
                     tokio::time::sleep(TICK).await;
                 }
                 self.retry = (self.retry * 2).min(RETRY_MAX);

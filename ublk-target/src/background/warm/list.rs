@@ -32,6 +32,8 @@ const RESIDENT: f32 = 0.02;
 const TOP: f32 = 64.0;
 /// Bands of scores.
 const BANDS: usize = 32;
+/// The bands down to a score of a half: of what was read of late, or changed again and again, or is predicted.
+pub(super) const USED_BANDS: usize = 14;
 /// Blocks in a band of what was read first: so finely is the order kept.
 const FIRST_BAND: usize = 64;
 /// Blocks looked at before other tasks of the thread get a turn.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The least rate, in bytes a second: background work never stops.
-const RATE_MIN: f64 = 8.0 * 1024.0 * 1024.0;
+pub(super) const RATE_MIN: f64 = 8.0 * 1024.0 * 1024.0;
 /// The highest rate, in bytes a second.
 const RATE_MAX: f64 = 8.0 * 1024.0 * 1024.0 * 1024.0;
 /// Where the rate begins.

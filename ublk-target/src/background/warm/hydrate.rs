@@ -2,7 +2,8 @@
 //! the order of addresses, as long as slots are free.
 //!
 //! What was used lately comes as fast as the budget allows. For what only lies there, and for the rest, requests go first: while
-//! there are any, few blocks are fetched side by side, since each takes some of the processor and of both tiers from them.
+//! there are any, it gets no more than what the budget gives all background work at its slowest, and few blocks are fetched side
+//! by side, since each takes some of the processor and of both tiers from them.
 //!
 //! No slot is given up for it: a fast tier that is full, as it is after an ordinary restart, ends it at once.
 
@@ -15,6 +16,7 @@ use forerun::geometry::{BLOCK_BYTES, BlockIndex};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::super::budget::RATE_MIN;
 use super::super::{Shared, TICK, Tasks, World, evict, fetch};
 use super::HydrationState;
 use super::list::USED_BANDS;
@@ -56,6 +58,7 @@ pub(super) async fn hydrate(tasks: Rc<Tasks<impl World>>, list: Option<WarmList>
         gentle: false,
         requests: (Instant::now(), 0),
         busy: false,
+        next: Instant::now(),
     };
     let end = run.all(listed, rest > 0).await;
     run.settle().await;
@@ -80,6 +83,8 @@ struct Run<W: World> {
     /// How many requests there had been, and when.
     requests: (Instant, u64),
     busy: bool,
+    /// When the next block may be fetched, where requests go first.
+    next: Instant,
 }
 
 impl<W: World> Run<W> {
@@ -125,6 +130,10 @@ impl<W: World> Run<W> {
             }
             if !has_room(&shared, self.fetches.len() + 1) {
                 return Some(Some(HydrationState::Full));
+            }
+            if self.gentle && self.busy {
+                tokio::time::sleep_until(self.next).await;
+                self.next = Instant::now() + Duration::from_secs_f64(BLOCK_BYTES as f64 / RATE_MIN);
             }
             // Read from the capacity tier, written to the fast one.
             self.tasks.budget(2 * BLOCK_BYTES).await;

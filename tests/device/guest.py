@@ -5,6 +5,7 @@ Usage: guest.py --programs DIR --out FILE [--disk DEVICE] [--extra-disk DEVICE..
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path

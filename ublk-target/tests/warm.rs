@@ -126,6 +126,24 @@ fn an_empty_fast_tier_is_filled_in_the_order_of_use() {
     let before = misses(&control);
     assert!(all_are(&read(&*opened.backend, 150 * BLOCK_BYTES, 4096), 150));
     assert_eq!(misses(&control), before + 1);
+    let begun = Instant::now();
+    let next = loop {
+        std::thread::sleep(Duration::from_secs(1));
+        control
+            .create_snapshot(&name(&format!("off{}", begun.elapsed().as_secs())), None)
+            .expect("a snapshot");
+        match list(&rig) {
+            Some(list) if list.made_us > made.made_us => break list,
+            _ => assert!(begun.elapsed() < Duration::from_secs(60), "no other warm list is written"),
+        }
+    };
+    assert_eq!(next.first_bands, 1);
+    assert_eq!(
+        next.bands.first(),
+        Some(&vec![BlockIndex(150)]),
+        "what a start with an empty fast tier read first"
+    );
+    drop(control);
     opened.close().expect("a clean stop");
 }
 

@@ -44,12 +44,14 @@ pub(super) async fn hydrate(tasks: Rc<Tasks<impl World>>, list: Option<WarmList>
     let order = shared.settings.hydrate;
     let listed = list.filter(|_| matches!(order, HydrateOrder::Expected | HydrateOrder::Hot));
     let rest = match order {
-        HydrateOrder::Off => return warmth.note(|hydration| hydration.state = HydrationState::Off),
-        HydrateOrder::Hot => 0,
+        HydrateOrder::Off | HydrateOrder::Hot => 0,
         HydrateOrder::Expected | HydrateOrder::Address => volume.placed_blocks(),
     };
     let cold = volume.placed_blocks() > 0 && volume.free_slots() > volume.slot_count() / 2;
     warmth.begin(listed.as_ref(), rest, cold);
+    if order == HydrateOrder::Off {
+        return warmth.note(|hydration| hydration.state = HydrationState::Off);
+    }
     let mut run = Run {
         at_once: at_once(volume.slot_count()),
         tasks,

@@ -31,9 +31,9 @@ const COPIES_AT_ONCE: usize = 16;
 /// Options of `rollback`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-The volume becomes what it was at the snapshot. The state before is kept as a snapshot of its own, by
-which this can be undone. Only what differs is copied, so it takes as long as what was changed since
-is large: --dry-run says how much that is.
+The volume becomes what it was at the snapshot. The state before is kept as a snapshot, by which
+this can be undone. Only what differs is copied, so it takes as long as what was changed since is
+large: --dry-run says how much that is.
 
 The volume has to be running, and neither mounted nor held by anybody: a file system that is mounted
 does not notice that its device is another one, and writes nonsense. --force does it all the same.

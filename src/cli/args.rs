@@ -122,30 +122,6 @@ pub enum Command {
     },
 }
 
-/// In which order an empty fast tier is filled.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hydrate {
-    /// What is expected to be used, then the rest.
-    Expected,
-    /// Only what is expected to be used.
-    Hot,
-    /// Everything, in the order of addresses.
-    Address,
-    /// Nothing.
-    Off,
-}
-
-impl From<Hydrate> for HydrateOrder {
-    fn from(hydrate: Hydrate) -> Self {
-        match hydrate {
-            Hydrate::Expected => Self::Expected,
-            Hydrate::Hot => Self::Hot,
-            Hydrate::Address => Self::Address,
-            Hydrate::Off => Self::Off,
-        }
-    }
-}
-
 /// On or off.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Switch {
@@ -210,13 +186,8 @@ pub struct Settings {
     pub horizon: u32,
     /// What fills an empty fast tier in the background: what is expected to be used and then the rest, as long as there is
     /// room (expected), only the former (hot), everything by address, or nothing
-    #[arg(
-        long,
-        value_name = "expected|hot|address|off",
-        default_value = "expected",
-        hide_possible_values = true
-    )]
-    pub hydrate: Hydrate,
+    #[arg(long, value_name = "expected|hot|address|off", default_value = "expected")]
+    pub hydrate: HydrateOrder,
 }
 
 /// Options of `restore`.

@@ -115,7 +115,7 @@ pub fn with_settings(
         threshold: Threshold::new(settings.threshold).map_err(|error| refused(&error))?,
         horizon: Horizon::new(settings.horizon).map_err(|error| refused(&error))?,
         prediction: settings.prediction == Switch::On,
-        hydrate: settings.hydrate.into(),
+        hydrate: settings.hydrate,
         created_us: now_us(),
     })
 }

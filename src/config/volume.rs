@@ -28,6 +28,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -156,6 +157,20 @@ pub enum HydrateOrder {
     Address,
     /// Nothing: data comes as it is asked for.
     Off,
+}
+
+impl FromStr for HydrateOrder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "expected" => Ok(Self::Expected),
+            "hot" => Ok(Self::Hot),
+            "address" => Ok(Self::Address),
+            "off" => Ok(Self::Off),
+            other => Err(format!("{other:?} is no order; there are expected, hot, address and off")),
+        }
+    }
 }
 
 /// Where the fast tier is.

@@ -33,6 +33,22 @@ fn a_configuration_comes_back_as_it_was() {
 }
 
 #[test]
+fn an_order_is_typed_as_the_file_shows_it() {
+    for (text, order) in [
+        ("expected", HydrateOrder::Expected),
+        ("hot", HydrateOrder::Hot),
+        ("address", HydrateOrder::Address),
+        ("off", HydrateOrder::Off),
+    ] {
+        assert_eq!(text.parse(), Ok(order));
+        let file = VolumeConfig { hydrate: order, ..example() }.to_toml().expect("text");
+        assert!(file.contains(&format!("hydrate = \"{text}\"")), "{file}");
+    }
+    let error = "Hot".parse::<HydrateOrder>().expect_err("not as it is written");
+    assert!(error.contains("expected, hot, address and off"), "{error}");
+}
+
+#[test]
 fn an_unknown_volume_and_anothers_file_are_told_apart() {
     let dir = tempfile::tempdir().expect("a directory");
     let all = Paths::new(dir.path(), "/r");

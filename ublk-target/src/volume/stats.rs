@@ -49,7 +49,7 @@ counters! {
     read_misses,
     /// First writes of a block in an epoch.
     redirects,
-    /// Blocks copied to the fast tier because they were read.
+    /// Blocks copied to the fast tier: because they were read, ahead of that, or because there was room.
     promotions,
     /// Clean slots given up.
     evictions,

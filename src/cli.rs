@@ -14,6 +14,7 @@ mod dump;
 mod export;
 pub mod failure;
 mod forget;
+mod grow;
 mod history;
 mod import;
 mod launch;
@@ -50,6 +51,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Restore(options) => restore::run(&paths, options),
         Command::Clone(options) => clone::run(&paths, options),
         Command::Rollback(options) => rollback::run(&paths, &options),
+        Command::Grow(options) => grow::run(&paths, &options),
         Command::Promote(options) => promote::run(&paths, &options),
         Command::Forget(options) => forget::run(&paths, &options),
         Command::Add(options) => add::run(&paths, &options),

@@ -197,9 +197,17 @@ pub enum GeometryError {
     /// The logical block size is neither 512 nor 4096.
     #[error("the logical block size is 512 or 4096 bytes, not {0}")]
     LogicalBlock(u32),
+    /// A volume was to become smaller.
+    #[error("a volume does not shrink: it has {now} bytes, and {wanted} would be less")]
+    Smaller {
+        /// What it has, in bytes.
+        now: u64,
+        /// What was asked for, in bytes.
+        wanted: u64,
+    },
 }
 
-/// A volume's fixed shape: how many bytes it shows and in what units it can be addressed.
+/// A volume's shape: how many bytes it shows, which only ever become more, and in what units it can be addressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
     size_bytes: u64,
@@ -223,6 +231,24 @@ impl Geometry {
             return Err(GeometryError::LogicalBlock(logical_block_bytes));
         }
         Ok(Self { size_bytes, logical_block_bytes })
+    }
+
+    /// The shape after growth to `size_bytes` bytes; its own size is no growth, and no error.
+    ///
+    /// # Errors
+    /// A size that is smaller, or that [`Geometry::new`] refuses.
+    pub fn grown_to(self, size_bytes: u64) -> Result<Self, GeometryError> {
+        if size_bytes < self.size_bytes {
+            return Err(GeometryError::Smaller { now: self.size_bytes, wanted: size_bytes });
+        }
+        Self::new(size_bytes, self.logical_block_bytes)
+    }
+
+    /// Whether a volume of this shape may have grown into `other`: of two places that tell a volume's shape one may not have
+    /// heard of its growth yet.
+    #[must_use]
+    pub const fn grows_into(self, other: Self) -> bool {
+        self.size_bytes <= other.size_bytes && self.logical_block_bytes == other.logical_block_bytes
     }
 
     /// The bytes the volume shows.
@@ -277,5 +303,20 @@ mod tests {
         assert_eq!(Geometry::new(1 << 20, 4096), Err(GeometryError::Size(1 << 20)));
         assert_eq!(Geometry::new((64 << 20) + 4096, 4096), Err(GeometryError::Unaligned((64 << 20) + 4096)));
         assert_eq!(Geometry::new(64 << 20, 1024), Err(GeometryError::LogicalBlock(1024)));
+    }
+
+    #[test]
+    fn a_volume_grows_and_does_not_shrink() {
+        let small = Geometry::new(64 << 20, 4096).unwrap();
+        let large = small.grown_to(128 << 20).unwrap();
+        assert_eq!((large.size_bytes(), large.logical_block_bytes()), (128 << 20, 4096));
+        assert_eq!(small.grown_to(64 << 20), Ok(small));
+        assert_eq!(
+            large.grown_to(64 << 20),
+            Err(GeometryError::Smaller { now: 128 << 20, wanted: 64 << 20 })
+        );
+        assert_eq!(small.grown_to((64 << 20) + 1), Err(GeometryError::Unaligned((64 << 20) + 1)));
+        assert!(small.grows_into(large) && small.grows_into(small) && !large.grows_into(small));
+        assert!(!small.grows_into(Geometry::new(128 << 20, 512).unwrap()));
     }
 }

@@ -8,6 +8,7 @@ use forerun::config::{CapacityAddress, HydrateOrder, SnapshotName, VolumeName, p
 
 use super::devices::DeviceRef;
 use super::export::ExportOptions;
+use super::grow::GrowOptions;
 use super::import::ImportOptions;
 use super::predict::PlotFile;
 use super::prune::PruneOptions;
@@ -68,6 +69,8 @@ pub enum Command {
     Clone(CloneOptions),
     /// Set a volume back to one of its snapshots; the state before is kept as another one
     Rollback(RollbackOptions),
+    /// Make a volume larger, while it is in use
+    Grow(GrowOptions),
     /// Have a clone copy what it shares, and stand alone
     Promote(PromoteOptions),
     /// Let go of what a volume keeps for a clone that is gone

@@ -107,6 +107,18 @@ impl Forerun for FakeServer {
         Ok(Response::new(AdjustPredictionThresholdResponse { previous_threshold: 0.5, threshold }))
     }
 
+    async fn grow_volume(&self, request: Request<GrowVolumeRequest>) -> Answer<GrowVolumeResponse> {
+        let request = request.into_inner();
+        match request.volume_id.as_str() {
+            "old" => Err(Status::failed_precondition("volume old cannot grow while its device is there")),
+            _ if request.size_bytes < 1 << 30 => Err(Status::invalid_argument("a volume does not shrink")),
+            _ => Ok(Response::new(GrowVolumeResponse {
+                previous_size_bytes: 1 << 30,
+                size_bytes: request.size_bytes,
+            })),
+        }
+    }
+
     async fn get_volume_status(
         &self,
         request: Request<GetVolumeStatusRequest>,

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use forerun::config::VolumeConfig;
+
 use super::fake_server::{CHANGES, serve};
 use super::fake_target::{calls, good_target};
 use super::rig::{Rig, golden, run};
@@ -91,6 +93,37 @@ fn what_a_policy_keeps_is_explained_and_the_rest_goes() {
     assert_eq!((&back["hourly"], &back["max_count"]), (&48.into(), &2000.into()));
     std::fs::write(rig.volume("old").retention_file(), "dayly = 3").unwrap();
     run(&mut rig.forerun("prune old")).failed(1, "dayly");
+}
+
+#[test]
+fn a_volume_grows_running_or_stopped() {
+    let rig = Rig::new();
+    serve(&rig, "data");
+    golden("grow.txt", &run(&mut rig.forerun("grow data 2G")).ok());
+    let grown = run(&mut rig.forerun("grow data +1G --json")).json();
+    assert_eq!(
+        (&grown["previous_size_bytes"], &grown["size_bytes"]),
+        (&(1u64 << 30).into(), &(2u64 << 30).into())
+    );
+    assert_eq!(grown["device"], "/dev/ublkb7");
+    assert_eq!(run(&mut rig.forerun("grow data 1G")).ok(), "volume data has 1.0 GiB already\n");
+    run(&mut rig.forerun("grow data 512M")).failed(2, "does not shrink");
+    run(&mut rig.forerun("grow data -1G")).failed(2, "-1G");
+    serve(&rig, "old");
+    run(&mut rig.forerun("grow old 2G")).failed(1, "cannot grow while its device is there");
+
+    rig.configure("still");
+    assert_eq!(
+        run(&mut rig.forerun("grow still +1G")).ok(),
+        "volume still has 2.0 GiB, had 1.0 GiB\n`forerun add still` shows it\n"
+    );
+    let size = || VolumeConfig::load_file(&rig.volume("still").config_file()).unwrap().geometry.size_bytes();
+    assert_eq!(size(), 2 << 30);
+    run(&mut rig.forerun("grow still 1G")).failed(2, "does not shrink");
+    run(&mut rig.forerun("grow still 100T")).failed(2, "64 TiB");
+    run(&mut rig.forerun("grow still +1000")).failed(2, "multiple of 64 KiB");
+    assert_eq!(size(), 2 << 30);
+    run(&mut rig.forerun("grow nowhere 2G")).failed(3, "there is no volume nowhere");
 }
 
 #[test]

@@ -12,8 +12,9 @@ use forerun::config::{
 use forerun::geometry::Geometry;
 use ublk_target::capacity_tier;
 use ublk_target::control::{ControlServer, Limits};
-use ublk_target::device::DeviceInfo;
-use ublk_target::engine::{DeviceFacts, Open, Opened, SnapshotBackend, VolumeBackend, VolumeControl};
+use ublk_target::daemon::{PidFile, RUN_DIR};
+use ublk_target::device::{self, DeviceInfo};
+use ublk_target::engine::{DeviceFacts, Open, Opened, Resize, SnapshotBackend, VolumeBackend, VolumeControl};
 use ublk_target::request::{Backend, Request, RequestIo};
 
 /// What a device shows.
@@ -96,6 +97,18 @@ pub fn create(config_file: &Path) -> anyhow::Result<()> {
     ublk_target::engine::create(&VolumeConfig::load_file(config_file)?)
 }
 
+/// How the size of a device is changed.
+fn resize(id: u32) -> Resize {
+    Box::new(move |size_bytes| {
+        device::resize(id, size_bytes).map_err(|error| error.to_string())?;
+        // Only tools that list devices go by it.
+        if let Err(error) = PidFile::resize(Path::new(RUN_DIR), id, size_bytes) {
+            tracing::warn!(id, "the pid file goes on to say the old size: {error:#}");
+        }
+        Ok(())
+    })
+}
+
 impl Served {
     /// Starts the API and notes the device, for the CLI.
     pub fn ready(&self, info: &DeviceInfo) -> anyhow::Result<()> {
@@ -105,13 +118,14 @@ impl Served {
             not_granted = %info.not_granted.join(", "), "the device is there"
         );
         if let Some(open) = self.open.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            open.control.set_device(DeviceFacts {
+            let facts = DeviceFacts {
                 device: format!("/dev/ublkb{}", info.id),
                 queues: info.queues.len() as u32,
                 queue_depth: info.depth.into(),
                 transfer_mode: info.data_path.to_string(),
                 not_granted: info.not_granted.join(", "),
-            });
+            };
+            open.control.set_device(facts, info.can_resize().then(|| resize(info.id)));
             let plane = open.control.clone();
             open.server = Some(ControlServer::start(plane, &files.api_socket(), Limits::default())?);
         }

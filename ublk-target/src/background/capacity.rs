@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use forerun::change_vector::{Change, ChangeVector};
 use forerun::config::SnapshotName;
-use forerun::geometry::{BlockIndex, Epoch};
+use forerun::geometry::{BlockIndex, Epoch, Geometry};
 use tokio::sync::oneshot;
 
 use super::kept::note_kept;
@@ -77,6 +77,13 @@ pub enum Ask {
         /// Who waits; told what that is.
         reply: CapacityReply<Vec<SharedData>>,
     },
+    /// The volume has grown.
+    Grow {
+        /// Its shape from now on.
+        geometry: Geometry,
+        /// Told once no HEAD is written any more that does not know.
+        reply: CapacityReply<()>,
+    },
     /// End the thread, once nothing is under way.
     Stop,
 }
@@ -108,6 +115,15 @@ pub(super) async fn answer(tasks: &Tasks<impl World>, ask: Ask) {
             let _ = reply.send(promoting.map(|()| tasks.capacity.shared()));
             look_at_space(tasks).await;
             maintain(tasks).await;
+        }
+        Ask::Grow { geometry, reply } => {
+            let grown = tasks.capacity.grow(geometry);
+            let may = grown.is_ok();
+            let _ = reply.send(grown);
+            // Nobody waits for a store that is slow or gone.
+            if may && let Err(error) = tasks.capacity.tell_size().await {
+                tracing::warn!(%error, "the capacity tier is not told of the volume's growth yet; its next HEAD has it");
+            }
         }
         Ask::Fetch { .. } | Ask::Room | Ask::Stop => {}
     }

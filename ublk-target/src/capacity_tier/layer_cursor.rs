@@ -168,7 +168,7 @@ impl<S: Store> LayerCursor<S> {
             if self.last.is_some_and(|last| last >= entry.block) {
                 return Err(self.damaged(range("order: block", entry.block.0.into())));
             }
-            if entry.block.0 >= self.tier.geometry.blocks() {
+            if entry.block.0 >= self.tier.geometry.get().blocks() {
                 return Err(self.damaged(range("block", entry.block.0.into())));
             }
             if !(self.layer.first_epoch..=self.layer.last_epoch).contains(&entry.epoch) {

@@ -88,7 +88,7 @@ impl<S: Store> LayerWriter<S> {
     }
 
     fn check_block(&self, block: BlockIndex) -> Result<()> {
-        let blocks = self.tier.geometry.blocks();
+        let blocks = self.tier.geometry.get().blocks();
         if block.0 < blocks {
             return Ok(());
         }

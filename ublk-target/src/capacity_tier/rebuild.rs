@@ -101,7 +101,7 @@ pub async fn rebuild<S: Store, T: Store>(
     let mut head_lost = None;
     if let Some(store) = &old {
         match read_head(store, Some(volume)).await {
-            Ok((found, _)) if found.geometry == geometry => head = found,
+            Ok((found, _)) if found.geometry.grows_into(geometry) => head = Head { geometry, ..found },
             Ok(_) => head_lost = Some("HEAD tells another shape of the volume".to_owned()),
             Err(error) if super::damage::is_damage(&error) => head_lost = Some(error.to_string()),
             Err(error) => return Err(error),

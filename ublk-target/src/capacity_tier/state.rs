@@ -71,7 +71,8 @@ pub(super) struct State {
 pub(super) struct Inner<S: Store> {
     pub store: S,
     pub volume: VolumeUuid,
-    pub geometry: Geometry,
+    /// Of the volume, as each HEAD from now on has it: a writer's may be larger than in the newest HEAD.
+    pub geometry: Cell<Geometry>,
     pub options: Options,
     /// The writer's generation; `None` for a reader.
     pub generation: Option<Generation>,
@@ -112,7 +113,7 @@ impl<S: Store> Inner<S> {
             origins,
             store,
             volume,
-            geometry,
+            geometry: Cell::new(geometry),
             options,
             generation,
             state: RefCell::new(state),
@@ -235,6 +236,7 @@ impl<S: Store> Inner<S> {
         change(&mut head)?;
         let expected = self.find_current().await?;
         head.generation = generation;
+        head.geometry = self.geometry.get();
         let bytes = {
             let mut state = self.state.borrow_mut();
             state.sequence += 1;

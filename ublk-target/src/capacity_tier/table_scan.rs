@@ -88,7 +88,7 @@ pub(super) async fn scan_table<S: Store>(
     len: Option<u64>,
     expected: Expected,
 ) -> Result<TableScan> {
-    let blocks = tier.geometry.blocks();
+    let blocks = tier.geometry.get().blocks();
     let by_len = len.map(|len| u32::try_from(len / PAGE_BYTES as u64).unwrap_or(u32::MAX));
     // A table has as many pages as its entries need; what is longer is not believed.
     let most = blocks.div_ceil(super::layer_page::ENTRIES_PER_PAGE as u32) + 2;

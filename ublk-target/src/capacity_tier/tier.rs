@@ -135,7 +135,7 @@ impl<S: Store> CapacityTier<S> {
                 return Err(error);
             }
         };
-        if head.geometry != geometry {
+        if !head.geometry.grows_into(geometry) {
             let text = |geometry: Geometry| {
                 let (size, logical) = (geometry.size_bytes(), geometry.logical_block_bytes());
                 format!("{size} bytes in logical blocks of {logical}")
@@ -148,6 +148,7 @@ impl<S: Store> CapacityTier<S> {
         let generation = Generation(head.generation.0 + 1).max(least);
         let found = HeadNumber { generation: head.generation, sequence: head.sequence };
         let inner = Rc::new(Inner::new(store, head, bytes, options, Some(generation)));
+        inner.geometry.set(geometry);
         let tier = Self { inner, lease: None, found };
         if let Err(error) = tier.take_over().await {
             tier.close().await;
@@ -241,6 +242,26 @@ impl<S: Store> CapacityTier<S> {
     #[must_use]
     pub fn head(&self) -> Rc<Head> {
         self.inner.head()
+    }
+
+    /// The volume has grown: each HEAD from now on says so.
+    ///
+    /// # Errors
+    /// It would shrink.
+    pub fn grow(&self, geometry: Geometry) -> Result<()> {
+        if !self.inner.geometry.get().grows_into(geometry) {
+            return Err(CapacityError::Misuse("a volume that shrinks".to_owned()));
+        }
+        self.inner.geometry.set(geometry);
+        Ok(())
+    }
+
+    /// Writes a HEAD that says nothing new but the volume's size.
+    ///
+    /// # Errors
+    /// A fenced writer, a failing store.
+    pub async fn tell_size(&self) -> Result<()> {
+        self.inner.update_head(|_| Ok(()), |_| ()).await.map(drop)
     }
 
     /// Whether HEAD may be another one than [`Self::head`]: a replacement ended without telling whether it happened.

@@ -62,7 +62,7 @@ pub(super) async fn warm_list<S: Store>(inner: &Rc<Inner<S>>) -> Result<Option<W
         let len = bytes.min(MAX_WARM_BYTES) as usize;
         let bytes = store.read_range(name, 0, len, Vec::new()).await;
         let bytes = bytes.map_err(|error| failed("read", &name, error))?;
-        let list = WarmList::decode(&bytes, volume, name.number, inner.geometry);
+        let list = WarmList::decode(&bytes, volume, name.number, inner.geometry.get());
         return list.map(Some).map_err(|fault| super::CapacityError::faulty(place(&name), fault));
     }
     Ok(None)

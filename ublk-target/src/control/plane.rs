@@ -123,6 +123,15 @@ pub struct WriteBack {
     pub error: String,
 }
 
+/// A volume's growth, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grown {
+    /// What it had.
+    pub previous_size_bytes: u64,
+    /// What it has.
+    pub size_bytes: u64,
+}
+
 /// What became of a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deletion {
@@ -239,6 +248,13 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// # Errors
     /// The configuration cannot be stored; the threshold is then as it was.
     fn set_threshold(&self, threshold: Threshold) -> Result<Threshold, ControlError>;
+
+    /// Makes the volume larger, durably, and its device with it, while it is in use.
+    ///
+    /// # Errors
+    /// It would shrink; no size for a volume; a driver that cannot (nothing is changed then); a tier that cannot be written to
+    /// (the volume is grown when it is started again).
+    fn grow(&self, size_bytes: u64) -> Result<Grown, ControlError>;
 
     /// Takes the trainer's latest report (checked); the server keeps it for the calls that show it.
     fn report_trainer(&self, report: &Arc<TrainerReport>);

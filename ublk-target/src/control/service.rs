@@ -7,9 +7,9 @@ use forerun::api::v1::{
     AdjustPredictionThresholdRequest, AdjustPredictionThresholdResponse, CreatePredictiveSnapshotRequest,
     CreatePredictiveSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DiffSnapshotsRequest,
     DiffSnapshotsResponse, GetPrefetchStatusRequest, GetPrefetchStatusResponse, GetVolumeStatusRequest,
-    GetVolumeStatusResponse, ListChainsRequest, ListChainsResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, PromoteRequest, PromoteResponse, ReportTrainerRequest, ReportTrainerResponse,
-    SyncSnapshotRequest, SyncSnapshotResponse, WatchChangeVectorsRequest,
+    GetVolumeStatusResponse, GrowVolumeRequest, GrowVolumeResponse, ListChainsRequest, ListChainsResponse,
+    ListSnapshotsRequest, ListSnapshotsResponse, PromoteRequest, PromoteResponse, ReportTrainerRequest,
+    ReportTrainerResponse, SyncSnapshotRequest, SyncSnapshotResponse, WatchChangeVectorsRequest,
 };
 use forerun::config::SnapshotName;
 use forerun::geometry::{BlockIndex, Epoch};
@@ -215,6 +215,16 @@ impl Forerun for Service {
         Ok(Response::new(AdjustPredictionThresholdResponse {
             previous_threshold: previous.as_f64(),
             threshold: threshold.as_f64(),
+        }))
+    }
+
+    async fn grow_volume(&self, request: Request<GrowVolumeRequest>) -> Answer<GrowVolumeResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let grown = self.ask(move |plane| plane.grow(request.size_bytes)).await?;
+        Ok(Response::new(GrowVolumeResponse {
+            previous_size_bytes: grown.previous_size_bytes,
+            size_bytes: grown.size_bytes,
         }))
     }
 

@@ -164,6 +164,17 @@ impl PidFile {
         write().with_context(|| format!("{} cannot be written", path.display()))
     }
 
+    /// Notes in a device's file that it shows another size.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be written.
+    pub fn resize(run_dir: &Path, id: u32, size_bytes: u64) -> anyhow::Result<()> {
+        let mut file = Self::read(run_dir, id)?;
+        file.json["target"]["dev_size"] = json!(size_bytes);
+        file.json["params"]["basic"]["dev_sectors"] = json!(size_bytes >> 9);
+        file.write(run_dir, id)
+    }
+
     /// Removes a device's file if it is of process `pid`: the number may have become another's device.
     pub fn remove(run_dir: &Path, id: u32, pid: i32) {
         let path = Self::path(run_dir, id);
@@ -259,6 +270,12 @@ mod tests {
         let file = PidFile::of(&info(), "data").unwrap();
         file.write(&run_dir, 7).unwrap();
         assert_eq!(PidFile::read(&run_dir, 7).unwrap().volume, "data");
+        PidFile::resize(&run_dir, 7, 128 << 20).unwrap();
+        let (_, json) = stock_reads(&PidFile::read(&run_dir, 7).unwrap().to_bytes(), 2);
+        assert_eq!(
+            (&json["target"]["dev_size"], &json["params"]["basic"]["dev_sectors"]),
+            (&json!(128 << 20), &json!(128 << 11))
+        );
         PidFile { pid: 1, ..file.clone() }.write(&run_dir, 8).unwrap();
         PidFile::remove(&run_dir, 7, file.pid);
         PidFile::remove(&run_dir, 8, file.pid);

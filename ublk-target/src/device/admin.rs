@@ -113,6 +113,14 @@ impl fmt::Display for DeviceEntry {
     }
 }
 
+/// Makes a started device show `size_bytes` bytes, which are whole logical blocks.
+///
+/// # Errors
+/// The driver cannot, or there is no such device.
+pub fn resize(id: u32, size_bytes: u64) -> Result<(), DeviceError> {
+    Control::open()?.update_size(id, size_bytes >> 9)
+}
+
 /// All ublk devices that can be looked at, by number, and why the others could not.
 ///
 /// # Errors

@@ -236,6 +236,12 @@ impl Control {
         self.send(command, SHORT, &|| true).map(drop)
     }
 
+    /// Changes the size of a started device.
+    pub fn update_size(&mut self, id: u32, sectors: u64) -> Result<(), DeviceError> {
+        let command = Command::new("UPDATE_SIZE", sys::UBLK_U_CMD_UPDATE_SIZE, id).data(sectors);
+        self.send(command, SHORT, &|| true).map(drop).map_err(|error| error.if_gone(id))
+    }
+
     /// The CPUs whose requests a queue serves.
     pub fn affinity(&mut self, id: u32, queue: u16) -> Result<Vec<usize>, DeviceError> {
         let command = Command::new("GET_QUEUE_AFFINITY", sys::UBLK_U_CMD_GET_QUEUE_AFFINITY, id)

@@ -47,6 +47,11 @@ pub(super) fn to_ask(zero_copy: ZeroCopy, features: u64) -> u64 {
     }
 }
 
+/// Whether the size of a device with these flags can be changed.
+pub(super) fn can_resize(granted: u64) -> bool {
+    granted & u64::from(sys::UBLK_F_UPDATE_SIZE) != 0
+}
+
 /// How data moves on a device with these flags.
 pub(super) fn data_path(granted: u64) -> DataPath {
     if granted & ZERO_COPY == ZERO_COPY { DataPath::ZeroCopy } else { DataPath::Copy }

@@ -105,21 +105,22 @@ pub fn recover<B: Backend>(
     ready: impl FnOnce(&DeviceInfo) -> ReadyResult,
 ) -> Result<Stopped, Failed> {
     let mut control = Control::open().map_err(Failed::in_use)?;
-    let info =
+    let (info, shown_bytes) =
         begin_recovery(&mut control, id, backend.geometry().size_bytes(), stop).map_err(Failed::in_use)?;
     let mut start = Start::new(control, info, backend, stop, START_LIMIT, true);
+    start.shown_bytes = shown_bytes;
     start.asked_flags = info.flags;
     start.not_granted = not_granted;
     start.go(("END_USER_RECOVERY", sys::UBLK_U_CMD_END_USER_RECOVERY), ready)
 }
 
-/// Makes the driver ready for a device's next process, once the last one has ended.
+/// Makes the driver ready for a device's next process, once the last one has ended; gives the bytes that it shows as well.
 fn begin_recovery(
     control: &mut Control,
     id: u32,
     size_bytes: u64,
     stop: &Stop,
-) -> Result<DevInfo, DeviceError> {
+) -> Result<(DevInfo, u64), DeviceError> {
     let started = Instant::now();
     let refuse = |why: String| Err(DeviceError::NotRecoverable { id, why });
     let info = control.info(id)?;
@@ -130,7 +131,8 @@ fn begin_recovery(
         return refuse("it was made without recovery, which its kernel did not grant".into());
     }
     let shown = control.params(id)?.sectors * 512;
-    if shown != size_bytes {
+    // Less than the volume has: the process died on the way to a new size.
+    if shown > size_bytes {
         return refuse(format!(
             "it shows {shown} bytes, and the volume has {size_bytes}: it is of another volume"
         ));
@@ -138,7 +140,7 @@ fn begin_recovery(
     loop {
         let command = Command::new("START_USER_RECOVERY", sys::UBLK_U_CMD_START_USER_RECOVERY, id);
         let source = match control.send(command, SHORT, &|| true) {
-            Ok(_) => return Ok(info),
+            Ok(_) => return Ok((info, shown)),
             Err(DeviceError::Command { source, .. }) => source,
             Err(error) => return Err(error),
         };
@@ -174,6 +176,8 @@ struct Start<B> {
     limit: Duration,
     until: Instant,
     recovered: bool,
+    /// The bytes that the device shows.
+    shown_bytes: u64,
     abandoned: Arc<AtomicBool>,
     /// Of each queue.
     progress: Arc<[Progress]>,
@@ -201,6 +205,7 @@ impl<B: Backend> Start<B> {
             io_buffer_bytes: info.io_buffer_bytes,
         };
         Self {
+            shown_bytes: limits.geometry.size_bytes(),
             control,
             info,
             backend,
@@ -232,6 +237,7 @@ impl<B: Backend> Start<B> {
     ) -> Result<Stopped, Failed> {
         let (id, recovered) = (self.info.id, self.recovered);
         let begun = self.begin(start).and_then(|info| {
+            self.show_all();
             info.log();
             ready(&info).map_err(|source| DeviceError::Ready { id, recovered, source })
         });
@@ -253,6 +259,17 @@ impl<B: Backend> Start<B> {
             return Err(Failed::in_use(DeviceError::Deadline { command, id, seconds }));
         }
         Ok(Stopped { id, delete: asked_to_stop, control: self.control, device: self.device.take() })
+    }
+
+    /// A device whose volume has grown without it shows all of it from now on.
+    fn show_all(&mut self) {
+        let (id, size_bytes) = (self.info.id, self.limits.geometry.size_bytes());
+        if self.shown_bytes < size_bytes
+            && let Err(error) = self.control.update_size(id, size_bytes >> 9)
+        {
+            let shown = self.shown_bytes;
+            tracing::warn!(id, %error, "the device goes on to show {shown} bytes of {size_bytes} until it is added again");
+        }
     }
 
     /// Returns when the device is to be stopped, or has been stopped by somebody else.

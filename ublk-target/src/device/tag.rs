@@ -59,7 +59,7 @@ pub(super) async fn serve<B: Backend, D: TagData>(context: &TagContext<'_, B>, t
             Err(error) => return context.fail("fetching", io_error(error)),
         }
         context.progress.note_taken();
-        let result = match context.limits.request(queue.get_iod(tag)) {
+        let result = match context.limits.request(queue.get_iod(tag), || context.backend.geometry()) {
             Ok(request) => {
                 data.begin(&request);
                 context.answer(request, context.handle(request, &data).await)

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::aligned::AlignedBuffer;
 use crate::background::{Ask, Shared};
+use crate::fast_tier::OpenSuperblock;
 use crate::request::{Backend, Request, RequestIo};
 use crate::volume::Flushes;
 use crate::volume::handle::{Handler, Services};
@@ -61,12 +62,19 @@ pub struct VolumeBackend {
     pub(super) threads: Threads,
     pub(super) fast: std::fs::File,
     pub(super) slots_offset: u64,
+    /// Of the fast tier, for the volume's growth.
+    pub(super) superblock: OpenSuperblock,
     requests: AtomicU32,
 }
 
 impl VolumeBackend {
-    pub(super) fn new(threads: Threads, fast: std::fs::File, slots_offset: u64) -> Self {
-        Self { threads, fast, slots_offset, requests: AtomicU32::new(0) }
+    pub(super) fn new(
+        threads: Threads,
+        fast: std::fs::File,
+        slots_offset: u64,
+        superblock: OpenSuperblock,
+    ) -> Self {
+        Self { threads, fast, slots_offset, superblock, requests: AtomicU32::new(0) }
     }
 }
 

@@ -15,8 +15,8 @@ use crate::background::{Ask, CapacityError, CapacityReply, KeptLayer, Shared};
 use crate::capacity_tier::{MAX_SNAPSHOTS, Pin, SharedData};
 use crate::control::status::{OriginStatus, PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
 use crate::control::{
-    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot,
-    WriteBack,
+    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, Grown, SealedEpoch,
+    Snapshot, WriteBack,
 };
 use crate::volume::{SealError, lock};
 
@@ -35,6 +35,9 @@ pub struct DeviceFacts {
     pub not_granted: String,
 }
 
+/// Makes the volume's device show so many bytes; gives its failure in words.
+pub type Resize = Box<dyn Fn(u64) -> Result<(), String> + Send + Sync>;
+
 /// The API's side of an open volume.
 pub struct VolumeControl {
     config: Mutex<VolumeConfig>,
@@ -42,6 +45,8 @@ pub struct VolumeControl {
     paths: Paths,
     backend: Arc<VolumeBackend>,
     device: Mutex<DeviceFacts>,
+    /// Where the kernel can do it.
+    resize: Mutex<Option<Resize>>,
     started_us: u64,
     /// One snapshot is made or deleted at a time.
     naming: Mutex<()>,
@@ -57,14 +62,16 @@ impl VolumeControl {
             paths,
             backend,
             device: Mutex::default(),
+            resize: Mutex::default(),
             started_us: crate::background::now_us(),
             naming: Mutex::default(),
         }
     }
 
-    /// Takes note of the device that shows the volume.
-    pub fn set_device(&self, facts: DeviceFacts) {
+    /// Takes note of the device that shows the volume, and of how its size is changed, where it can be.
+    pub fn set_device(&self, facts: DeviceFacts, resize: Option<Resize>) {
         *lock(&self.device) = facts;
+        *lock(&self.resize) = resize;
     }
 
     fn shared(&self) -> &Shared {
@@ -413,6 +420,39 @@ impl ControlPlane for VolumeControl {
         self.store(|config| config.threshold = threshold)?;
         self.shared().settings.set_threshold(threshold);
         Ok(before)
+    }
+
+    /// What is durable first is what the next opening goes by: a crash on the way leaves a volume that is grown then.
+    fn grow(&self, size_bytes: u64) -> Result<Grown, ControlError> {
+        let resize = lock(&self.resize);
+        let before = self.shared().volume.geometry();
+        let geometry = before.grown_to(size_bytes).map_err(|error| {
+            ControlError::new(ErrorKind::Invalid, format!("volume {}: {error}", self.name))
+        })?;
+        let Some(resize) = resize.as_ref() else {
+            let text = format!(
+                "volume {name} cannot grow while its device is there: this kernel's ublk driver cannot change a device's size                  (UPDATE_SIZE, from Linux 6.16 on); nothing was changed: run `forerun del {name}`, then `forerun grow` again, then                  `forerun add {name}`",
+                name = self.name
+            );
+            return Err(ControlError::new(ErrorKind::State, text));
+        };
+        let later = |what: &str, error: &dyn std::fmt::Display| {
+            let text = format!(
+                "volume {}: {what}: {error}; the new size is noted, and is there when the volume is started again",
+                self.name
+            );
+            ControlError::new(ErrorKind::Internal, text)
+        };
+        self.store(|config| config.geometry = geometry)?;
+        self.backend
+            .superblock
+            .grow(geometry)
+            .map_err(|error| later("the fast tier's superblock cannot be written", &error))?;
+        self.ask(|reply| Ask::Grow { geometry, reply })?;
+        self.shared().volume.grow(geometry);
+        resize(size_bytes).map_err(|error| later("the device does not show its new size", &error))?;
+        tracing::info!(from = before.size_bytes(), to = size_bytes, "the volume has grown");
+        Ok(Grown { previous_size_bytes: before.size_bytes(), size_bytes })
     }
 
     fn report_trainer(&self, report: &Arc<TrainerReport>) {

@@ -16,7 +16,7 @@ mod open;
 mod snapshot;
 
 pub use backend::VolumeBackend;
-pub use control::{DeviceFacts, VolumeControl};
+pub use control::{DeviceFacts, Resize, VolumeControl};
 pub use create::create;
 pub use open::{Open, OpenError, Opened};
 pub use snapshot::SnapshotBackend;

@@ -128,7 +128,7 @@ impl Opened {
         let shared = Arc::new(Shared::new(map, fast.committer(), settings, prediction, written_back, now_us));
         let (asks, asked) = mpsc::unbounded_channel();
         connect(&fast.committer(), &shared);
-        let slots_offset = fast.slots_offset();
+        let (slots_offset, superblock) = (fast.slots_offset(), fast.superblock());
         let open = move |pace| async move {
             let store = AnyStore::at(&address).map_err(io::Error::other)?;
             let options = Options { pace, ..Options::default() };
@@ -143,7 +143,7 @@ impl Opened {
         };
         let background = Background::start(shared.clone(), asked, background_file, slots_offset, open)
             .map_err(capacity_error)?;
-        let backend = Arc::new(VolumeBackend::new(Threads { shared, asks }, file, slots_offset));
+        let backend = Arc::new(VolumeBackend::new(Threads { shared, asks }, file, slots_offset, superblock));
         drop(recovered);
         // What was read to build the map is not needed any more.
         crate::memory::give_back();

@@ -56,4 +56,4 @@ pub use device::{FastDevice, Lock, TierFile};
 pub use error::FastTierError;
 pub use pending::PendingState;
 pub use superblock::Superblock;
-pub use tier::{FastTier, LastEnd, OpenInfo, OpenOptions};
+pub use tier::{FastTier, LastEnd, OpenInfo, OpenOptions, OpenSuperblock};

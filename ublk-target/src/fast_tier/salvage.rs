@@ -220,7 +220,9 @@ impl<'a> Work<'a> {
         for copy in copies.0.iter().flatten() {
             // Whatever its size is by now.
             match copy.verify(&name, u64::MAX, Some(self.known.volume)) {
-                Ok(superblock) if superblock.geometry == self.known.geometry => sound.push(superblock),
+                Ok(superblock) if superblock.geometry.grows_into(self.known.geometry) => {
+                    sound.push(Superblock { geometry: self.known.geometry, ..superblock });
+                }
                 Ok(_) => self.notes.push("a superblock tells another shape of the volume".to_owned()),
                 Err(error @ (FastTierError::Newer { .. } | FastTierError::OtherVolume { .. })) => {
                     other = Some(error);

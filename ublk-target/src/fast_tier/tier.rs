@@ -32,7 +32,7 @@ use super::pending::{self, Found, PendingLog, PendingState};
 use super::recovery::{Recovery, recover};
 use super::superblock::{Copies, Superblock};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::volume::{Flushes, Recovered, Room};
 
 /// How long a pending delta waits for a commit when nobody asks for one.
@@ -109,8 +109,35 @@ pub struct OpenInfo {
 /// Dropping it is like being killed: pending changes stay in the pending log.
 pub struct FastTier<D = TierFile> {
     device: Arc<D>,
-    superblock: Superblock,
+    layout: Layout,
+    superblock: OpenSuperblock,
     committer: Arc<Committer>,
+}
+
+/// The superblock of an open tier: what it says of the volume's size can become more.
+#[derive(Clone)]
+pub struct OpenSuperblock {
+    device: Arc<dyn FastDevice>,
+    superblock: Arc<Mutex<Superblock>>,
+}
+
+impl OpenSuperblock {
+    fn get(&self) -> Superblock {
+        self.superblock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes durably that the volume has grown to this shape. Both copies keep their generation: a crash between the two
+    /// leaves either shape, and the opening that follows is told which one is right.
+    ///
+    /// # Errors
+    /// I/O. The old shape may be what the next opening finds.
+    pub fn grow(&self, geometry: Geometry) -> io::Result<()> {
+        let mut superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
+        let grown = Superblock { geometry, ..superblock.clone() };
+        grown.write(&*self.device, 0)?;
+        *superblock = grown;
+        Ok(())
+    }
 }
 
 /// An open tier, what was found, and its tasks with their names.
@@ -206,7 +233,8 @@ impl<D: FastDevice + 'static> FastTier<D> {
     ) -> Result<OpenedWithoutThreads<D>, FastTierError> {
         let copies = Copies::read(&*device).map_err(FastTierError::tier("read the superblocks"))?;
         let superblock = copies.newest(name)?.verify(name, device.size_bytes(), Some(volume))?;
-        check_geometry(name, superblock.geometry, options.geometry)?;
+        let geometry = grown(name, superblock.geometry, options.geometry)?;
+        let superblock = Superblock { geometry, ..superblock };
         let mut recovery = recover(&*device, &superblock)?;
         let boot = match options.boot {
             Some(boot) => boot,
@@ -315,31 +343,35 @@ impl<D: FastDevice + 'static> FastTier<D> {
         for epoch in unsealed_names {
             committer.append(&Delta::Unnamed { epoch });
         }
-        Ok((Self { device, superblock, committer }, recovery.state.finish(), info, work))
+        let superblock = OpenSuperblock {
+            device: Arc::clone(&device) as Arc<dyn FastDevice>,
+            superblock: Arc::new(Mutex::new(superblock)),
+        };
+        Ok((Self { device, layout, superblock, committer }, recovery.state.finish(), info, work))
     }
 
     /// Where slot 0 begins, in bytes.
     #[must_use]
     pub const fn slots_offset(&self) -> u64 {
-        self.superblock.layout.slots_offset
+        self.layout.slots_offset
     }
 
     /// How many slots there are.
     #[must_use]
     pub const fn slot_count(&self) -> u32 {
-        self.superblock.layout.slots
+        self.layout.slots
     }
 
     /// Where everything is, and the limits that follow.
     #[must_use]
     pub const fn layout(&self) -> &Layout {
-        &self.superblock.layout
+        &self.layout
     }
 
-    /// The volume's shape.
+    /// The superblock, for the volume's growth.
     #[must_use]
-    pub const fn geometry(&self) -> Geometry {
-        self.superblock.geometry
+    pub fn superblock(&self) -> OpenSuperblock {
+        self.superblock.clone()
     }
 
     /// The device.
@@ -370,8 +402,8 @@ impl<D: FastDevice + 'static> FastTier<D> {
         self.committer.stop();
         let shared = self.committer.shared();
         let clean = Some(shared.lock().ring.next().lsn);
-        let generation = self.superblock.generation + 1;
-        let superblock = Superblock { clean, generation, ..self.superblock.clone() };
+        let superblock = self.superblock.get();
+        let superblock = Superblock { clean, generation: superblock.generation + 1, ..superblock };
         superblock.write(&*self.device, 0).map_err(FastTierError::tier("write the superblocks"))?;
         if let Err(error) = shared.pending.remove() {
             warn!(%error, "the empty log of pending changes could not be removed; it does no harm");
@@ -386,16 +418,17 @@ impl<D> Drop for FastTier<D> {
     }
 }
 
-fn check_geometry(name: &str, found: Geometry, wanted: Option<Geometry>) -> Result<(), FastTierError> {
+/// The shape that the volume has, where the tier may not have heard of its growth.
+fn grown(name: &str, found: Geometry, wanted: Option<Geometry>) -> Result<Geometry, FastTierError> {
     match wanted {
-        Some(wanted) if wanted != found => Err(FastTierError::OtherGeometry {
+        Some(wanted) if !found.grows_into(wanted) => Err(FastTierError::OtherGeometry {
             tier: name.to_owned(),
             found_bytes: found.size_bytes(),
             found_logical: found.logical_block_bytes(),
             wanted_bytes: wanted.size_bytes(),
             wanted_logical: wanted.logical_block_bytes(),
         }),
-        _ => Ok(()),
+        wanted => Ok(wanted.unwrap_or(found)),
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) fn check(
         add(what, "volume".to_owned(), "give the two tiers of one volume");
         return Ok(());
     }
-    if let Some(geometry) = fast.geometry.filter(|geometry| *geometry != head.geometry) {
+    // Growth is noted on the fast tier first.
+    if let Some(geometry) = fast.geometry.filter(|geometry| !head.geometry.grows_into(*geometry)) {
         let (a, b) = (geometry.size_bytes(), head.geometry.size_bytes());
         add(
             format!("the fast tier is of a volume of {a} bytes, the capacity tier of {b}"),

@@ -121,7 +121,9 @@ impl Span {
 
 /// The map of a volume and all that is known of its slots and layers.
 pub struct Volume {
+    /// As it was opened; it may have grown since.
     geometry: Geometry,
+    size_bytes: AtomicU64,
     slots: SlotTable,
     index: Index,
     shards: Box<[Mutex<Shard>]>,
@@ -161,6 +163,7 @@ impl Volume {
         let shards = SHARDS_MAX.min(slots);
         Self {
             geometry,
+            size_bytes: AtomicU64::new(geometry.size_bytes()),
             slots: SlotTable::new(slots),
             index: Index::new(slots, shards),
             shards: (0..shards).map(|_| Mutex::default()).collect(),
@@ -180,9 +183,16 @@ impl Volume {
         }
     }
 
-    /// The volume's shape.
+    /// The volume's shape, as it is now.
     pub fn geometry(&self) -> Geometry {
-        self.geometry
+        self.geometry.grown_to(self.size_bytes.load(Ordering::Acquire)).unwrap_or(self.geometry)
+    }
+
+    /// Takes requests for all of a larger shape from now on. Both tiers have to know of it before.
+    pub fn grow(&self, geometry: Geometry) {
+        debug_assert!(self.geometry().grows_into(geometry), "a volume does not shrink");
+        self.places.grow(geometry.blocks());
+        self.size_bytes.store(geometry.size_bytes(), Ordering::Release);
     }
 
     /// The live layers.

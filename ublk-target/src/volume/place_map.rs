@@ -6,18 +6,24 @@
 //! neighbouring blocks would cost a leaf for each lone block. (Chunks of one size, which leave no holes in the heap, were no
 //! smaller when measured, and a terabyte's places took five times as long to build.)
 //!
-//! Each region has a lock of its own, held for one look-up. A hit on the fast tier never comes here.
+//! Each region has a lock of its own, held for one look-up. A hit on the fast tier never comes here. The regions come in chunks
+//! that are made when one of their blocks is first asked for, so that a volume can grow while others look.
 
 use std::num::NonZeroU64;
+use std::sync::OnceLock;
 
-use forerun::geometry::BlockIndex;
+use forerun::geometry::{BLOCK_BYTES, BlockIndex, MAX_VOLUME_BYTES};
 
 use super::lock;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Blocks in a region.
 const REGION_BLOCKS: usize = 4096;
+/// Regions in a chunk: 16 GiB of a volume.
+const CHUNK_REGIONS: usize = 64;
+/// Chunks of the largest volume.
+const CHUNKS: usize = (MAX_VOLUME_BYTES / BLOCK_BYTES) as usize / REGION_BLOCKS / CHUNK_REGIONS;
 /// From this many places on the dense form is the smaller: 4096 * 8 / 10.
 const DENSE_FROM: usize = REGION_BLOCKS * 8 / 10;
 
@@ -115,17 +121,32 @@ impl Region {
     }
 }
 
+type Chunk = Box<[Mutex<Region>]>;
+
 /// Where each written-back block lies on the capacity tier.
 pub struct PlaceMap {
-    regions: Box<[Mutex<Region>]>,
+    // `OnceLock` of `std`, also under a model checker: what it makes is the same whoever comes first.
+    chunks: Box<[OnceLock<Chunk>]>,
+    /// How many regions the volume has.
+    regions: AtomicU32,
     len: AtomicU64,
 }
 
 impl PlaceMap {
     /// An empty map for a volume of `blocks` blocks.
     pub fn new(blocks: u32) -> Self {
-        let regions = (blocks as usize).div_ceil(REGION_BLOCKS);
-        Self { regions: (0..regions).map(|_| Mutex::default()).collect(), len: AtomicU64::new(0) }
+        let map = Self {
+            chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
+            regions: AtomicU32::new(0),
+            len: AtomicU64::new(0),
+        };
+        map.grow(blocks);
+        map
+    }
+
+    /// The volume has `blocks` blocks from now on, which are more than before.
+    pub fn grow(&self, blocks: u32) {
+        self.regions.store(blocks.div_ceil(REGION_BLOCKS as u32), Ordering::Release);
     }
 
     /// How many blocks have a place.
@@ -141,7 +162,10 @@ impl PlaceMap {
     #[allow(clippy::indexing_slicing, reason = "blocks are checked against the volume's size at the door")]
     fn region(&self, block: BlockIndex) -> (&Mutex<Region>, u16) {
         let block = block.0 as usize;
-        (&self.regions[block / REGION_BLOCKS], (block % REGION_BLOCKS) as u16)
+        let region = block / REGION_BLOCKS;
+        let chunk = self.chunks[region / CHUNK_REGIONS]
+            .get_or_init(|| (0..CHUNK_REGIONS).map(|_| Mutex::default()).collect());
+        (&chunk[region % CHUNK_REGIONS], (block % REGION_BLOCKS) as u16)
     }
 
     /// The block's place.
@@ -152,9 +176,13 @@ impl PlaceMap {
 
     /// The blocks of a region that have a place, ascending; `None` beyond the last region.
     pub fn in_region(&self, region: usize) -> Option<Vec<BlockIndex>> {
+        if region >= self.regions.load(Ordering::Acquire) as usize {
+            return None;
+        }
         let first = (region * REGION_BLOCKS) as u32;
-        let region = self.regions.get(region)?;
-        let keys: Vec<u16> = match &*lock(region) {
+        // A chunk that was never made has no places.
+        let Some(chunk) = self.chunks.get(region / CHUNK_REGIONS)?.get() else { return Some(Vec::new()) };
+        let keys: Vec<u16> = match &*lock(chunk.get(region % CHUNK_REGIONS)?) {
             Region::Empty => Vec::new(),
             Region::Sparse { keys, .. } => keys.clone(),
             Region::Dense { places, .. } => {
@@ -212,6 +240,21 @@ mod tests {
                 prop_assert_eq!(map.get(BlockIndex(block)).map(NonZeroU64::get), model.get(&block).copied());
             }
         }
+    }
+
+    #[test]
+    fn grows() {
+        let map = PlaceMap::new(1024);
+        map.set(BlockIndex(1000), NonZeroU64::new(1));
+        assert!(map.in_region(0).is_some() && map.in_region(1).is_none());
+        let blocks = (2 * CHUNK_REGIONS * REGION_BLOCKS) as u32 + 1;
+        map.grow(blocks);
+        map.set(BlockIndex(blocks - 1), NonZeroU64::new(2));
+        let last = 2 * CHUNK_REGIONS;
+        assert_eq!(map.in_region(last), Some(vec![BlockIndex(blocks - 1)]));
+        assert_eq!(map.in_region(CHUNK_REGIONS), Some(Vec::new()), "of a chunk that nobody asked for");
+        assert!(map.in_region(last + 1).is_none());
+        assert_eq!((map.get(BlockIndex(1000)), map.len()), (NonZeroU64::new(1), 2));
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl<'a> Recovery<'a> {
     /// Adds an entry of the capacity tier's layers, which come from the oldest to the newest: a block's
     /// place (`None`: deleted) and the epoch it is of.
     pub fn place(&mut self, block: BlockIndex, epoch: Epoch, place: Option<NonZeroU64>) {
-        if block.0 >= self.volume.geometry.blocks() {
+        if block.0 >= self.volume.geometry().blocks() {
             return;
         }
         self.volume.places.set(block, place);

@@ -22,7 +22,7 @@ pub enum Reservation {
 impl Volume {
     /// Holds a slot for a block's next redirect, unless no more than `keep_free` slots are free.
     pub fn reserve(&self, block: BlockIndex, keep_free: u32) -> Reservation {
-        if block.0 >= self.geometry.blocks() {
+        if block.0 >= self.geometry().blocks() {
             return Reservation::NotNeeded;
         }
         let mut shard = self.shard(block);
@@ -73,7 +73,7 @@ impl Volume {
 
     /// Whether the block has data that the capacity tier alone holds: it has no slot, or a clean one with gaps.
     pub fn is_incomplete(&self, block: BlockIndex) -> bool {
-        if block.0 >= self.geometry.blocks() {
+        if block.0 >= self.geometry().blocks() {
             return false;
         }
         let shard = self.shard(block);

@@ -119,6 +119,24 @@ fn a_diff_keeps_its_two_moments_over_all_its_pages() {
 }
 
 #[test]
+fn a_volume_grows_and_does_not_shrink() {
+    let rig = Rig::new(Limits::default());
+    run(async {
+        let mut client = rig.client().await;
+        let grow = |size_bytes| v1::GrowVolumeRequest { volume_id: id(), size_bytes };
+        let grown = client.grow_volume(grow(1 << 30)).await.expect("grown").into_inner();
+        assert_eq!((grown.previous_size_bytes, grown.size_bytes), (64 << 20, 1 << 30));
+        for (size, says) in
+            [(32 << 20, "does not shrink"), ((64 << 20) + 1, "multiple of 64 KiB"), (u64::MAX, "64 TiB")]
+        {
+            let refused = client.grow_volume(grow(size)).await.expect_err("refused");
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().contains(says), "{}", refused.message());
+        }
+    });
+}
+
+#[test]
 fn the_threshold_and_the_trainers_report_show_in_the_status() {
     let rig = Rig::new(Limits::default());
     run(async {

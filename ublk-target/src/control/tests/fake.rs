@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use forerun::change_vector::{Change, ChangeKind, ChangeVector};
 use forerun::config::{SnapshotName, VolumeName};
-use forerun::geometry::{BlockIndex, Epoch};
+use forerun::geometry::{BlockIndex, Epoch, Geometry, GeometryError};
 use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::watch;
 
 use crate::control::status::{OriginStatus, PrefetchStatus, TrainerReport, VolumeStatus};
 use crate::control::{
-    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, SealedEpoch, Snapshot,
-    WriteBack,
+    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, Grown, SealedEpoch,
+    Snapshot, WriteBack,
 };
 
 /// The volume's blocks.
@@ -205,6 +205,13 @@ impl ControlPlane for FakeVolume {
     fn set_threshold(&self, threshold: Threshold) -> Result<Threshold, ControlError> {
         let mut state = self.state.lock().expect("the state");
         Ok(state.threshold.replace(threshold).unwrap_or(Threshold::DEFAULT))
+    }
+
+    fn grow(&self, size_bytes: u64) -> Result<Grown, ControlError> {
+        let geometry = Geometry::new(64 << 20, 4096).expect("a geometry");
+        let refused = |error: GeometryError| ControlError::new(ErrorKind::Invalid, error.to_string());
+        geometry.grown_to(size_bytes).map_err(refused)?;
+        Ok(Grown { previous_size_bytes: geometry.size_bytes(), size_bytes })
     }
 
     fn report_trainer(&self, report: &Arc<TrainerReport>) {

@@ -26,6 +26,10 @@ pub struct AddressError {
 pub enum Scheme {
     /// S3, or a server that speaks it.
     S3,
+    /// Google Cloud Storage.
+    Gs,
+    /// Azure Blob Storage.
+    Az,
     /// A directory that is used as an object store.
     File,
 }
@@ -36,6 +40,8 @@ impl Scheme {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::S3 => "s3",
+            Self::Gs => "gs",
+            Self::Az => "az",
             Self::File => "file",
         }
     }
@@ -56,7 +62,7 @@ impl ObjectAddress {
         self.scheme
     }
 
-    /// The bucket; empty for `file`.
+    /// The bucket (Azure says container); empty for `file`.
     #[must_use]
     pub fn bucket(&self) -> &str {
         &self.bucket
@@ -72,8 +78,10 @@ impl ObjectAddress {
         let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
         let scheme = match scheme {
             "s3" => Scheme::S3,
+            "gs" => Scheme::Gs,
+            "az" => Scheme::Az,
             "file" => Scheme::File,
-            _ => return Err("the schemes are s3:// and file://"),
+            _ => return Err("the schemes are s3://, gs://, az:// and file://"),
         };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
@@ -95,6 +103,8 @@ impl ObjectAddress {
         }
         match scheme {
             Scheme::S3 if bucket.is_empty() => return Err("it names no bucket: s3://BUCKET/PREFIX"),
+            Scheme::Gs if bucket.is_empty() => return Err("it names no bucket: gs://BUCKET/PREFIX"),
+            Scheme::Az if bucket.is_empty() => return Err("it names no container: az://CONTAINER/PREFIX"),
             Scheme::File if !bucket.is_empty() => {
                 return Err("file:// takes an absolute path: file:///srv/objects");
             }
@@ -203,6 +213,8 @@ mod tests {
         for (text, scheme, bucket, prefix) in [
             ("s3://bucket/a/b", Scheme::S3, "bucket", "a/b"),
             ("s3://bucket", Scheme::S3, "bucket", ""),
+            ("gs://bucket/a", Scheme::Gs, "bucket", "a"),
+            ("az://container/a/b", Scheme::Az, "container", "a/b"),
             ("file:///srv/objects", Scheme::File, "", "srv/objects"),
         ] {
             let CapacityAddress::Objects(address) = text.parse().unwrap() else { panic!("{text}") };
@@ -219,6 +231,8 @@ mod tests {
         for bad in [
             "s3://",
             "s3:///a",
+            "gs:///a",
+            "az://",
             "ftp://host/a",
             "s3://b/../a",
             "s3://b//a",

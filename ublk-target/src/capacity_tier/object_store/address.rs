@@ -4,6 +4,10 @@
 //! `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP` and what else the client knows), or else the profile `AWS_PROFILE` of
 //! `AWS_SHARED_CREDENTIALS_FILE` or `~/.aws/credentials`, or else what the machine gets from its cloud.
 //!
+//! For Google Cloud Storage: `GOOGLE_SERVICE_ACCOUNT` or `GOOGLE_APPLICATION_CREDENTIALS` (a file each), or what the machine gets from its
+//! cloud. For Azure: `AZURE_STORAGE_ACCOUNT_NAME` with `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_SAS_KEY` or a service
+//! principal (`AZURE_STORAGE_CLIENT_ID`, `_CLIENT_SECRET`, `_TENANT_ID`), or the machine's identity.
+//!
 //! A client belongs to the runtime that it is used on.
 
 use std::io;
@@ -12,24 +16,23 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use forerun::config::{ObjectAddress, Scheme, read_small_file};
+use object_store::ObjectStore as Client;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientConfigKey, ObjectStore as Client, RetryConfig};
 
 use super::bucket::Bucket;
 use super::fault::Secrets;
+use super::provider::{Provider, connect};
 use super::timing::{Patience, Timing};
 use super::{Clients, ObjectStore};
 
-/// A connection that is not there after this is tried again.
-const CONNECT: Duration = Duration::from_secs(5);
 /// An attempt at a read that requests wait for; several fit into its limit.
 const READ_ATTEMPT: Duration = Duration::from_secs(8);
 /// Any other attempt: the upload of a segment over a slow line fits into it.
 const ATTEMPT: Duration = Duration::from_secs(80);
-/// The most attempts of the client at one request.
-const RETRIES: usize = 10;
 /// The largest file of credentials that is read, in bytes.
 const CREDENTIALS_BYTES_MAX: u64 = 64 << 10;
 
@@ -38,59 +41,57 @@ const CREDENTIALS_BYTES_MAX: u64 = 64 << 10;
 /// # Errors
 /// Settings that cannot be used.
 pub fn open_address(address: &ObjectAddress) -> io::Result<ObjectStore> {
-    let timing = Timing::default();
-    let (clients, prefix, secrets) = match address.scheme() {
+    static TLS: Once = Once::new();
+    // Another one that is installed already is as good.
+    TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    let (timing, name) = (Timing::default(), address.bucket());
+    let (clients, secrets) = match address.scheme() {
         Scheme::File => {
             let client: Arc<dyn Client> = Arc::new(LocalFileSystem::new().with_fsync(true));
-            (Clients { reads: client.clone(), all: client }, address.prefix(), Secrets::default())
+            (Clients { reads: client.clone(), all: client }, Secrets::default())
         }
-        Scheme::S3 => {
-            let (builder, secrets) = s3(address.bucket())?;
-            let client = |attempt, patience| -> io::Result<Arc<dyn Client>> {
-                let options = builder.clone().with_retry(retry(timing.limit(patience)));
-                let built =
-                    with_limits(options, attempt).build().map_err(|error| secrets.io_error(&error))?;
-                Ok(Arc::new(built))
-            };
-            let reads = client(READ_ATTEMPT, Patience::Read)?;
-            let all = client(ATTEMPT, Patience::Upload)?;
-            (Clients { reads, all }, address.prefix(), secrets)
-        }
+        Scheme::S3 => clients(s3(name)?, &timing)?,
+        Scheme::Gs => clients(gs(name), &timing)?,
+        Scheme::Az => clients(az(name), &timing)?,
     };
-    let prefix = Path::parse(prefix).map_err(io::Error::other)?;
+    let prefix = Path::parse(address.prefix()).map_err(io::Error::other)?;
     let bucket = Bucket::new(clients, prefix, secrets, timing);
     Ok(ObjectStore::over(bucket, address.to_string()))
 }
 
-fn retry(limit: Duration) -> RetryConfig {
-    let backoff = BackoffConfig {
-        init_backoff: Duration::from_millis(100),
-        max_backoff: Duration::from_secs(4),
-        base: 2.0,
+/// The clients of one store, with their limits.
+fn clients((builder, secrets): (impl Provider, Secrets), timing: &Timing) -> io::Result<(Clients, Secrets)> {
+    let client = |attempt, patience| {
+        connect(&builder, attempt, timing.limit(patience)).map_err(|error| secrets.io_error(&error))
     };
-    // The limit of the whole request (`bucket`) is a little longer, so that the server's own words are told.
-    RetryConfig { backoff, max_retries: RETRIES, retry_timeout: limit.mul_f32(0.8) }
+    let reads = client(READ_ATTEMPT, Patience::Read)?;
+    let all = client(ATTEMPT, Patience::Upload)?;
+    Ok((Clients { reads, all }, secrets))
 }
 
-/// Limits that the environment does not set otherwise.
-fn with_limits(builder: AmazonS3Builder, attempt: Duration) -> AmazonS3Builder {
-    let key = |key| AmazonS3ConfigKey::Client(key);
-    let set = |builder: AmazonS3Builder, what, time: Duration| {
-        if builder.get_config_value(&key(what)).is_some() {
-            builder
-        } else {
-            builder.with_config(key(what), format!("{} seconds", time.as_secs()))
-        }
-    };
-    let builder = set(builder, ClientConfigKey::Timeout, attempt);
-    set(builder, ClientConfigKey::ConnectTimeout, CONNECT)
+/// What is needed for Google's store but for the limits, and what of it must not be shown.
+fn gs(bucket: &str) -> (GoogleCloudStorageBuilder, Secrets) {
+    let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
+    let secret_keys = [GoogleConfigKey::ServiceAccountKey, GoogleConfigKey::BearerToken];
+    let secrets = Secrets::new(secret_keys.iter().filter_map(|key| builder.get_config_value(key)));
+    (builder, secrets)
+}
+
+/// What is needed for Azure's store but for the limits, and what of it must not be shown.
+fn az(container: &str) -> (MicrosoftAzureBuilder, Secrets) {
+    let builder = MicrosoftAzureBuilder::from_env().with_container_name(container);
+    let secret_keys = [
+        AzureConfigKey::AccessKey,
+        AzureConfigKey::ClientSecret,
+        AzureConfigKey::SasKey,
+        AzureConfigKey::Token,
+    ];
+    let secrets = Secrets::new(secret_keys.iter().filter_map(|key| builder.get_config_value(key)));
+    (builder, secrets)
 }
 
 /// What is needed for S3 but for the limits, and what of it must not be shown.
 fn s3(bucket: &str) -> io::Result<(AmazonS3Builder, Secrets)> {
-    static TLS: Once = Once::new();
-    // Another one that is installed already is as good.
-    TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
     let secret_keys =
         [AmazonS3ConfigKey::AccessKeyId, AmazonS3ConfigKey::SecretAccessKey, AmazonS3ConfigKey::Token];

@@ -18,6 +18,7 @@ mod holder;
 mod keys;
 mod leases;
 mod pins;
+mod provider;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod timing;

@@ -59,11 +59,12 @@ class Volume:
         forerun("create", name, "--size", VOLUME, "--fast", "/dev/ram0", "--capacity", f"/mnt/{name}", "--sync-interval", epoch,
                 "--horizon", HORIZON, "--threshold", THRESHOLD, "--prediction", "on" if prediction else "off")
         self.device = Device(forerun("add", name, "--no-trainer"))
+        self.device.fill(BLOCKS)
+        self.calm()
+        # Not before: filling is no work to be measured, and the guest's processor is slow.
         if prediction:
             words = [forerun.program("forerun-trainer"), "run", name, "--cpu-seconds-per-epoch", TRAINER_SECONDS]
             self.trainer = Job(words, Path(f"/tmp/{name}.log"), env=forerun.env)
-        self.device.fill(BLOCKS)
-        self.calm()
 
     def calm(self):
         until("write-back", 600, lambda: self.status()["volume"]["epochs_not_written_back"] == 0, 1)
@@ -153,6 +154,8 @@ def at_random(volume):
             latencies, before, measured_from = [], counts(volume), time.monotonic()
         if done % 750 == 0:
             drop_page_cache()
+        if done % 3000 == 0:
+            note(f"random, prediction {'on' if volume.prediction else 'off'}: {done} of {warm + measured} accesses, {time.monotonic() - began:.0f} s")
         latencies.append(volume.device.access(chance.randrange(BLOCKS), chance.randrange(BLOCK // PAGE)))
         done += 1
     note(f"random, prediction {'on' if volume.prediction else 'off'}: {time.monotonic() - began:.0f} s; {volume.status()['prefetch']['state']}")

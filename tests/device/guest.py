@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lab  # noqa: E402
 
 # The short ones first.
-MODULES = ["contract", "bad_input", "security", "take_over", "filesystems", "snapshots", "streams", "object_store", "lost_machine"]
+MODULES = ["contract", "bad_input", "security", "take_over", "filesystems", "grow", "snapshots", "streams", "object_store", "lost_machine"]
 MODULES += ["predictions", "kills", "faults_fast", "faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions"]
 MODULES += ["kill_rounds"]
 # These measure times: they run where they are named, on a machine that does nothing else.

@@ -59,18 +59,10 @@ const TRAINING_SHARE: f64 = 0.5;
 pub enum Effort {
     /// Everything: the epoch is the newest.
     Full,
-    /// All but the network, which takes nearly all the time: more epochs are waiting, or nothing pays.
+    /// All but the network, which takes nearly all the time: more epochs are waiting.
     CatchUp,
-    /// Only remember: the epoch is old.
+    /// Only remember: the epoch is old, or nothing pays.
     Remember,
-}
-
-impl Effort {
-    /// The same, without the network.
-    #[must_use]
-    pub fn without_network(self) -> Self {
-        if self == Self::Full { Self::CatchUp } else { self }
-    }
 }
 
 /// What a horizon of several epochs is predicted by.
@@ -202,6 +194,18 @@ impl Learner {
     /// Gives each epoch from now on so many CPU seconds.
     pub const fn set_cpu_seconds(&mut self, seconds: f64) {
         self.config.cpu_seconds_per_epoch = seconds;
+    }
+
+    /// The volume has so many blocks from now on.
+    pub const fn grow(&mut self, volume_blocks: u32) {
+        self.volume_blocks = volume_blocks;
+    }
+
+    /// Whether some predictor ranked this one epoch well enough to pay, if it did so in all.
+    #[must_use]
+    pub fn might_pay(&self, report: &EpochReport) -> bool {
+        let bound = self.config.pays_from_mean_average_precision;
+        report.judgements.iter().flatten().any(|judged| judged.quality.average_precision >= bound)
     }
 
     /// The newest epoch taken.

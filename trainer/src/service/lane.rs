@@ -9,19 +9,20 @@ use anyhow::{Context, Result};
 use forerun::change_vector::ChangeVector;
 use forerun::geometry::Epoch;
 use forerun::prediction::Horizon;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::history::{self, History, Opened};
-use crate::learner::{Effort, EpochReport, Learner};
+use crate::learner::{Effort, Learner};
 
 /// Stored epochs that the cheap predictors learn from again after a restart; older ones are only remembered.
 const RELEARNED_EPOCHS: u32 = 48;
 /// Stored epochs that are remembered again after a restart.
 const REMEMBERED_EPOCHS: u32 = 512;
-/// Epochs in which nothing has paid, after which the network rests.
+/// Epochs in which nothing has paid, after which learning rests: epochs are only remembered.
 const RESTS_AFTER: u32 = 8;
-/// While it rests, it works in one epoch of so many: enough to see that the workload has become predictable.
+/// While it rests, it works in one epoch of so many. What that one predicts of the next tells whether the workload has become
+/// predictable: then it works again.
 const WORKS_EVERY: u32 = 8;
 
 /// What a lane is about, in messages, and the names of its files.
@@ -51,7 +52,7 @@ pub(super) struct Lane {
     opened: Option<Opened>,
     history: Option<History>,
     learner: Option<Learner>,
-    /// Epochs in a row in which nothing paid.
+    /// Epochs in a row in which nothing paid, or looked as if it might.
     unpaid: u32,
 }
 
@@ -96,6 +97,13 @@ impl Lane {
     /// As [`Self::learner`].
     pub const fn learner_mut(&mut self) -> Option<&mut Learner> {
         self.learner.as_mut()
+    }
+
+    /// The volume has grown; what was learned of it stays.
+    pub const fn grow(&mut self, blocks: u32) {
+        if let Some(learner) = &mut self.learner {
+            learner.grow(blocks);
+        }
     }
 
     /// Makes ready for a volume: its history, and a learner that has been through it. Returns whether what was kept is
@@ -152,7 +160,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Keeps an epoch and learns from it, within `cpu_seconds`.
+    /// Keeps an epoch and learns from it, within `cpu_seconds`; says whether there is something new to be predicted from it.
     ///
     /// # Errors
     /// It came before [`Self::begin`], or candle refuses.
@@ -162,15 +170,20 @@ impl Lane {
         effort: Effort,
         horizon: Horizon,
         cpu_seconds: f64,
-    ) -> Result<EpochReport> {
+    ) -> Result<bool> {
         self.keep(vector);
-        // The network takes nearly all the time; where nothing pays, the others tell soon enough when something does.
-        let effort = if rests(self.unpaid) { effort.without_network() } else { effort };
+        // Where nothing pays, the processor is somebody else's.
+        let effort = if rests(self.unpaid) { Effort::Remember } else { effort };
         let learner = self.learner.as_mut().context("an epoch came before its volume")?;
         learner.set_horizon(horizon);
         learner.set_cpu_seconds(cpu_seconds);
         let report = learner.observe(vector, effort).context("learning failed")?;
-        self.unpaid = if learner.scoreboard().pays() { 0 } else { self.unpaid.saturating_add(1) };
+        let hopeful = learner.scoreboard().pays() || learner.might_pay(&report);
+        self.unpaid = if hopeful { 0 } else { self.unpaid.saturating_add(1) };
+        if effort == Effort::Remember {
+            debug!("epoch {}: remembered; {}", vector.epoch, learner.reason());
+            return Ok(false);
+        }
         info!(
             "epoch {}: {} {}, {} candidates ({} by the network), {} steps; {}",
             vector.epoch,
@@ -184,7 +197,7 @@ impl Lane {
         if report.training.restarted {
             warn!("the network's weights were no numbers any more: it starts afresh");
         }
-        Ok(report)
+        Ok(true)
     }
 
     /// Stores a vector. sled panics on some damage: then there is no more storing until the next start,
@@ -214,7 +227,7 @@ impl Lane {
     }
 }
 
-/// Whether the network rests after so many epochs in a row in which nothing paid.
+/// Whether learning rests after so many epochs in a row in which nothing paid.
 const fn rests(unpaid: u32) -> bool {
     unpaid >= RESTS_AFTER && !unpaid.is_multiple_of(WORKS_EVERY)
 }
@@ -224,9 +237,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_network_rests_where_nothing_pays_but_looks_up_now_and_then() {
+    fn learning_rests_where_nothing_pays_but_looks_up_now_and_then() {
         assert!((0..=RESTS_AFTER).all(|unpaid| !rests(unpaid)));
         let worked = (RESTS_AFTER..RESTS_AFTER + 100).filter(|unpaid| !rests(*unpaid)).count();
         assert_eq!(worked, 13);
+    }
+
+    #[test]
+    fn a_lane_at_rest_wakes_when_the_workload_becomes_predictable() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (blocks, config) = (1u32 << 20, Config { cpu_seconds_per_epoch: 0.05, ..Config::default() });
+        let mut lane = Lane::open(dir.path(), CHANGES).expect("opened");
+        lane.begin([1; 16], blocks, &config, Horizon::DEFAULT).expect("begun");
+        let mut rng = crate::rng::Rng::new(1);
+        let mut learn = |epoch, blocks: Vec<u32>| {
+            let vector = crate::testing::vector_of(epoch, &blocks);
+            lane.learn(&vector, Effort::Full, Horizon::DEFAULT, 0.05).expect("learned")
+        };
+        let noise = |rng: &mut crate::rng::Rng| {
+            let mut noise: Vec<u32> = (0..100).map(|_| rng.below(blocks as usize) as u32).collect();
+            noise.sort_unstable();
+            noise.dedup();
+            noise
+        };
+        let worked = (1..=60).filter(|epoch| learn(*epoch, noise(&mut rng))).count();
+        assert!((9..=17).contains(&worked), "it worked in {worked} of 60 epochs of noise");
+        let worked = (61..=100).filter(|epoch| learn(*epoch, (0..100).map(|at| at * 40).collect())).count();
+        assert!(worked >= 25, "it worked in {worked} of 40 epochs that were all the same");
+        assert!(lane.learner().expect("begun").scoreboard().pays());
     }
 }

@@ -108,8 +108,15 @@ impl Worker {
 
     /// Makes ready for a volume.
     fn begin(&mut self, uuid: [u8; 16], blocks: u32) -> Result<()> {
-        if self.volume == Some((uuid, blocks)) {
-            return Ok(());
+        match self.volume {
+            Some((same, before)) if same == uuid && before <= blocks => {
+                for lane in [&mut self.changes, &mut self.reads] {
+                    lane.grow(blocks);
+                }
+                self.volume = Some((uuid, blocks));
+                return Ok(());
+            }
+            _ => {}
         }
         self.table = None;
         self.volume = None;
@@ -130,15 +137,19 @@ impl Worker {
             .filter(|reads| !reads.is_empty() || known.is_some())
             .filter(|_| known.is_none_or(|known| known < vector.epoch));
         let for_reads = if reads.is_some() { whole * READS_SHARE } else { 0.0 };
-        self.changes.learn(vector, effort, self.horizon, whole - for_reads)?;
+        let mut new = self.changes.learn(vector, effort, self.horizon, whole - for_reads)?;
         if let Some(reads) = reads {
-            self.reads.learn(&as_vector(vector, reads)?, effort, self.horizon, for_reads)?;
+            new |= self.reads.learn(&as_vector(vector, reads)?, effort, self.horizon, for_reads)?;
         }
         if effort == Effort::CatchUp {
             return Ok(());
         }
-        let published = self.publish();
         self.report();
+        if !new {
+            // At rest: the table stays as it is, and nobody acts on it.
+            return Ok(());
+        }
+        let published = self.publish();
         self.changes.save()?;
         self.reads.save()?;
         published

@@ -14,6 +14,7 @@ mod dump;
 mod export;
 pub mod failure;
 mod forget;
+mod gc;
 mod grow;
 mod history;
 mod import;
@@ -51,6 +52,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Restore(options) => restore::run(&paths, options),
         Command::Clone(options) => clone::run(&paths, options),
         Command::Rollback(options) => rollback::run(&paths, &options),
+        Command::Gc(options) => gc::run(&paths, &options),
         Command::Grow(options) => grow::run(&paths, &options),
         Command::Promote(options) => promote::run(&paths, &options),
         Command::Forget(options) => forget::run(&paths, &options),

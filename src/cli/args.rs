@@ -8,6 +8,7 @@ use forerun::config::{CapacityAddress, HydrateOrder, SnapshotName, VolumeName, p
 
 use super::devices::DeviceRef;
 use super::export::ExportOptions;
+use super::gc::GcOptions;
 use super::grow::GrowOptions;
 use super::import::ImportOptions;
 use super::predict::PlotFile;
@@ -109,6 +110,8 @@ pub enum Command {
     Import(ImportOptions),
     /// Delete the snapshots that the policy does not keep, or say which and why
     Prune(PruneOptions),
+    /// Give back what the capacity tier does not need any more, or say what that is
+    Gc(GcOptions),
     /// Show and set which snapshots are kept
     Retention(RetentionOptions),
     /// Verify every checksum of a stopped volume's tiers

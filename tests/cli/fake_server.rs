@@ -107,6 +107,38 @@ impl Forerun for FakeServer {
         Ok(Response::new(AdjustPredictionThresholdResponse { previous_threshold: 0.5, threshold }))
     }
 
+    async fn collect_garbage(
+        &self,
+        request: Request<CollectGarbageRequest>,
+    ) -> Answer<CollectGarbageResponse> {
+        let request = request.into_inner();
+        if request.volume_id == "empty" {
+            return Ok(Response::new(CollectGarbageResponse::default()));
+        }
+        let before = CollectGarbageResponse {
+            segment_bytes: 10 << 30,
+            live_bytes: 7 << 30,
+            queued_objects: 12,
+            queued_bytes: 96 << 20,
+            pinned_bytes: 8 << 20,
+            compacted_segments: 9,
+            copied_bytes: 30 << 20,
+            gained_bytes: 42 << 20,
+            merged_layers: 4,
+            ..CollectGarbageResponse::default()
+        };
+        Ok(Response::new(match request.dry_run {
+            true => before,
+            false => CollectGarbageResponse {
+                layers_merged: 4,
+                segments_compacted: 60,
+                deleted_objects: 12,
+                deleted_bytes: 96 << 20,
+                ..before
+            },
+        }))
+    }
+
     async fn grow_volume(&self, request: Request<GrowVolumeRequest>) -> Answer<GrowVolumeResponse> {
         let request = request.into_inner();
         match request.volume_id.as_str() {

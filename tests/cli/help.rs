@@ -29,6 +29,7 @@ fn help_is_as_written() {
         ("repair --help", "help-repair.txt"),
         ("restore --help", "help-restore.txt"),
         ("clone --help", "help-clone.txt"),
+        ("gc --help", "help-gc.txt"),
         ("grow --help", "help-grow.txt"),
         ("promote --help", "help-promote.txt"),
         ("rollback --help", "help-rollback.txt"),

@@ -96,6 +96,20 @@ fn what_a_policy_keeps_is_explained_and_the_rest_goes() {
 }
 
 #[test]
+fn garbage_is_told_and_given_back() {
+    let rig = Rig::new();
+    serve(&rig, "data");
+    serve(&rig, "empty");
+    golden("gc-dry-run.txt", &run(&mut rig.forerun("gc data --dry-run")).ok());
+    golden("gc.txt", &run(&mut rig.forerun("gc data")).ok());
+    let told = run(&mut rig.forerun("gc data --dry-run --json")).json();
+    assert_eq!((&told["gained_bytes"], &told["deleted_bytes"]), (&(42u64 << 20).into(), &0.into()));
+    let none = run(&mut rig.forerun("gc empty --dry-run")).ok();
+    assert!(none.ends_with("nothing to be merged or copied together\n"), "{none}");
+    run(&mut rig.forerun("gc nowhere")).failed(3, "there is no volume nowhere");
+}
+
+#[test]
 fn a_volume_grows_running_or_stopped() {
     let rig = Rig::new();
     serve(&rig, "data");

@@ -125,7 +125,7 @@ impl Served {
                 transfer_mode: info.data_path.to_string(),
                 not_granted: info.not_granted.join(", "),
             };
-            open.control.set_device(facts, info.can_resize().then(|| resize(info.id)));
+            open.control.set_device(facts, device::can_resize()?.then(|| resize(info.id)));
             let plane = open.control.clone();
             open.server = Some(ControlServer::start(plane, &files.api_socket(), Limits::default())?);
         }

@@ -169,6 +169,7 @@ impl Forerun for Target {
     not_served! {
         create_predictive_snapshot: CreatePredictiveSnapshotRequest => CreatePredictiveSnapshotResponse;
         adjust_prediction_threshold: AdjustPredictionThresholdRequest => AdjustPredictionThresholdResponse;
+        collect_garbage: CollectGarbageRequest => CollectGarbageResponse;
         grow_volume: GrowVolumeRequest => GrowVolumeResponse;
         list_snapshots: ListSnapshotsRequest => ListSnapshotsResponse;
         delete_snapshot: DeleteSnapshotRequest => DeleteSnapshotResponse;

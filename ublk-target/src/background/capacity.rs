@@ -14,7 +14,7 @@ use super::kept::note_kept;
 use super::{Tasks, World};
 use crate::aligned::AlignedBuffer;
 pub use crate::capacity_tier::CapacityError;
-use crate::capacity_tier::{MAX_DIFF_PAGE, Pin, Relocation, SharedData, Urgency};
+use crate::capacity_tier::{Garbage, MAX_DIFF_PAGE, Pin, Relocation, SharedData, Urgency};
 use crate::volume::lock;
 
 /// Steps of upkeep after a layer was written back, at most: the rest follows with the next.
@@ -77,6 +77,16 @@ pub enum Ask {
         /// Who waits; told what that is.
         reply: CapacityReply<Vec<SharedData>>,
     },
+    /// What the capacity tier holds that is not needed any more.
+    Garbage {
+        /// Who waits.
+        reply: CapacityReply<Garbage>,
+    },
+    /// Give it back at once, as if space were short.
+    Collect {
+        /// Who waits; told of what was there before, and of what came of it.
+        reply: CapacityReply<(Garbage, Collected)>,
+    },
     /// The volume has grown.
     Grow {
         /// Its shape from now on.
@@ -115,6 +125,15 @@ pub(super) async fn answer(tasks: &Tasks<impl World>, ask: Ask) {
             let _ = reply.send(promoting.map(|()| tasks.capacity.shared()));
             look_at_space(tasks).await;
             maintain(tasks).await;
+        }
+        Ask::Garbage { reply } => {
+            let _ = reply.send(Ok(tasks.capacity.garbage()));
+        }
+        Ask::Collect { reply } => {
+            let before = tasks.capacity.garbage();
+            let collected = collect(tasks).await;
+            look_at_space(tasks).await;
+            let _ = reply.send(collected.map(|collected| (before, collected)));
         }
         Ask::Grow { geometry, reply } => {
             let grown = tasks.capacity.grow(geometry);
@@ -194,6 +213,38 @@ pub(super) async fn maintain(tasks: &Tasks<impl World>) {
                 tracing::warn!(%error, "the capacity tier's upkeep failed; it is tried again later");
                 return;
             }
+        }
+    }
+}
+
+/// What was given back.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Collected {
+    /// Layers that were merged.
+    pub merged_layers: u64,
+    /// Segments whose live records were copied.
+    pub compacted_segments: u64,
+    /// Objects that were deleted.
+    pub deleted_objects: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+}
+
+/// Merges and compacts whatever gives space back; what nothing refers to any more is deleted when its delay has passed.
+async fn collect(tasks: &Tasks<impl World>) -> Result<Collected, CapacityError> {
+    let _one = tasks.maintaining.lock().await;
+    let mut collected = Collected::default();
+    loop {
+        let done = tasks.capacity.maintain(Urgency::SpaceShort).await?;
+        for Relocation { block, old, new } in done.relocations {
+            tasks.shared.volume.relocated(block, old.word(), new.word());
+        }
+        collected.merged_layers += u64::from(done.merged_layers);
+        collected.compacted_segments += u64::from(done.compacted_segments);
+        collected.deleted_objects += u64::from(done.deleted.objects);
+        collected.deleted_bytes += done.deleted.bytes;
+        if !done.more || tasks.shared.stopping() {
+            return Ok(collected);
         }
     }
 }

@@ -34,7 +34,7 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
 pub use budget::Foreground;
-pub use capacity::{Ask, CapacityError, CapacityReply, Reply};
+pub use capacity::{Ask, CapacityError, CapacityReply, Collected, Reply};
 pub use kept::KeptLayer;
 pub use predict::{Acted, Group, PredictionState};
 pub use seal::{Sealer, WallClock, now_us};

@@ -29,6 +29,7 @@ mod error;
 mod fault;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod garbage;
 mod head;
 mod inspect;
 mod layer_cursor;
@@ -79,6 +80,7 @@ pub use directory_store::DirectoryStore;
 pub use entry::{Entry, EntryCounts, EntryKind};
 pub use error::{CapacityError, Result};
 pub use fault::Fault;
+pub use garbage::Garbage;
 pub use head::{Head, LayerInfo, MAX_SNAPSHOTS};
 pub use inspect::{Inspector, Newest, SeenPage};
 pub use layer_page::{Closing, Opening, Page};

@@ -5,7 +5,8 @@ use forerun::change_vector::{Change, ChangeKind};
 use forerun::config::VolumeName;
 use forerun::geometry::BLOCK_BYTES;
 
-use crate::background::{Hydration, HydrationState};
+use crate::background::{Collected, Hydration, HydrationState};
+use crate::capacity_tier::Garbage;
 
 use super::plane::{CloneInfo, CreatedSnapshot, Snapshot};
 use super::status::{
@@ -224,5 +225,25 @@ pub(super) fn chain(chain: &Chain) -> v1::Chain {
         pruned_below_similarity,
         pruned_after_hours,
         pruned_above_epochs,
+    }
+}
+
+/// What the capacity tier had that was not needed, and what was done about it.
+pub fn garbage(before: Garbage, done: Collected) -> v1::CollectGarbageResponse {
+    let Garbage { segment_bytes, live_bytes, queued_objects, queued_bytes, pinned_bytes, .. } = before;
+    v1::CollectGarbageResponse {
+        segment_bytes,
+        live_bytes,
+        queued_objects,
+        queued_bytes,
+        pinned_bytes,
+        compacted_segments: before.compacted_segments,
+        copied_bytes: before.copied_bytes,
+        gained_bytes: before.gained_bytes,
+        merged_layers: before.merged_layers,
+        layers_merged: done.merged_layers,
+        segments_compacted: done.compacted_segments,
+        deleted_objects: done.deleted_objects,
+        deleted_bytes: done.deleted_bytes,
     }
 }

@@ -17,6 +17,8 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::status::{OriginStatus, PrefetchStatus, TrainerReport, VolumeStatus};
+use crate::background::Collected;
+use crate::capacity_tier::Garbage;
 
 /// What kind of failure an operation had; decides the gRPC code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -248,6 +250,18 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// # Errors
     /// The configuration cannot be stored; the threshold is then as it was.
     fn set_threshold(&self, threshold: Threshold) -> Result<Threshold, ControlError>;
+
+    /// What the capacity tier holds that is not needed any more.
+    ///
+    /// # Errors
+    /// Only when the engine has stopped.
+    fn garbage(&self) -> Result<Garbage, ControlError>;
+
+    /// Gives it back at once; also what it was before.
+    ///
+    /// # Errors
+    /// The capacity tier cannot be read or written.
+    fn collect_garbage(&self) -> Result<(Garbage, Collected), ControlError>;
 
     /// Makes the volume larger, durably, and its device with it, while it is in use.
     ///

@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use forerun::api::v1::forerun_server::Forerun;
 use forerun::api::v1::{
-    AdjustPredictionThresholdRequest, AdjustPredictionThresholdResponse, CreatePredictiveSnapshotRequest,
-    CreatePredictiveSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DiffSnapshotsRequest,
-    DiffSnapshotsResponse, GetPrefetchStatusRequest, GetPrefetchStatusResponse, GetVolumeStatusRequest,
-    GetVolumeStatusResponse, GrowVolumeRequest, GrowVolumeResponse, ListChainsRequest, ListChainsResponse,
-    ListSnapshotsRequest, ListSnapshotsResponse, PromoteRequest, PromoteResponse, ReportTrainerRequest,
-    ReportTrainerResponse, SyncSnapshotRequest, SyncSnapshotResponse, WatchChangeVectorsRequest,
+    AdjustPredictionThresholdRequest, AdjustPredictionThresholdResponse, CollectGarbageRequest,
+    CollectGarbageResponse, CreatePredictiveSnapshotRequest, CreatePredictiveSnapshotResponse,
+    DeleteSnapshotRequest, DeleteSnapshotResponse, DiffSnapshotsRequest, DiffSnapshotsResponse,
+    GetPrefetchStatusRequest, GetPrefetchStatusResponse, GetVolumeStatusRequest, GetVolumeStatusResponse,
+    GrowVolumeRequest, GrowVolumeResponse, ListChainsRequest, ListChainsResponse, ListSnapshotsRequest,
+    ListSnapshotsResponse, PromoteRequest, PromoteResponse, ReportTrainerRequest, ReportTrainerResponse,
+    SyncSnapshotRequest, SyncSnapshotResponse, WatchChangeVectorsRequest,
 };
 use forerun::config::SnapshotName;
 use forerun::geometry::{BlockIndex, Epoch};
@@ -25,6 +26,7 @@ use super::plane::{ControlError, ControlPlane, CreatedSnapshot, Deletion, Snapsh
 use super::server::{Limits, until_stopped};
 use super::status::TrainerReport;
 use super::{convert, report};
+use crate::background::Collected;
 
 /// How many names are tried for a snapshot that is named after the time.
 const TIME_NAMES_TRIED_MAX: u32 = 100;
@@ -216,6 +218,21 @@ impl Forerun for Service {
             previous_threshold: previous.as_f64(),
             threshold: threshold.as_f64(),
         }))
+    }
+
+    async fn collect_garbage(
+        &self,
+        request: Request<CollectGarbageRequest>,
+    ) -> Answer<CollectGarbageResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let (before, collected) = self
+            .ask(move |plane| match request.dry_run {
+                true => plane.garbage().map(|garbage| (garbage, Collected::default())),
+                false => plane.collect_garbage(),
+            })
+            .await?;
+        Ok(Response::new(convert::garbage(before, collected)))
     }
 
     async fn grow_volume(&self, request: Request<GrowVolumeRequest>) -> Answer<GrowVolumeResponse> {

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use super::abi::OURS;
 use super::control::{Control, SHORT};
 use super::error::DeviceError;
+use super::features;
 use super::options::{DELETE_LIMIT, STOP_LIMIT};
 
 /// Where the kernel shows every ublk device.
@@ -113,12 +114,25 @@ impl fmt::Display for DeviceEntry {
     }
 }
 
+/// Whether the driver can change a device's size ([`resize`]).
+///
+/// # Errors
+/// The driver cannot be asked.
+pub fn can_resize() -> Result<bool, DeviceError> {
+    Ok(features::can_resize(Control::open()?.features()?))
+}
+
 /// Makes a started device show `size_bytes` bytes, which are whole logical blocks.
 ///
 /// # Errors
-/// The driver cannot, or there is no such device.
+/// The driver cannot, or there is no such device, or it has been stopped.
 pub fn resize(id: u32, size_bytes: u64) -> Result<(), DeviceError> {
-    Control::open()?.update_size(id, size_bytes >> 9)
+    let mut control = Control::open()?;
+    // A device without a disk crashes drivers before Linux 7.0 (25966fc09769).
+    if DeviceState::from(control.info(id)?.state) == DeviceState::Dead {
+        return Err(DeviceError::NotFound(id));
+    }
+    control.update_size(id, size_bytes >> 9)
 }
 
 /// All ublk devices that can be looked at, by number, and why the others could not.

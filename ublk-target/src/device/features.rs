@@ -47,9 +47,9 @@ pub(super) fn to_ask(zero_copy: ZeroCopy, features: u64) -> u64 {
     }
 }
 
-/// Whether the size of a device with these flags can be changed.
-pub(super) fn can_resize(granted: u64) -> bool {
-    granted & u64::from(sys::UBLK_F_UPDATE_SIZE) != 0
+/// Whether a driver that says it has `features` can change the size of a device; it asks no device's flags.
+pub(super) fn can_resize(features: u64) -> bool {
+    features & u64::from(sys::UBLK_F_UPDATE_SIZE) != 0
 }
 
 /// How data moves on a device with these flags.

@@ -39,7 +39,7 @@ mod tasks;
 mod wake;
 mod zero_copy;
 
-pub use admin::{DeviceEntry, DeviceState, Users, delete, list, list_one, resize};
+pub use admin::{DeviceEntry, DeviceState, Users, can_resize, delete, list, list_one, resize};
 pub use error::DeviceError;
 pub use events::Stop;
 pub use features::names as feature_names;

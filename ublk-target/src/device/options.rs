@@ -146,12 +146,6 @@ impl DeviceInfo {
     pub fn path(&self) -> String {
         format!("/dev/ublkb{}", self.id)
     }
-
-    /// Whether its size can be changed while it is there ([`super::resize`]).
-    #[must_use]
-    pub fn can_resize(&self) -> bool {
-        super::features::can_resize(self.granted_flags)
-    }
 }
 
 #[cfg(test)]

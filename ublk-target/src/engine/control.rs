@@ -11,8 +11,8 @@ use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::{oneshot, watch};
 
 use super::backend::VolumeBackend;
-use crate::background::{Ask, CapacityError, CapacityReply, KeptLayer, Shared};
-use crate::capacity_tier::{MAX_SNAPSHOTS, Pin, SharedData};
+use crate::background::{Ask, CapacityError, CapacityReply, Collected, KeptLayer, Shared};
+use crate::capacity_tier::{Garbage, MAX_SNAPSHOTS, Pin, SharedData};
 use crate::control::status::{OriginStatus, PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
 use crate::control::{
     CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, Grown, SealedEpoch,
@@ -420,6 +420,14 @@ impl ControlPlane for VolumeControl {
         self.store(|config| config.threshold = threshold)?;
         self.shared().settings.set_threshold(threshold);
         Ok(before)
+    }
+
+    fn garbage(&self) -> Result<Garbage, ControlError> {
+        self.ask(|reply| Ask::Garbage { reply })
+    }
+
+    fn collect_garbage(&self) -> Result<(Garbage, Collected), ControlError> {
+        self.ask(|reply| Ask::Collect { reply })
     }
 
     /// What is durable first is what the next opening goes by: a crash on the way leaves a volume that is grown then.

@@ -119,6 +119,22 @@ fn a_diff_keeps_its_two_moments_over_all_its_pages() {
 }
 
 #[test]
+fn garbage_is_told_and_collected_only_when_asked() {
+    let rig = Rig::new(Limits::default());
+    run(async {
+        let mut client = rig.client().await;
+        let ask = |dry_run| v1::CollectGarbageRequest { volume_id: id(), dry_run };
+        let told = client.collect_garbage(ask(true)).await.expect("told").into_inner();
+        assert_eq!(
+            (told.segment_bytes, told.live_bytes, told.queued_bytes, told.deleted_bytes),
+            (100, 60, 7, 0)
+        );
+        let done = client.collect_garbage(ask(false)).await.expect("done").into_inner();
+        assert_eq!((done.queued_objects, done.deleted_objects, done.deleted_bytes), (2, 2, 7));
+    });
+}
+
+#[test]
 fn a_volume_grows_and_does_not_shrink() {
     let rig = Rig::new(Limits::default());
     run(async {

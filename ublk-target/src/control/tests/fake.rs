@@ -9,6 +9,8 @@ use forerun::geometry::{BlockIndex, Epoch, Geometry, GeometryError};
 use forerun::prediction::{Horizon, Threshold};
 use tokio::sync::watch;
 
+use crate::background::Collected;
+use crate::capacity_tier::Garbage;
 use crate::control::status::{OriginStatus, PrefetchStatus, TrainerReport, VolumeStatus};
 use crate::control::{
     CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, Grown, SealedEpoch,
@@ -205,6 +207,20 @@ impl ControlPlane for FakeVolume {
     fn set_threshold(&self, threshold: Threshold) -> Result<Threshold, ControlError> {
         let mut state = self.state.lock().expect("the state");
         Ok(state.threshold.replace(threshold).unwrap_or(Threshold::DEFAULT))
+    }
+
+    fn garbage(&self) -> Result<Garbage, ControlError> {
+        Ok(Garbage {
+            segment_bytes: 100,
+            live_bytes: 60,
+            queued_objects: 2,
+            queued_bytes: 7,
+            ..Garbage::default()
+        })
+    }
+
+    fn collect_garbage(&self) -> Result<(Garbage, Collected), ControlError> {
+        Ok((self.garbage()?, Collected { deleted_objects: 2, deleted_bytes: 7, ..Collected::default() }))
     }
 
     fn grow(&self, size_bytes: u64) -> Result<Grown, ControlError> {

@@ -3,10 +3,11 @@
   deletes.py PROGRAMS [--quick]
 
 Root in a throw-away machine is assumed. The fast tier is a RAM disk, the capacity tier a file system on a disk that takes
-5 ms a request (null_blk). A volume of 1 GiB has many snapshots, each with blocks of its own that no other has. A hot set that
-is on the fast tier is read and overwritten at a steady rate, first with nothing beside it, then while half of the
-snapshots are deleted in a random order, then while `forerun prune` deletes most of the rest; after each the
-capacity tier is merged and compacted, and gives space back. Last once more with nothing beside it.
+5 ms a request (null_blk). A volume of 1 GiB has many snapshots; each has written two thirds of the same blocks anew, so that
+a deleted one gives back most of what it had. A hot set that is on the fast tier is read and overwritten at a steady rate,
+first with nothing beside it, then while half of the snapshots are deleted in a random order, then while `forerun prune`
+deletes most of the rest; after each the capacity tier is merged and compacted, and gives space back. Last once more with
+nothing beside it.
 """
 
 import os
@@ -30,7 +31,7 @@ FAST = 512 << 20
 DATA_BLOCKS = (128 << 20 if QUICK else 256 << 20) // BLOCK
 HOT_BLOCKS = 512
 SNAPSHOTS = 40 if QUICK else 160
-CHANGED = 32  # blocks of each snapshot
+CHANGED, AMONG = 32, 48  # blocks that each snapshot has written, of so many
 KEPT = 4  # snapshots that prune keeps
 RATE = 100  # requests of each kind a second
 SECONDS = 20 if QUICK else 60
@@ -89,7 +90,7 @@ def make_snapshots(volume):
     noise = os.urandom(2 * BLOCK)
     api = Api(volume.forerun.run_dir / "deletes" / "api.sock", limit=300)
     for number in range(SNAPSHOTS):
-        for block in chance.sample(range(HOT_BLOCKS, DATA_BLOCKS), CHANGED):
+        for block in chance.sample(range(HOT_BLOCKS, HOT_BLOCKS + AMONG), CHANGED):
             shift = chance.randrange(BLOCK // 512) * 512
             for page in range(0, BLOCK, PAGE):
                 device.buffer[:] = noise[shift + page:shift + page + PAGE]
@@ -164,6 +165,7 @@ def main():
     measure(volume, load, "deleting", lambda ended: delete_half(volume, ended))
     measure(volume, load, "pruning", lambda ended: prune(volume, ended))
     measure(volume, load, "nothing again")
+    load.device.close()
     left = volume.forerun.json("snapshot", "list", "deletes")["snapshots"]
     if len(left) != KEPT:
         raise SystemExit(f"{len(left)} snapshots are left, not {KEPT}")

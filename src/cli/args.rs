@@ -158,7 +158,7 @@ pub struct CreateOptions {
     /// The size of the fast tier's file; needed when the file is not there yet
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub fast_size: Option<u64>,
-    /// The capacity tier: a directory, made when it is not there, or s3://BUCKET/PREFIX
+    /// The capacity tier: a directory, made when it is not there, or s3://BUCKET/PREFIX (gs://, az:// likewise)
     ///
     /// Where to reach an object store and as whom comes from the environment (AWS_ENDPOINT_URL,
     /// AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or from ~/.aws/credentials, never
@@ -227,7 +227,7 @@ pub struct RestoreOptions {
     /// The size of the fast tier's file; needed when the file is not there yet
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub fast_size: Option<u64>,
-    /// With a snapshot: the new volume's own capacity tier, a directory, made when it is not there, or s3://BUCKET/PREFIX
+    /// With a snapshot: the new volume's own capacity tier, a directory, made when it is not there, or s3://BUCKET/PREFIX (gs://, az:// likewise)
     #[arg(long, value_name = "PLACE")]
     pub capacity: Option<CapacityAddress>,
     #[command(flatten)]
@@ -261,7 +261,7 @@ pub struct CloneOptions {
     /// The size of the fast tier's file; needed when the file is not there yet
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub fast_size: Option<u64>,
-    /// The new volume's own capacity tier: a directory, made when it is not there, or s3://BUCKET/PREFIX
+    /// The new volume's own capacity tier: a directory, made when it is not there, or s3://BUCKET/PREFIX (gs://, az:// likewise)
     #[arg(long, value_name = "PLACE")]
     pub capacity: CapacityAddress,
     #[command(flatten)]

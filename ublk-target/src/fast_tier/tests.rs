@@ -237,7 +237,9 @@ fn what_is_not_this_volumes_tier_is_refused_and_left_alone() {
     let options = OpenOptions::new(&place.pending);
     let other = FastTier::open(&place.tier, Uuid::from_bytes([4; 16]), &options);
     assert!(matches!(other, Err(FastTierError::OtherVolume { .. })));
-    let shape = Geometry::new(128 << 20, 4096).expect("a valid shape");
+    // A larger one would be its growth.
+    let logical = if geometry().logical_block_bytes() == 512 { 4096 } else { 512 };
+    let shape = Geometry::new(1 << 30, logical).expect("a valid shape");
     let other = FastTier::open(&place.tier, UUID, &OpenOptions { geometry: Some(shape), ..options.clone() });
     assert!(matches!(other, Err(FastTierError::OtherGeometry { .. })));
     let again = FastTier::format(&place.tier, None, [4; 16], geometry());

@@ -89,9 +89,10 @@ fn what_is_refused_says_why() {
         let reader = CapacityTier::open_reader(&path, None).await.unwrap();
         assert!(reader.begin_layer(Epoch(1), 0, 0).err().unwrap().is_read_only());
         drop(tier);
-        let wrong = Geometry::new(2 << 30, 4096).unwrap();
+        // A larger one would be its growth.
+        let wrong = Geometry::new(512 << 20, 4096).unwrap();
         let wrong = CapacityTier::open_writer(&path, VOLUME, wrong).await.err().unwrap();
-        assert!(message(wrong).contains("2147483648"));
+        assert!(message(wrong).contains("536870912"));
 
         let foreign = dir.path().join("foreign");
         std::fs::create_dir(&foreign).unwrap();

@@ -16,6 +16,7 @@ from rig import Failed, Job, last_lines, run
 
 SCALE = 2  # of pgbench: 100,000 accounts, 10 tellers and a branch each
 ACCOUNTS = 100_000 * SCALE
+SHIFT_ACCOUNTS = 32_000  # of each day shift
 LEDGER_ROWS = 10_000
 
 SETTINGS = """

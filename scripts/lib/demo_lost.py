@@ -18,48 +18,42 @@ NOTE = "lost.json"  # in the folder that outlives the machine
 SNAPSHOT = "last"
 SECONDS = 150  # of --minutes, for this and for what demo_restore.py does
 WORK_SECONDS = 14  # of transactions before the snapshot; a list of what is warm is made from the tenth second on
+UNSAVED_SECONDS = 4  # of transactions before the loss; they are lost with the machine
 WARM_LIST_SECONDS = 15  # at most, until it is on the store
 
 
 def lose(demo, volume):
     """The whole of it; the note is in `demo.out` afterwards."""
     title("the volume works on, and its machine is lost")
-    jobs = work_on(demo, volume)
+    demo.device = demo.forerun("add", volume, limit=150)
+    run(["mount", demo.device, demo.mount], 60)
+    demo.database.start()
+    say(f"{demo.device} is there again, and PostgreSQL runs on it")
     lists = warm_lists(demo, volume)
+    jobs = transactions(demo)
     time.sleep(WORK_SECONDS)
     note = noted_snapshot(demo, volume)
-    until("the write-back", 300, lambda: not_written_back(demo, volume) == 0, 0.5)
-    wait_for_warm_list(demo, volume, lists)
-    volume_status = demo.forerun.json("status", volume)["volume"]
-    count, size = demo.store.objects(volume)
-    note |= {
-        "written_back_epoch": volume_status["written_back_epoch"],
-        "snapshots": [[one["name"], one["epoch"]] for one in listed(demo.forerun, volume)],
-        "objects": count,
-        "object_bytes": size,
-    }
-    say(f"written back up to epoch {note['written_back_epoch']}: {count} objects of {size >> 20} MiB, "
-        f"{len(note['snapshots'])} snapshots; transactions go on")  # fmt: skip
+    for job in jobs:
+        job.stop()
+    wait_for_store(demo, volume, note, lists)
     demo.check_secret()
+    jobs = transactions(demo)
+    time.sleep(UNSAVED_SECONDS)
     note["at_loss"] = dataclasses.asdict(demo.database.sums())
     end_machine(demo, volume, jobs)
     (demo.out / NOTE).write_text(json.dumps(note, indent=2) + "\n")
     demo.lost = True
 
 
-def work_on(demo, volume):
-    """The volume's device again, with its trainer, the database on it and transactions at a steady rate."""
-    demo.device = demo.forerun("add", volume, limit=150)
-    run(["mount", demo.device, demo.mount], 60)
-    demo.database.start()
+def transactions(demo):
+    """Work that does not end by itself, and leaves a slow machine time for the rest."""
     low, high = demo.accounts(0)
     jobs = [
-        demo.database.bench(AUDIT, 3600, clients=1, rate=10),
-        demo.database.bench(BANK, 3600, rate=20, low=low, high=high),
+        demo.database.bench(AUDIT, 3600, clients=1, rate=5),
+        demo.database.bench(BANK, 3600, rate=10, low=low, high=high),
     ]
     for job in jobs:
         demo.at_end(job.kill)
-    say(f"{demo.device} is there again, PostgreSQL runs on it, with some 30 transactions a second")
     return jobs
 
 
@@ -78,8 +72,25 @@ def noted_snapshot(demo, volume):
     }  # fmt: skip
 
 
-def not_written_back(demo, volume):
-    return demo.forerun.json("status", volume)["volume"]["epochs_not_written_back"]
+def wait_for_store(demo, volume, note, lists):
+    """Until the snapshot is on the store, and the list of what is warm that it brings with it, if it brings one: where
+    little changed, the one before serves. Transactions pause meanwhile: write-back yields to them."""
+    until("the write-back", 300, lambda: written_back_epoch(demo, volume) >= note["epoch"], 0.5)
+    deadline = time.monotonic() + WARM_LIST_SECONDS
+    while warm_lists(demo, volume) <= lists and time.monotonic() < deadline:
+        time.sleep(0.5)
+    count, size = demo.store.objects(volume)
+    note |= {
+        "written_back_epoch": written_back_epoch(demo, volume),
+        "snapshots": [[one["name"], one["epoch"]] for one in listed(demo.forerun, volume)],
+        "objects": count,
+        "object_bytes": size,
+    }
+    say(f"the snapshot is on the store: {count} objects of {size >> 20} MiB, {len(note['snapshots'])} snapshots; transactions go on")
+
+
+def written_back_epoch(part, volume):
+    return part.forerun.json("status", volume)["volume"]["written_back_epoch"]
 
 
 def listed(forerun, volume):
@@ -88,13 +99,6 @@ def listed(forerun, volume):
 
 def warm_lists(demo, volume):
     return {path.name for path in (demo.store.root / "bucket" / volume / "warm").glob("*")}
-
-
-def wait_for_warm_list(demo, volume, before):
-    """The list that this snapshot brings with it, if it brings one: where little changed, the one before serves."""
-    deadline = time.monotonic() + WARM_LIST_SECONDS
-    while warm_lists(demo, volume) <= before and time.monotonic() < deadline:
-        time.sleep(0.5)
 
 
 def end_machine(demo, volume, jobs):

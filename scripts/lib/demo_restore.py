@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import telling  # noqa: E402
-from demo_lost import NOTE, listed, not_written_back  # noqa: E402
+from demo_lost import NOTE, listed, written_back_epoch  # noqa: E402
 from part import VOLUME, Part, arguments, carry_out  # noqa: E402
 from postgres import BANK, SHIFT_ACCOUNTS, Postgres, Sums, bench_counts  # noqa: E402
 from rig import Failed, drop_caches, last_lines, quiet_umount, run, until  # noqa: E402
@@ -175,10 +175,10 @@ class Restore(Part):
             f"{done} transactions are added, and the sums agree", done > 0 and sums.problem() is None and
             sums.transactions == before.transactions + done, (before, done, sums),
         )  # fmt: skip
-        self.forerun("snapshot", "create", VOLUME, "restored")
+        snapshot = self.forerun.json("snapshot", "create", VOLUME, "restored")["snapshot"]
         self.checks.doing(
             "snapshot restored is written back",
-            lambda: until("the write-back", 240, lambda: not_written_back(self, VOLUME) == 0, 0.5),
+            lambda: until("the write-back", 300, lambda: written_back_epoch(self, VOLUME) >= snapshot["epoch"], 0.5),
         )
         self.result["transactions_after"] = done
 

@@ -179,7 +179,7 @@ class Postgres:
         return Job(command, self.work / f"bench-{self.jobs}.log", env=self.env, cwd="/", user=self.user)
 
     def sums(self):
-        values = self.sql(SUMS).strip().split("|")
+        values = self.sql(SUMS, 180).strip().split("|")
         return Sums(*(int(value or 0) for value in values))
 
     def log_text(self):

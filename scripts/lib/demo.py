@@ -2,37 +2,36 @@
 
 A volume with its trainer; on it ext4 and a PostgreSQL whose work returns (three shifts of bank transactions
 and a nightly batch); after each shift a predictive snapshot; in the middle the target and the trainer are
-killed; at the end everything is verified. With a trace, its replay on a second volume. Every figure is
-read from the API, the database, the file system or the kernel.
+killed; at the end everything is verified. With a trace, its replay on a second volume. With a capacity tier
+on an object store the machine is lost at the end (demo_lost.py), and demo_restore.py goes on elsewhere. Every
+figure is read from the API, the database, the file system or the kernel.
 """
 
-import argparse
-import hashlib
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from postgres import AUDIT, BANK, NIGHT, SETTLE, Postgres, bench_counts  # noqa: E402
+import demo_lost  # noqa: E402
+import telling  # noqa: E402
+from part import VOLUME, Part, arguments, carry_out  # noqa: E402
+from postgres import AUDIT, BANK, NIGHT, SETTLE, SHIFT_ACCOUNTS, Postgres, bench_counts  # noqa: E402
 from replay import Device, Trace  # noqa: E402
-from rig import Failed, Forerun, Job, Kernel, drop_caches, last_lines, quiet_umount, run, until  # noqa: E402
+from rig import Failed, Job, Kernel, drop_caches, last_lines, quiet_umount, run  # noqa: E402
+from telling import framed, say, title  # noqa: E402
+from untouched import files_problem, write_files  # noqa: E402
 
-VOLUME = "demo"
 TRACE_VOLUME = "trace"
 SHIFT_SECONDS = 6  # of transactions in each round
 EPOCHS_MIN = 20
 HORIZON = 1  # epochs
 SYNC_SECONDS = 120  # longer than a round: each ends with a snapshot
 SHIFTS = ("morning", "noon", "evening", "night")
-SHIFT_ACCOUNTS = 32_000  # of each day shift
 TRACE_EPOCHS = 24
 TRACE_EPOCH_SECONDS = 6  # at most, of replay
 TRAINER_SECONDS = 12  # at most, until it has learned an epoch
@@ -46,44 +45,6 @@ PREFETCH_COUNTERS = (
     "reservations_made", "reservations_used", "reservations_wasted", "redirects", "prefetched_bytes",
     "prefetched_used_bytes", "tables_accepted", "tables_refused",
 )  # fmt: skip
-
-began = time.monotonic()
-
-
-def say(text=""):
-    seconds = int(time.monotonic() - began)
-    for line in str(text).splitlines() or [""]:
-        print(f"[{seconds // 60:2d}:{seconds % 60:02d}] {line}", flush=True)
-
-
-def title(text):
-    say()
-    say(f"== {text}")
-
-
-class Checks:
-    """What was verified, and what did not hold."""
-
-    def __init__(self):
-        self.wrong = []
-        self.count = 0
-
-    def that(self, name, good, detail=""):
-        self.count += 1
-        say(f"   {'ok ' if good else 'NOT'}  {name}{': ' + str(detail) if detail and not good else ''}")
-        if not good:
-            self.wrong.append(f"{name}: {detail}" if detail else name)
-        return good
-
-    def doing(self, name, action):
-        """That an action goes without an error; gives what it gives."""
-        try:
-            value = action()
-        except (Failed, OSError, ValueError) as error:
-            self.that(name, False, error)
-            return None
-        self.that(name, True)
-        return value
 
 
 class Counters:
@@ -133,82 +94,35 @@ class Round:
     redirects: int
 
 
-class Demo:
+class Demo(Part):
     def __init__(self, options):
-        self.options = options
-        self.work = Path(options.work)
-        self.out = Path(options.out)
-        self.forerun = Forerun(options.programs, self.work / "state", f"/run/forerun-demo-{os.getpid()}")
-        self.checks = Checks()
-        self.cleanups = []
+        super().__init__(options)
         self.rounds = []
         self.kill = {"kill9": 0, "io_errors": 0, "trainer_kills": 0}
-        self.kernel = Kernel()
-        self.mount = self.work / "mnt"
-        self.result = {"kernel": os.uname().release, "where": options.where}
-
-    # ---- Beginning and end.
-
-    def at_end(self, *action):
-        self.cleanups.append(action)
-
-    def clean_up(self):
-        if self.options.where == "vm":
-            return  # the guest ends with all that is in it
-        if self.options.keep and self.options.where == "host":
-            say("kept; to see: FORERUN_STATE_DIR={} FORERUN_RUN_DIR={} {} list".format(
-                self.forerun.state_dir, self.forerun.run_dir, self.forerun.program("forerun")))  # fmt: skip
-            return
-        for action, *arguments in reversed(self.cleanups):
-            try:
-                action(*arguments)
-            except Exception as error:  # all of them get their turn
-                say(f"cleaning up: {error}")
-
-    def remove_volume(self, volume):
-        """Stops what a volume may have left running."""
-        if not (self.forerun.run_dir / volume).exists():
-            return
-        for record in sorted((self.forerun.run_dir / volume).glob("device*.json"), reverse=True):
-            name = record.stem.replace("device", volume, 1)
-            done = self.forerun.try_("del", name, limit=60)
-            if done.returncode != 0:
-                say(f"forerun del {name}: {(done.stdout + done.stderr).strip()}")
-
-    def stop_trainer(self, volume):
-        pid = self.forerun.trainer_pid(volume)
-        if pid:
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
+        self.result = {"kernel": os.uname().release, "where": options.where, "capacity": options.capacity}
 
     def tiers(self):
-        """The fast tier and the capacity tier's file system: two disks in the VM, files on the host."""
+        """The fast tier; the capacity tier's file system is made: two disks in the VM, files on the host."""
         options = self.options
-        if options.fast_disk:
-            fast, capacity = options.fast_disk, self.work / "capacity"
-            capacity.mkdir(parents=True)
-            run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", options.capacity_disk], 120)
-            run(["mount", options.capacity_disk, capacity])
-            self.at_end(quiet_umount, capacity)
-            return fast, capacity
-        capacity = self.work / "capacity"
-        capacity.mkdir(parents=True)
-        return self.work / "fast.img", capacity
+        self.capacity.mkdir(parents=True)
+        if not options.fast_disk:
+            return self.work / "fast.img"
+        run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", options.capacity_disk], 120)
+        run(["mount", options.capacity_disk, self.capacity])
+        self.at_end(quiet_umount, self.capacity)
+        return options.fast_disk
 
     # ---- The main part: a file system and a database.
 
     def start(self):
         title("a volume: its tiers, its device, its trainer")
-        fast, capacity = self.tiers()
-        self.capacity = capacity
-        for path in (self.forerun.run_dir, self.work / "logs"):
-            path.mkdir(parents=True, exist_ok=True)
-        self.at_end(shutil.rmtree, self.forerun.run_dir, True)
+        fast = self.tiers()
+        self.make_folders()
+        if self.options.capacity == "s3":
+            self.start_store()
         size = [] if self.options.fast_disk else ["--fast-size", "1G"]
         self.forerun(
-            "create", VOLUME, "--size", "1G", "--fast", fast, *size, "--capacity", capacity / VOLUME,
+            "create", VOLUME, "--size", "1G", "--fast", fast, *size, "--capacity", self.place(VOLUME),
             "--sync-interval", SYNC_SECONDS, "--horizon", HORIZON,
         )  # fmt: skip
         self.at_end(self.stop_trainer, VOLUME)
@@ -216,7 +130,7 @@ class Demo:
         self.device = self.forerun("add", VOLUME, limit=150)
         self.counters = Counters(self.forerun, VOLUME)
         volume = self.counters.look()["volume"]
-        say(f"{self.device}: 1 GiB, fast tier {fast}, capacity tier {capacity / VOLUME}, {volume['transfer_mode']}")
+        say(f"{self.device}: 1 GiB, fast tier {fast}, capacity tier {self.place(VOLUME)}, {volume['transfer_mode']}")
         if volume["not_granted"]:
             say(f"not granted by this kernel: {volume['not_granted']}")
         self.result |= {"device": self.device, "transfer_mode": volume["transfer_mode"]}
@@ -234,33 +148,9 @@ class Demo:
         say("filling the tables ...")
         self.database.fill()
         self.database.sql("checkpoint", 120)
-        self.files = self.write_files()
-        say(f"{len(self.files)} files of {sum(path.stat().st_size for path in self.files) >> 20} MiB beside it, checksums noted")
-
-    def stop_database(self, database):
-        if database.running():
-            database.stop("immediate")
-
-    def write_files(self):
-        """Files that nobody touches again: path -> checksum."""
-        folder = self.mount / "files"
-        folder.mkdir()
-        sums = {}
-        for number in range(60):
-            path = folder / f"file-{number}"
-            content = os.urandom(1000 + number * number * 97)
-            path.write_bytes(content)
-            sums[path] = hashlib.sha256(content).hexdigest()
-        os.sync()
-        return sums
-
-    def files_problem(self, mount):
-        """The first file whose content is not what was written, or None."""
-        for path, checksum in self.files.items():
-            found = Path(mount) / path.relative_to(self.mount)
-            if not found.exists() or hashlib.sha256(found.read_bytes()).hexdigest() != checksum:
-                return f"{found} differs from what was written"
-        return None
+        self.files = write_files(self.mount)
+        size = sum((self.mount / path).stat().st_size for path in self.files)
+        say(f"{len(self.files)} files of {size >> 20} MiB beside it, checksums noted")
 
     def shift(self, number):
         """A round's work; ends with the database's checkpoint, as a day's end would."""
@@ -317,7 +207,7 @@ class Demo:
 
     def changed(self, volume, name):
         """The blocks that a snapshot's epoch changed; known when its last writes have come to their end."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 15  # a busy machine
         while True:
             listed = self.forerun.json("snapshot", "list", volume)["snapshots"]
             snapshot = next(snapshot for snapshot in listed if snapshot["name"] == name)
@@ -347,7 +237,7 @@ class Demo:
     def work_rounds(self):
         title("a pattern that returns")
         self.rounds_header()
-        deadline = began + self.options.minutes * 60 - self.reserve_seconds()
+        deadline = telling.began + self.options.minutes * 60 - self.reserve_seconds()
         self.audit = self.database.bench(AUDIT, 3600, clients=1, rate=10)
         self.at_end(self.audit.kill)
         self.counters.look()
@@ -369,7 +259,8 @@ class Demo:
 
     def reserve_seconds(self):
         """What is kept of the time for what comes after the rounds."""
-        return 90 + (TRACE_EPOCHS * 5 + 30 if self.options.trace else 0)
+        lost = demo_lost.SECONDS if self.options.capacity == "s3" else 0
+        return 90 + (TRACE_EPOCHS * 5 + 30 if self.options.trace else 0) + lost
 
     def kill_target(self):
         """kill -9 under load, recovery, no I/O error."""
@@ -443,7 +334,7 @@ class Demo:
             lambda: self.database.run("pg_checksums", "-c", "-D", self.database.data, limit=180),
         )
         drop_caches()
-        checks.that("files' checksums", self.files_problem(self.mount) is None, self.files_problem(self.mount))
+        checks.that("files' checksums", files_problem(self.files, self.mount) is None, files_problem(self.files, self.mount))
         run(["umount", self.mount], 120)
         checks.doing("e2fsck", lambda: run(["e2fsck", "-fn", self.device], 180))
         end = self.forerun.json("snapshot", "create", VOLUME, "end")["snapshot"]
@@ -477,7 +368,7 @@ class Demo:
             self.checks.that("the bank's sums agree in it", sums.problem() is None, sums.problem())
             self.checks.that("it is of the moment noted", sums.between(self.before, self.after), (self.before, sums, self.after))
             database.stop()
-        self.checks.that("files' checksums in it", self.files_problem(mount) is None, self.files_problem(mount))
+        self.checks.that("files' checksums in it", files_problem(self.files, mount) is None, files_problem(self.files, mount))
         run(["umount", mount], 120)
         self.checks.doing("e2fsck of it", lambda: run(["e2fsck", "-fn", copy], 180))
         copy.unlink()
@@ -508,7 +399,7 @@ class Demo:
         # The same again after a start: what is on the tiers, not what was in memory.
         if checks.doing(f"forerun add {VOLUME}, again", lambda: self.forerun("add", VOLUME, "--no-trainer", limit=150)):
             run(["mount", "-o", "ro", self.device, self.mount], 60)
-            checks.that("files' checksums", self.files_problem(self.mount) is None, self.files_problem(self.mount))
+            checks.that("files' checksums", files_problem(self.files, self.mount) is None, files_problem(self.files, self.mount))
             run(["umount", self.mount], 60)
             checks.doing(f"forerun del {VOLUME}", lambda: self.forerun("del", VOLUME, limit=150))
         return chains
@@ -525,7 +416,7 @@ class Demo:
         fast = self.capacity / "trace.img"
         self.forerun(
             "create", TRACE_VOLUME, "--size", size, "--fast", fast, "--fast-size", "1G",
-            "--capacity", self.capacity / TRACE_VOLUME, "--sync-interval", 300,
+            "--capacity", self.place(TRACE_VOLUME), "--sync-interval", 300,
         )  # fmt: skip
         self.at_end(self.stop_trainer, TRACE_VOLUME)
         self.at_end(self.remove_volume, TRACE_VOLUME)
@@ -598,6 +489,8 @@ class Demo:
         if self.options.trace:
             self.replay()
         self.report(status, sums, chains)
+        if self.store:
+            demo_lost.lose(self, VOLUME)
 
     def report(self, status, sums, chains):
         volume, prefetch, counters = status["volume"], status["prefetch"], self.counters
@@ -634,21 +527,20 @@ class Demo:
         self.checks.that(f"at least {EPOCHS_MIN} epochs", self.result["epochs"] >= EPOCHS_MIN, self.result["epochs"])
         self.checks.that("the target was killed and recovered", self.kill["kill9"] > 0)
 
+    def good(self):
+        return not self.checks.wrong and self.result["kill9_io_errors"] == 0
+
     def conclude(self):
         self.result |= {
             "checks": self.checks.count,
             "verify_errors": len(self.checks.wrong),
             "errors": self.checks.wrong,
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(time.monotonic() - telling.began, 1),
         }
+        if self.store:
+            self.result["restored"] = None  # demo_restore.py's to say
         (self.out / "result.json").write_text(json.dumps(self.result, indent=2) + "\n")
         return self.result
-
-    def keep_logs(self):
-        for log in self.forerun.run_dir.glob("*/*.log"):
-            shutil.copy(log, self.out / f"{log.parent.name}-{log.name}")
-        for log in [*(self.work / "logs").glob("*"), *(self.work / "pg").glob("*.log")]:
-            shutil.copy(log, self.out / log.name)
 
 
 def table(result):
@@ -682,50 +574,17 @@ def table(result):
         ("verified", f"{result['checks']} checks, {result['verify_errors']} errors"),
         ("time", f"{result['seconds'] / 60:.1f} minutes"),
     ]
-    width = max(len(name) for name, _ in lines)
-    rule = "-" * 78
-    return "\n".join([rule, *(f"{name:<{width}}  {value}" for name, value in lines), rule])
+    return framed(lines)
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    for name in ("programs", "work", "out", "where"):
-        parser.add_argument(f"--{name}", required=True)
-    for name in ("trace", "fast-disk", "capacity-disk"):
-        parser.add_argument(f"--{name}")
+    parser = arguments()
+    parser.add_argument("--trace")
+    parser.add_argument("--capacity", choices=("directory", "s3"), default="directory")
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # Where they are built in there is nothing to load.
-    subprocess.run(["modprobe", "-qa", "loop", "ext4"], check=False)
-    demo = Demo(options)
-    status = 1
-    try:
-        demo.run()
-        result = demo.conclude()
-        good = not demo.checks.wrong and result["kill9_io_errors"] == 0
-        say()
-        print(table(result), flush=True)
-        for wrong in demo.checks.wrong:
-            print(f"FAILED: {wrong}")
-        print("all of it holds" if good else "NOT all of it holds", flush=True)
-        status = 0 if good else 1
-    except Failed as error:
-        demo.checks.that("the demonstration runs to its end", False, error)
-        demo.conclude()
-    except Exception:
-        demo.checks.that("the demonstration runs to its end", False, traceback.format_exc())
-        demo.conclude()
-    finally:
-        if status != 0:
-            for volume in (VOLUME, TRACE_VOLUME):
-                log = demo.forerun.target_log(volume)
-                if log:
-                    say(f"the last words of {volume}'s target:\n{last_lines(log)}")
-        demo.keep_logs()
-        demo.clean_up()
-    return status
+    good_end = "all of it holds" if options.capacity == "directory" else "all of it holds so far"
+    return carry_out(Demo(options), (VOLUME, TRACE_VOLUME), table, good_end)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from rig import Failed, Job, last_lines, run
 
 SCALE = 2  # of pgbench: 100,000 accounts, 10 tellers and a branch each
 ACCOUNTS = 100_000 * SCALE
+SHIFT_ACCOUNTS = 32_000  # of each day shift
 LEDGER_ROWS = 10_000
 
 SETTINGS = """
@@ -178,7 +179,7 @@ class Postgres:
         return Job(command, self.work / f"bench-{self.jobs}.log", env=self.env, cwd="/", user=self.user)
 
     def sums(self):
-        values = self.sql(SUMS).strip().split("|")
+        values = self.sql(SUMS, 180).strip().split("|")
         return Sums(*(int(value or 0) for value in values))
 
     def log_text(self):

@@ -270,7 +270,7 @@ class Fight:
         self.took("restore", began)
         if done.returncode != 0:
             expect(IN_USE in done.stderr, lambda: f"{self.name}: restore was refused: {done.stderr}")
-                listed = [entry["volume"] for entry in challenger.forerun.json("list")["volumes"]]
+            listed = [entry["volume"] for entry in challenger.forerun.json("list")["volumes"]]
             expect(self.name not in listed, f"{self.name} is there after a restore that was refused")
             return "restore"
         self.lab.volumes.append(challenger)

@@ -31,6 +31,9 @@ AT_ONCE = 4  # volumes that are fought for side by side
 CLAIM_EXPIRY = 32  # seconds without a sign of life, after which a writer on another machine counts as dead
 FENCE_LIMIT = 150  # seconds, until a writer that goes on learns that another one has the volume
 LIMIT = 240  # seconds, of a command that may have to wait for a claim's expiry
+# How long a pause is: a restore waits for one expiry, and the start after it for another.
+PAUSES = {"soon": (0, CLAIM_EXPIRY), "meanwhile": (CLAIM_EXPIRY, 2.5 * CLAIM_EXPIRY)}
+WHENS = ["afterwards", "meanwhile", "soon", "afterwards", "meanwhile"]
 IN_USE, TAKEN_OVER = "is in use by", "was taken over by writer generation"
 # A machine as far as a writer's claim tells: another boot and another host.
 APART = 'mount --bind "$1" /proc/sys/kernel/random/boot_id && echo "$2" >/proc/sys/kernel/hostname && shift 2 && exec "$@"'
@@ -150,6 +153,8 @@ class Fight:
         self.name = f"fought{number}"
         self.place, self.objects = f"s3://bucket/{self.name}", server.root / "bucket" / self.name
         self.random = random.Random(seed)
+        # Each volume begins elsewhere in the row, so that a few fights already are of all kinds.
+        self.whens = WHENS[number % len(WHENS) :] + WHENS[: number % len(WHENS)]
         self.turn = 0
         self.noted = 0
         self.paused = set()
@@ -240,11 +245,10 @@ class Fight:
         self.holder.snapshot(f"unsure{turn}")
         time.sleep(self.random.choice((0, 1, 2, 6)) * self.random.random())
         pid = self.pause()
-        # How long the pause is, against a restore that waits for one expiry and a start that waits for another.
-        when = self.random.choice(("soon", "meanwhile", "meanwhile", "afterwards", "afterwards"))
-        if when != "afterwards":
-            longest = 20 if when == "soon" else 2.5 * CLAIM_EXPIRY
-            self.resume_after(pid, self.random.uniform(0, longest))
+        when = self.whens.pop(0)
+        self.whens.append(when)
+        if when in PAUSES:
+            self.resume_after(pid, self.random.uniform(*PAUSES[when]))
         challenger = self.volume(next(machine for machine in self.machines if machine is not self.holder.forerun))
         refused_by = self.take_over(challenger)
         self.count(f"paused until {when}")

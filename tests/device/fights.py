@@ -27,10 +27,10 @@ from rig import Failed, Forerun, result
 UNIT = 4096
 UNITS = 512  # what is fought with is small, as the server and all its clients share one processor
 PIECE = 256  # units that are read at once
-AT_ONCE = 4  # volumes that are fought for side by side
+AT_ONCE = 6  # volumes that are fought for side by side
 CLAIM_EXPIRY = 32  # seconds without a sign of life, after which a writer on another machine counts as dead
-FENCE_LIMIT = 150  # seconds, until a writer that goes on learns that another one has the volume
-LIMIT = 240  # seconds, of a command that may have to wait for a claim's expiry
+FENCE_LIMIT = 300  # seconds, until a writer that goes on learns that another one has the volume
+LIMIT = 300  # seconds, of a command that may have to wait for a claim's expiry
 # How long a pause is: a restore waits for one expiry, and the start after it for another.
 PAUSES = {"soon": (0, CLAIM_EXPIRY), "meanwhile": (CLAIM_EXPIRY, 2.5 * CLAIM_EXPIRY)}
 WHENS = ["afterwards", "meanwhile", "soon", "afterwards", "meanwhile"]

@@ -35,6 +35,7 @@ LIMIT = 300  # seconds, of a command that may have to wait for a claim's expiry
 PAUSES = {"soon": (0, CLAIM_EXPIRY), "meanwhile": (CLAIM_EXPIRY, 2.5 * CLAIM_EXPIRY)}
 WHENS = ["afterwards", "meanwhile", "soon", "afterwards", "meanwhile"]
 IN_USE, TAKEN_OVER = "is in use by", "was taken over by writer generation"
+OLD_COPY = "it is an old copy"
 # A machine as far as a writer's claim tells: another boot and another host.
 APART = 'mount --bind "$1" /proc/sys/kernel/random/boot_id && echo "$2" >/proc/sys/kernel/hostname && shift 2 && exec "$@"'
 
@@ -351,8 +352,9 @@ class Fight:
         self.took("del", began)
         if self.random.random() < 0.3:
             done = loser.forerun.try_("add", self.name, "--no-trainer", limit=LIMIT)
-            expect(done.returncode != 0 and IN_USE in done.stderr, lambda: f"{self.name}: add by who had lost it: {done.stdout} {done.stderr}")
-            self.count("starts of the loser that were refused")
+            why = next((why for why in (IN_USE, OLD_COPY) if why in done.stderr), None)
+            expect(done.returncode != 0 and why, lambda: f"{self.name}: add by who had lost it: {done.stdout} {done.stderr}")
+            self.count(f"starts of the loser refused ('{why}')")
         self.forget(loser)
 
     def end(self):

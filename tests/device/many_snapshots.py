@@ -118,7 +118,7 @@ def made(volume, api, name):
             done = volume.forerun.try_("snapshot", "create", volume.name, name)
             if done.returncode == 0:
                 return None, refused + 1
-            expect("write" in done.stderr, f"snapshot {name} was refused: {done.stderr}")
+            expect("to be written back" in done.stderr, f"snapshot {name} was refused: {done.stderr}")
             time.sleep(0.5)
     raise AssertionError(f"no room for snapshot {name}")
 

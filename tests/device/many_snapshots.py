@@ -148,7 +148,7 @@ def a_thousand_snapshots(lab):
     """FORERUN_SNAPSHOTS snapshots (default 60): making one and reading beside them costs the same with the last as with the
     first; they show what they must; all deleted in any order, their space comes back."""
     count = int(os.environ.get("FORERUN_SNAPSHOTS", "60"))
-    reads = 2000 if count >= 500 else 400
+    reads = 2000 if count >= 500 else 200
     volume = lab.volume("many", "1G", f"{FAST_MIB}M", "--sync-interval", "3600", "--hydrate", "off")
     data = Content(lab.device(volume.add()), int(os.environ.get("FORERUN_SEED", "1")))
     # What is written first leaves the fast tier first; the blocks that change come last.

@@ -81,7 +81,7 @@ class Owner(threading.Thread):
                 if self.writes % 10 == 0:
                     os.fsync(self.device.file)
                 time.sleep(0.1)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001: told to whoever waits
             self.failure = error
         finally:
             self.device.close()
@@ -157,7 +157,8 @@ class Fight:
         # Each volume begins elsewhere in the row, so that a few fights already are of all kinds.
         self.whens = WHENS[number % len(WHENS) :] + WHENS[: number % len(WHENS)]
         self.turn = 0
-        self.noted = 0
+        # The last writes before the last snapshot that is known to be on the capacity tier, and before one that may be.
+        self.noted = self.unsure = 0
         self.paused = set()
         self.timers = []
         self.counts = {}
@@ -204,6 +205,11 @@ class Fight:
         timer.start()
         self.timers.append(timer)
 
+    def cancel_timers(self):
+        for timer in self.timers:
+            timer.cancel()
+        self.timers = []
+
     def forget(self, volume):
         """What an operator removes from a machine that has lost a volume."""
         shutil.rmtree(volume.forerun.state_dir / self.name, ignore_errors=True)
@@ -215,8 +221,11 @@ class Fight:
     # ---- What has to be on the capacity tier.
 
     def on_capacity_tier(self, volume, snapshot):
+        return snapshot in self.all_on_capacity_tier(volume)
+
+    def all_on_capacity_tier(self, volume):
         listed = volume.forerun.json("snapshot", "list", self.name)["snapshots"]
-        return any(entry["name"] == snapshot and entry["on_capacity_tier"] for entry in listed)
+        return {entry["name"] for entry in listed if entry["on_capacity_tier"]}
 
     def note(self, snapshot):
         """A snapshot that the owner is told to be on the capacity tier: everything before it must never be lost again."""
@@ -243,6 +252,7 @@ class Fight:
         turn = self.owner.turn = self.next_turn()
         self.note(f"turn{turn}")
         # Its write-back is under way, or has not begun, or is over, when the owner is stopped.
+        self.unsure = self.owner.last
         self.holder.snapshot(f"unsure{turn}")
         time.sleep(self.random.choice((0, 1, 2, 6)) * self.random.random())
         pid = self.pause()
@@ -257,6 +267,7 @@ class Fight:
             self.taken(challenger, turn, pid)
             return
         self.count(f"refused by {refused_by}")
+        self.cancel_timers()
         self.resume(pid)
         self.goes_on(f"on{turn}")
         if refused_by == "add" and self.random.random() < 0.5:
@@ -334,9 +345,9 @@ class Fight:
             self.resume(pid)
         else:
             self.count("went on in the midst of it")
-        self.gives_way(loser, lost, turn)
+        self.gives_way(loser, lost, turn, last)
 
-    def gives_way(self, loser, lost, turn):
+    def gives_way(self, loser, lost, turn, last):
         """The former owner goes on writing; none of it may get to the store, and that has to be told."""
         began = time.monotonic()
         done = loser.forerun.try_("snapshot", "create", self.name, f"lost{turn}")
@@ -344,9 +355,14 @@ class Fight:
         self.took("to be told", began)
         self.count("fenced off")
         self.count("snapshots of the loser " + ("refused" if done.returncode else "made, none of them written back"))
-        if done.returncode == 0:
-            expect(not self.on_capacity_tier(loser, f"lost{turn}"), f"{self.name}: a snapshot was written back by who had lost the volume")
-        lost.end()
+        # What the loser was told at any time, the new owner has.
+        told = self.all_on_capacity_tier(loser)
+        expect(f"lost{turn}" not in told, f"{self.name}: a snapshot was written back by who had lost the volume")
+        equal(told - self.all_on_capacity_tier(self.holder), set(), f"{self.name}: snapshots that the loser has on the capacity tier and the new owner has not")
+        if f"unsure{turn}" in told:
+            self.count("snapshots written back around the pause")
+            expect(last >= self.unsure, lambda: f"{self.name}: {named(self.unsure)} was written back, what the new owner has ends with {named(last)}")
+        equal(lost.end(), None, "what the loser's write ended with before its device was stopped")
         began = time.monotonic()
         loser.delete()
         self.took("del", began)
@@ -374,8 +390,7 @@ class Fight:
 
     def tidy(self):
         """Nobody may stay paused: `del` would wait for it."""
-        for timer in self.timers:
-            timer.cancel()
+        self.cancel_timers()
         for pid in list(self.paused):
             self.resume(pid)
         if hasattr(self, "owner"):

@@ -27,7 +27,7 @@ from rig import Failed, Forerun, result
 UNIT = 4096
 UNITS = 512  # what is fought with is small, as the server and all its clients share one processor
 PIECE = 256  # units that are read at once
-AT_ONCE = 6  # volumes that are fought for side by side
+AT_ONCE = 4  # volumes that are fought for side by side
 CLAIM_EXPIRY = 32  # seconds without a sign of life, after which a writer on another machine counts as dead
 FENCE_LIMIT = 300  # seconds, until a writer that goes on learns that another one has the volume
 LIMIT = 300  # seconds, of a command that may have to wait for a claim's expiry
@@ -36,6 +36,7 @@ PAUSES = {"soon": (0, CLAIM_EXPIRY), "meanwhile": (CLAIM_EXPIRY, 2.5 * CLAIM_EXP
 WHENS = ["afterwards", "meanwhile", "soon", "afterwards", "meanwhile"]
 IN_USE, TAKEN_OVER = "is in use by", "was taken over by writer generation"
 OLD_COPY = "it is an old copy"
+PAUSE_AT_EASE, PAUSE_IN_HASTE = 0.5, 0.02  # seconds between writes
 # A machine as far as a writer's claim tells: another boot and another host.
 APART = 'mount --bind "$1" /proc/sys/kernel/random/boot_id && echo "$2" >/proc/sys/kernel/hostname && shift 2 && exec "$@"'
 
@@ -54,6 +55,8 @@ class Machine(Forerun):
 
     def try_(self, *arguments, limit=90):
         apart = ["unshare", "--mount", "--uts", "sh", "-c", APART, "machine", self.boot, self.host]
+        if arguments[0] not in ("create", "restore", "add"):
+            apart = []  # it asks the target, or reads
         return result([*apart, self.program("forerun"), *arguments], limit, env=self.env, apart=True)
 
     def gone(self):
@@ -69,7 +72,7 @@ class Owner(threading.Thread):
         self.device = Device(path)
         self.number, self.turn, self.story = number, turn, story
         self.random = random.Random(seed)
-        self.writes, self.last = 0, 0
+        self.writes, self.last, self.pause = 0, 0, PAUSE_AT_EASE
         self.stopping = threading.Event()
         self.failure = None
         self.start()
@@ -80,7 +83,7 @@ class Owner(threading.Thread):
                 self.write()
                 if self.writes % 10 == 0:
                     os.fsync(self.device.file)
-                time.sleep(0.1)
+                time.sleep(self.pause)
         except Exception as error:  # noqa: BLE001: told to whoever waits
             self.failure = error
         finally:
@@ -231,7 +234,7 @@ class Fight:
         """A snapshot that the owner is told to be on the capacity tier: everything before it must never be lost again."""
         version = self.owner.last
         self.holder.snapshot(snapshot)
-        until(f"snapshot {snapshot} of {self.name} to be written back", FENCE_LIMIT, lambda: self.on_capacity_tier(self.holder, snapshot), 1.5)
+        until(f"snapshot {snapshot} of {self.name} to be written back", FENCE_LIMIT, lambda: self.on_capacity_tier(self.holder, snapshot), 3)
         self.noted = version
         newest, _ = self.newest_head()
         expect(newest == self.generation, f"{self.name}: the newest HEAD is of generation {newest}, the owner's of {self.generation}")
@@ -252,10 +255,13 @@ class Fight:
         turn = self.owner.turn = self.next_turn()
         self.note(f"turn{turn}")
         # Its write-back is under way, or has not begun, or is over, when the owner is stopped.
+        self.owner.pause = PAUSE_IN_HASTE
+        time.sleep(0.5)
         self.unsure = self.owner.last
         self.holder.snapshot(f"unsure{turn}")
         time.sleep(self.random.choice((0, 1, 2, 6)) * self.random.random())
         pid = self.pause()
+        self.owner.pause = PAUSE_AT_EASE
         when = self.whens.pop(0)
         self.whens.append(when)
         if when in PAUSES:
@@ -351,7 +357,7 @@ class Fight:
         """The former owner goes on writing; none of it may get to the store, and that has to be told."""
         began = time.monotonic()
         done = loser.forerun.try_("snapshot", "create", self.name, f"lost{turn}")
-        until(f"the former owner of {self.name} to say that it lost it", FENCE_LIMIT, lambda: TAKEN_OVER in self.said_by(loser), 2)
+        until(f"the former owner of {self.name} to say that it lost it", FENCE_LIMIT, lambda: TAKEN_OVER in self.said_by(loser), 3)
         self.took("to be told", began)
         self.count("fenced off")
         self.count("snapshots of the loser " + ("refused" if done.returncode else "made, none of them written back"))

@@ -27,13 +27,14 @@ from rig import Failed, Forerun, result
 UNIT = 4096
 UNITS = 512  # what is fought with is small, as the server and all its clients share one processor
 PIECE = 256  # units that are read at once
-AT_ONCE = 4  # volumes that are fought for side by side
+AT_ONCE = 10  # volumes that are fought for side by side
 CLAIM_EXPIRY = 32  # seconds without a sign of life, after which a writer on another machine counts as dead
 FENCE_LIMIT = 300  # seconds, until a writer that goes on learns that another one has the volume
 LIMIT = 300  # seconds, of a command that may have to wait for a claim's expiry
 # How long a pause is: a restore waits for one expiry, and the start after it for another.
 PAUSES = {"soon": (0, CLAIM_EXPIRY), "meanwhile": (CLAIM_EXPIRY, 2.5 * CLAIM_EXPIRY)}
-WHENS = ["afterwards", "meanwhile", "soon", "afterwards", "meanwhile"]
+# The last: until the challenger has claimed the volume and has not got it yet, by its restore or by its start.
+WHENS = ["afterwards", "claimed", "meanwhile", "claimed", "soon"]
 IN_USE, TAKEN_OVER = "is in use by", "was taken over by writer generation"
 OLD_COPY = "it is an old copy"
 PAUSE_AT_EASE, PAUSE_IN_HASTE = 0.5, 0.02  # seconds between writes
@@ -108,6 +109,31 @@ class Owner(threading.Thread):
         self.join(limit)
         expect(not self.is_alive(), f"a request did not end within {limit} s")
         return self.failure
+
+
+class Claimed(threading.Thread):
+    """Does something at a random moment after a claim was written, the first or a later one."""
+
+    def __init__(self, folder, number, delay, act):
+        super().__init__(daemon=True)
+        self.folder, self.number, self.delay, self.act = folder, number, delay, act
+        self.known, self.over = self.claims(), threading.Event()
+        self.start()
+
+    def claims(self):
+        return {path.name for path in self.folder.iterdir() if re.fullmatch("[0-9a-f]{16}-[0-9a-f-]{36}", path.name)}
+
+    def run(self):
+        claims = self.known
+        while len(claims - self.known) < self.number:
+            if self.over.wait(0.05):
+                return
+            claims = claims | self.claims()
+        if not self.over.wait(self.delay):
+            self.act()
+
+    def cancel(self):
+        self.over.set()
 
 
 def named(version):
@@ -264,16 +290,19 @@ class Fight:
         self.owner.pause = PAUSE_AT_EASE
         when = self.whens.pop(0)
         self.whens.append(when)
-        if when in PAUSES:
+        if when == "claimed":
+            number, delay = self.random.choice((1, 2, 2)), self.random.uniform(0, 2)
+            self.timers.append(Claimed(self.objects / "writers", number, delay, lambda: self.resume(pid)))
+        elif when != "afterwards":
             self.resume_after(pid, self.random.uniform(*PAUSES[when]))
         challenger = self.volume(next(machine for machine in self.machines if machine is not self.holder.forerun))
         refused_by = self.take_over(challenger)
+        self.cancel_timers()
         self.count(f"paused until {when}")
         if refused_by is None:
             self.taken(challenger, turn, pid)
             return
         self.count(f"refused by {refused_by}")
-        self.cancel_timers()
         self.resume(pid)
         self.goes_on(f"on{turn}")
         if refused_by == "add" and self.random.random() < 0.5:

@@ -27,7 +27,7 @@ from rig import Failed, Forerun, result
 UNIT = 4096
 UNITS = 512  # what is fought with is small, as the server and all its clients share one processor
 PIECE = 256  # units that are read at once
-AT_ONCE = 10  # volumes that are fought for side by side
+AT_ONCE = 4  # volumes that are fought for side by side
 CLAIM_EXPIRY = 32  # seconds without a sign of life, after which a writer on another machine counts as dead
 FENCE_LIMIT = 300  # seconds, until a writer that goes on learns that another one has the volume
 LIMIT = 300  # seconds, of a command that may have to wait for a claim's expiry

@@ -27,7 +27,7 @@ from rig import Failed, Forerun, result
 UNIT = 4096
 UNITS = 512  # what is fought with is small, as the server and all its clients share one processor
 PIECE = 256  # units that are read at once
-AT_ONCE = 4  # volumes that are fought for side by side
+AT_ONCE = 8  # volumes that are fought for side by side
 CLAIM_EXPIRY = 32  # seconds without a sign of life, after which a writer on another machine counts as dead
 FENCE_LIMIT = 300  # seconds, until a writer that goes on learns that another one has the volume
 LIMIT = 300  # seconds, of a command that may have to wait for a claim's expiry
@@ -291,7 +291,7 @@ class Fight:
         when = self.whens.pop(0)
         self.whens.append(when)
         if when == "claimed":
-            number, delay = self.random.choice((1, 2, 2)), self.random.uniform(0, 2)
+            number, delay = self.random.choice((1, 2, 2)), self.random.uniform(0, 0.7)
             self.timers.append(Claimed(self.objects / "writers", number, delay, lambda: self.resume(pid)))
         elif when != "afterwards":
             self.resume_after(pid, self.random.uniform(*PAUSES[when]))

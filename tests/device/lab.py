@@ -50,7 +50,7 @@ class Volume:
 
     def __init__(self, lab, name, fast, capacity):
         self.lab, self.name, self.fast, self.capacity = lab, name, Path(fast), capacity
-        self.forerun = lab.forerun
+        self.forerun = lab.forerun  # of the machine that it is on, where there are several
         self.device = None
         self.expect_clean = True
 
@@ -172,21 +172,21 @@ class Lab:
         for volume in self.volumes:
             for record in volume.records():
                 name = record.stem.replace("device", volume.name, 1)
-                done = self.forerun.try_("del", name, limit=120)
+                done = volume.forerun.try_("del", name, limit=120)
                 if done.returncode != 0:
                     problems.append(f"forerun del {name}: {(done.stdout + done.stderr).strip()}")
             if volume.expect_clean:
-                done = self.forerun.try_("check", volume.name, limit=240)
+                done = volume.forerun.try_("check", volume.name, limit=240)
                 if done.returncode != 0:
                     problems.append(f"forerun check {volume.name}: {last_lines(done.stdout + done.stderr)}")
         if problems:
             for volume in self.volumes:
-                problems.append(f"the target of {volume.name} said:\n{last_lines(self.forerun.target_log(volume.name))}")
+                problems.append(f"the target of {volume.name} said:\n{last_lines(volume.forerun.target_log(volume.name))}")
         for volume in self.volumes:
             shutil.rmtree(volume.capacity, ignore_errors=True)
             if volume.fast.is_file():
                 volume.fast.unlink()
-            shutil.rmtree(self.forerun.state_dir / volume.name, ignore_errors=True)
+            shutil.rmtree(volume.forerun.state_dir / volume.name, ignore_errors=True)
         while self.undo:
             self.undo.pop()()
         self.mounts, self.jobs, self.volumes, self.devices = [], [], [], []
@@ -213,7 +213,7 @@ def run_tests(lab, only, out):
             end, detail = "FAILED", traceback.format_exc()
         if end == "FAILED":
             for volume in lab.volumes:
-                logs += f"    the target of {volume.name} said:\n{last_lines(lab.forerun.target_log(volume.name))}\n"
+                logs += f"    the target of {volume.name} said:\n{last_lines(volume.forerun.target_log(volume.name))}\n"
         try:
             problems = lab.tidy()
         except Exception:

@@ -17,11 +17,11 @@ import lab  # noqa: E402
 # The short ones first.
 MODULES = ["contract", "bad_input", "security", "take_over", "filesystems", "grow", "snapshots", "streams", "object_store", "lost_machine"]
 MODULES += ["predictions", "kills", "faults_fast", "faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions"]
-MODULES += ["kill_rounds", "many_snapshots", "fights"]
-# These measure times: they run where they are named, on a machine that does nothing else.
-MEASURING = ["restart", "cliff"]
+MODULES += ["kill_rounds"]
+# These measure times, or take long: they run where they are named, the first two on a machine that does nothing else.
+MEASURING = ["restart", "cliff", "many_snapshots", "fights"]
 # What these look at is forerun's own, and depends on no kernel: where several kernels run side by side, each takes its share.
-ANY_KERNEL = {"bad_input", "streams", "object_store", "lost_machine", "predictions", "many_snapshots", "fights"}
+ANY_KERNEL = {"bad_input", "streams", "object_store", "lost_machine", "predictions"}
 ANY_KERNEL |= {"faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions"}
 
 

@@ -9,10 +9,10 @@ use super::{client, output};
 /// Options of `gc`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-A running volume does this by itself, where it pays and within the budget of its background work:
-layers between snapshots are merged, segments of which most is superseded are copied together, and
-what nothing refers to any more is deleted half a minute later. `gc` does at once all that gives space
-back, whether it pays or not.
+A running volume does this by itself, where it pays and within the budget of its background
+work: layers between snapshots are merged, segments of which most is superseded are copied
+together, and what nothing refers to any more is deleted half a minute later. `gc` does at once
+all that gives space back, whether it pays or not.
 
 Examples:
   forerun gc data --dry-run              # what there is to be given back

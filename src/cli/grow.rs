@@ -14,9 +14,9 @@ use super::{client, offline, output};
 #[command(after_long_help = "\
 The new room reads as zeros, and costs nothing before it is written to. A volume does not shrink.
 
-While the volume is running its device grows at once where the kernel's ublk driver can do that (Linux
-6.16 and later); with an older one stop the volume, grow it, and add it again. Snapshots are shown with
-the volume's new size.
+While the volume is running its device grows at once where the kernel's ublk driver can do that
+(Linux 6.16 and later); with an older one stop the volume, grow it, and add it again. Snapshots
+are shown with the volume's new size.
 
 Examples:
   forerun grow data 200G                 # to 200 GiB

@@ -1,11 +1,8 @@
 //! An S3 server over a directory (s3s-fs), for tests, whose answers can be made to fail.
 //!
 //! ```text
-//! s3-server --root DIR [--port P] (--access-key K --secret-key S | --anonymous) [--faults FILE]
+//! s3-server --root DIR [--port P] --access-key K --secret-key S [--faults FILE]
 //! ```
-//! With `--anonymous` everybody may do everything: requests need no signature. Google's store is spoken to in nearly the
-//! same way (its XML API), and can be stood in for.
-//!
 //! A bucket is a directory below DIR. The first line printed is the server's address. What goes wrong is read from
 //! FILE anew for every request (`faults`), so that a script changes it while the server runs. The server itself
 //! is not atomic: of several that create the same object at once two or three may win.
@@ -47,13 +44,10 @@ struct Options {
     /// The port; 0 takes a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
-    #[arg(long, required_unless_present = "anonymous")]
-    access_key: Option<String>,
-    #[arg(long, requires = "access_key")]
-    secret_key: Option<String>,
-    /// Asks nobody who he is
-    #[arg(long, conflicts_with = "access_key")]
-    anonymous: bool,
+    #[arg(long)]
+    access_key: String,
+    #[arg(long)]
+    secret_key: String,
     /// What goes wrong, read for every request; nothing while there is no such file
     #[arg(long)]
     faults: Option<PathBuf>,
@@ -65,9 +59,7 @@ async fn main() -> Result<()> {
     let files = s3s_fs::FileSystem::new(&options.root)
         .map_err(|error| anyhow::anyhow!("{}: {error:?}", options.root.display()))?;
     let mut builder = S3ServiceBuilder::new(files);
-    if let Some(key) = options.access_key {
-        builder.set_auth(SimpleAuth::from_single(key, options.secret_key.context("--secret-key is missing")?));
-    }
+    builder.set_auth(SimpleAuth::from_single(options.access_key, options.secret_key));
     let service = builder.build();
     let faults = Arc::new(Faults::new(options.faults));
     let listener = TcpListener::bind((options.host.as_str(), options.port)).await.context("cannot listen")?;

@@ -108,15 +108,11 @@ impl Worker {
 
     /// Makes ready for a volume.
     fn begin(&mut self, uuid: [u8; 16], blocks: u32) -> Result<()> {
-        match self.volume {
-            Some((same, before)) if same == uuid && before <= blocks => {
-                for lane in [&mut self.changes, &mut self.reads] {
-                    lane.grow(blocks);
-                }
-                self.volume = Some((uuid, blocks));
-                return Ok(());
-            }
-            _ => {}
+        if self.volume.is_some_and(|(same, before)| same == uuid && before <= blocks) {
+            self.changes.grow(blocks);
+            self.reads.grow(blocks);
+            self.volume = Some((uuid, blocks));
+            return Ok(());
         }
         self.table = None;
         self.volume = None;

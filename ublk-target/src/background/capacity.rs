@@ -14,7 +14,7 @@ use super::kept::note_kept;
 use super::{Tasks, World};
 use crate::aligned::AlignedBuffer;
 pub use crate::capacity_tier::CapacityError;
-use crate::capacity_tier::{Garbage, MAX_DIFF_PAGE, Pin, Relocation, SharedData, Urgency};
+use crate::capacity_tier::{Garbage, MAX_DIFF_PAGE, Maintained, Pin, Relocation, SharedData, Urgency};
 use crate::volume::lock;
 
 /// Steps of upkeep after a layer was written back, at most: the rest follows with the next.
@@ -200,11 +200,8 @@ pub(super) async fn maintain(tasks: &Tasks<impl World>) {
             return;
         }
         let urgency = if short { Urgency::SpaceShort } else { Urgency::Relaxed };
-        match tasks.capacity.maintain(urgency).await {
+        match step(tasks, urgency).await {
             Ok(maintained) => {
-                for Relocation { block, old, new } in maintained.relocations {
-                    shared.volume.relocated(block, old.word(), new.word());
-                }
                 if !maintained.more || shared.stopping() {
                     return;
                 }
@@ -215,6 +212,15 @@ pub(super) async fn maintain(tasks: &Tasks<impl World>) {
             }
         }
     }
+}
+
+/// One step of upkeep; the map follows what moved.
+async fn step(tasks: &Tasks<impl World>, urgency: Urgency) -> Result<Maintained, CapacityError> {
+    let done = tasks.capacity.maintain(urgency).await?;
+    for Relocation { block, old, new } in &done.relocations {
+        tasks.shared.volume.relocated(*block, old.word(), new.word());
+    }
+    Ok(done)
 }
 
 /// What was given back.
@@ -235,10 +241,7 @@ async fn collect(tasks: &Tasks<impl World>) -> Result<Collected, CapacityError> 
     let _one = tasks.maintaining.lock().await;
     let mut collected = Collected::default();
     loop {
-        let done = tasks.capacity.maintain(Urgency::SpaceShort).await?;
-        for Relocation { block, old, new } in done.relocations {
-            tasks.shared.volume.relocated(block, old.word(), new.word());
-        }
+        let done = step(tasks, Urgency::SpaceShort).await?;
         collected.merged_layers += u64::from(done.merged_layers);
         collected.compacted_segments += u64::from(done.compacted_segments);
         collected.deleted_objects += u64::from(done.deleted.objects);

@@ -439,7 +439,9 @@ impl ControlPlane for VolumeControl {
         })?;
         let Some(resize) = resize.as_ref() else {
             let text = format!(
-                "volume {name} cannot grow while its device is there: this kernel's ublk driver cannot change a device's size                  (UPDATE_SIZE, from Linux 6.16 on); nothing was changed: run `forerun del {name}`, then `forerun grow` again, then                  `forerun add {name}`",
+                "volume {name} cannot grow while its device is there: this kernel's ublk driver cannot change a device's \
+                 size (UPDATE_SIZE, from Linux 6.16 on); nothing was changed: run `forerun del {name}`, then \
+                 `forerun grow` again, then `forerun add {name}`",
                 name = self.name
             );
             return Err(ControlError::new(ErrorKind::State, text));

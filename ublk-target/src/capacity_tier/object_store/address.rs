@@ -41,9 +41,6 @@ const CREDENTIALS_BYTES_MAX: u64 = 64 << 10;
 /// # Errors
 /// Settings that cannot be used.
 pub fn open_address(address: &ObjectAddress) -> io::Result<ObjectStore> {
-    static TLS: Once = Once::new();
-    // Another one that is installed already is as good.
-    TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let (timing, name) = (Timing::default(), address.bucket());
     let (clients, secrets) = match address.scheme() {
         Scheme::File => {
@@ -61,6 +58,9 @@ pub fn open_address(address: &ObjectAddress) -> io::Result<ObjectStore> {
 
 /// The clients of one store, with their limits.
 fn clients((builder, secrets): (impl Provider, Secrets), timing: &Timing) -> io::Result<(Clients, Secrets)> {
+    static TLS: Once = Once::new();
+    // Another one that is installed already is as good.
+    TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let client = |attempt, patience| {
         connect(&builder, attempt, timing.limit(patience)).map_err(|error| secrets.io_error(&error))
     };

@@ -531,12 +531,7 @@ class Demo(Part):
         return not self.checks.wrong and self.result["kill9_io_errors"] == 0
 
     def conclude(self):
-        self.result |= {
-            "checks": self.checks.count,
-            "verify_errors": len(self.checks.wrong),
-            "errors": self.checks.wrong,
-            "seconds": round(time.monotonic() - telling.began, 1),
-        }
+        self.result |= self.counts()
         if self.store:
             self.result["restored"] = None  # demo_restore.py's to say
         (self.out / "result.json").write_text(json.dumps(self.result, indent=2) + "\n")

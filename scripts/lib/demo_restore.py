@@ -13,7 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import telling  # noqa: E402
 from demo_lost import NOTE, listed, written_back_epoch  # noqa: E402
 from part import VOLUME, Part, arguments, carry_out  # noqa: E402
 from postgres import BANK, SHIFT_ACCOUNTS, Postgres, Sums, bench_counts  # noqa: E402
@@ -211,12 +210,7 @@ class Restore(Part):
         return not self.checks.wrong
 
     def conclude(self):
-        self.result |= {
-            "checks": self.checks.count,
-            "verify_errors": len(self.checks.wrong),
-            "errors": self.checks.wrong,
-            "seconds": round(time.monotonic() - telling.began, 1),
-        }
+        self.result |= self.counts()
         path = self.out / "result.json"
         whole = json.loads(path.read_text())
         whole["restored"] = self.result

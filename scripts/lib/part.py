@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
+import telling
 from rig import Failed, Forerun, Kernel, last_lines
 from s3 import ObjectStore
 from telling import Checks, say
@@ -85,6 +87,15 @@ class Part:
     def stop_database(self, database):
         if database.running():
             database.stop("immediate")
+
+    def counts(self):
+        """What a part's figures end with."""
+        return {
+            "checks": self.checks.count,
+            "verify_errors": len(self.checks.wrong),
+            "errors": self.checks.wrong,
+            "seconds": round(time.monotonic() - telling.began, 1),
+        }
 
     def logs(self):
         """Each log there is, and the name it is kept by."""

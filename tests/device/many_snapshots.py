@@ -144,7 +144,7 @@ def deleted(volume, names):
 
 
 @test
-def a_thousand_snapshots(lab):
+def many_snapshots_on_one_volume(lab):
     """FORERUN_SNAPSHOTS snapshots (default 60): making one and reading beside them costs the same with the last as with the
     first; they show what they must; all deleted in any order, their space comes back."""
     count = int(os.environ.get("FORERUN_SNAPSHOTS", "60"))

@@ -69,8 +69,10 @@ fn data_snapshots_and_reopening() {
     opened.close().expect("a clean stop");
     let (opened, control) = rig.open(Open::Fresh);
     assert_eq!(opened.info.end, ublk_target::fast_tier::LastEnd::Clean);
-    check(&opened.backend.clone());
+    // At once, before the background has done anything.
     assert_eq!(control.snapshots().expect("a list").len(), 2);
+    assert!(!control.create_snapshot(&name("first"), None).expect("it is there").created);
+    check(&opened.backend.clone());
     opened.close().expect("a clean stop");
 }
 

@@ -38,16 +38,21 @@ pub struct KeptLayer {
 /// Counts of runs of layers, by what they are made of.
 pub(super) type Counted = RefCell<HashMap<Vec<LayerId>, EntryCounts>>;
 
-/// Tells the other threads which snapshots HEAD has.
-pub(super) async fn note_kept(tasks: &Tasks<impl World>) {
-    let head = tasks.capacity.head();
-    let (mut kept, mut counted) = (Vec::new(), HashMap::new());
-    for run in head.layers().split_inclusive(|layer| layer.snapshot.is_some()) {
+/// Tells the other threads which snapshots HEAD has, at once: what has not been counted yet is the sum over its layers.
+pub(super) fn note_names(tasks: &Tasks<impl World>) {
+    let (head, mut counted) = (tasks.capacity.head(), tasks.counted.borrow_mut());
+    let mut kept = Vec::new();
+    let mut known = HashMap::new();
+    for run in runs(head.layers()) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
         let name = last.snapshot.as_ref().and_then(|name| SnapshotName::new(name.as_str()).ok());
         let Some(name) = name else { continue };
-        let (ids, counts) = count(tasks, run).await;
-        counted.insert(ids, counts);
+        let ids = ids(run);
+        let counts = counted.get(&ids).copied();
+        if let Some(counts) = counts {
+            known.insert(ids, counts);
+        }
+        let counts = counts.unwrap_or_else(|| sum(run));
         kept.push(KeptLayer {
             name,
             epoch: last.last_epoch,
@@ -59,25 +64,49 @@ pub(super) async fn note_kept(tasks: &Tasks<impl World>) {
             since_us: first.opened_us,
         });
     }
-    *tasks.counted.borrow_mut() = counted;
+    *counted = known;
     *lock(&tasks.shared.kept) = kept;
 }
 
-async fn count(tasks: &Tasks<impl World>, run: &[LayerInfo]) -> (Vec<LayerId>, EntryCounts) {
-    let ids: Vec<LayerId> = run.iter().map(|layer| layer.id).collect();
-    let known = tasks.counted.borrow().get(&ids).copied();
-    if let Some(counts) = known {
-        return (ids, counts);
+/// As [`note_names`]; then counts what has not been counted, which reads, and tells of that too.
+pub(super) async fn note_kept(tasks: &Tasks<impl World>) {
+    note_names(tasks);
+    for run in runs(tasks.capacity.head().layers()) {
+        let ids = ids(run);
+        let named = run.last().is_some_and(|layer| layer.snapshot.is_some());
+        // A layer by itself is its own count.
+        if !named || run.len() == 1 || tasks.counted.borrow().contains_key(&ids) {
+            continue;
+        }
+        if tasks.shared.stopping() {
+            return;
+        }
+        let counts = tasks.capacity.counts(run).await.unwrap_or_else(|error| {
+            // The snapshot is there all the same; reading it will say more.
+            tracing::warn!(%error, "the changes of a snapshot cannot be counted: its layers are counted one by one");
+            sum(run)
+        });
+        tasks.counted.borrow_mut().insert(ids, counts);
     }
-    let counts = tasks.capacity.counts(run).await.unwrap_or_else(|error| {
-        // The snapshot is there all the same; reading it will say more.
-        tracing::warn!(%error, "the changes of a snapshot cannot be counted: its layers are counted one by one");
-        run.iter().fold(EntryCounts::default(), |mut sum, layer| {
-            sum.added = sum.added.saturating_add(layer.counts.added);
-            sum.modified = sum.modified.saturating_add(layer.counts.modified);
-            sum.deleted = sum.deleted.saturating_add(layer.counts.deleted);
-            sum
-        })
-    });
-    (ids, counts)
+    // HEAD may be another one by now.
+    note_names(tasks);
+}
+
+/// Layers up to a snapshot each; the last ones may have none.
+fn runs(layers: &[LayerInfo]) -> impl Iterator<Item = &[LayerInfo]> {
+    layers.split_inclusive(|layer| layer.snapshot.is_some())
+}
+
+fn ids(run: &[LayerInfo]) -> Vec<LayerId> {
+    run.iter().map(|layer| layer.id).collect()
+}
+
+/// Counts of layers taken by themselves: a block that changed in two of them is two changes.
+fn sum(run: &[LayerInfo]) -> EntryCounts {
+    run.iter().fold(EntryCounts::default(), |mut sum, layer| {
+        sum.added = sum.added.saturating_add(layer.counts.added);
+        sum.modified = sum.modified.saturating_add(layer.counts.modified);
+        sum.deleted = sum.deleted.saturating_add(layer.counts.deleted);
+        sum
+    })
 }

@@ -55,7 +55,7 @@ const TICK: std::time::Duration = std::time::Duration::from_millis(50);
 const CLOSE_TRIES: u32 = 100;
 
 /// What every task of the background thread uses.
-struct Tasks<W: World> {
+pub(crate) struct Tasks<W: World> {
     shared: Arc<Shared>,
     capacity: CapacityTier<W::Store>,
     fast: W::Slots,
@@ -109,8 +109,9 @@ impl Background {
                         return;
                     }
                 };
+                let tasks = ready::<Real>(shared, capacity, FastFile::new(fast, slots_offset), budget);
                 let _ = opened.send(Ok(()));
-                run::<Real>(shared, asks, capacity, FastFile::new(fast, slots_offset), budget).await;
+                run(tasks, asks).await;
             };
             // tokio-uring panics where it gets no ring; the caller is told of an error instead.
             let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio_uring::start(work)));
@@ -152,23 +153,26 @@ pub(crate) fn pace(budget: Rc<Budget>, shared: Arc<Shared>) -> Pace {
     })
 }
 
-/// All that the background does, until [`Ask::Stop`] is done.
-pub(crate) async fn run<W: World>(
+/// What the background works with. Its snapshots are known to the other threads from here on, so that nobody who asks for
+/// one, or gives a name, is told that there is none.
+pub(crate) fn ready<W: World>(
     shared: Arc<Shared>,
-    asks: mpsc::UnboundedReceiver<Ask>,
     capacity: CapacityTier<W::Store>,
     fast: W::Slots,
     budget: Rc<Budget>,
-) {
+) -> Rc<Tasks<W>> {
     let fetches = fetch::Fetches::default();
     let (counted, maintaining) = (kept::Counted::default(), tokio::sync::Mutex::default());
-    let tasks: Tasks<W> = Tasks { shared, capacity, fast, budget, fetches, counted, maintaining };
-    serve(Rc::new(tasks), asks).await;
+    let tasks = Tasks { shared, capacity, fast, budget, fetches, counted, maintaining };
+    kept::note_names(&tasks);
+    Rc::new(tasks)
 }
 
-/// Serves asks and looks for work until told to stop.
-async fn serve(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedReceiver<Ask>) {
-    kept::note_kept(&tasks).await;
+/// All that the background does: serves asks and looks for work, until [`Ask::Stop`] is done.
+pub(crate) async fn run(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedReceiver<Ask>) {
+    let counting = tasks.clone();
+    // By itself: with many snapshots on a slow store it takes a while, and nobody has to wait for it.
+    tokio::task::spawn_local(async move { kept::note_kept(&counting).await });
     capacity::look_at_space(&tasks).await;
     let mut keepers = tokio::task::JoinSet::new();
     keepers.spawn_local(write_back::keep_writing_back(tasks.clone()));

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::history::{End, Shape};
 use super::truth::Truth;
 use crate::aligned::AlignedBuffer;
-use crate::background::{Ask, Budget, PredictionState, Settings, Shared, Slots, World, pace, run};
+use crate::background::{Ask, Budget, PredictionState, Settings, Shared, Slots, World, pace, ready, run};
 use crate::capacity_tier::memory_store::MemoryStore;
 use crate::capacity_tier::{CapacityTier, Options, VolumeUuid};
 use crate::engine::assemble::{build_map, connect};
@@ -250,8 +250,11 @@ impl Machine {
         let capacity = CapacityTier::open_writer_in(self.store.clone(), uuid, self.geometry, options).await?;
         let (asks, asked) = mpsc::unbounded_channel();
         let slots = SimSlots { disk: self.disk.clone(), slots_offset: tier.slots_offset() };
-        let work = run::<Simulated>(shared.clone(), asked, capacity, slots, budget);
-        let background = tokio::task::spawn_local(work);
+        let named = capacity.head().snapshots().count();
+        let tasks = ready::<Simulated>(shared.clone(), capacity, slots, budget);
+        // Whoever asks from here on is told of every snapshot, before the background has done anything.
+        assert_eq!(crate::volume::lock(&shared.kept).len(), named, "snapshots are not known when the volume is open");
+        let background = tokio::task::spawn_local(run(tasks, asked));
         Ok(Life {
             committer: tier.committer(),
             slots_offset: tier.slots_offset(),

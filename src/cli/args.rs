@@ -70,7 +70,7 @@ pub enum Command {
     Clone(CloneOptions),
     /// Set a volume back to one of its snapshots; the state before is kept as another one
     Rollback(RollbackOptions),
-    /// Make a volume larger, while it is in use
+    /// Make a volume or its fast tier larger, while it is in use
     Grow(GrowOptions),
     /// Have a clone copy what it shares, and stand alone
     Promote(PromoteOptions),

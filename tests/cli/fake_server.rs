@@ -151,6 +151,20 @@ impl Forerun for FakeServer {
         }
     }
 
+    async fn grow_fast_tier(&self, request: Request<GrowFastTierRequest>) -> Answer<GrowFastTierResponse> {
+        let request = request.into_inner();
+        let size_bytes = match (request.size_bytes, request.more_bytes) {
+            (0, 0) => 4 << 30,
+            (size, 0) => size,
+            (_, more) => (1 << 30) + more,
+        };
+        if size_bytes < 1 << 30 {
+            return Err(Status::invalid_argument("a fast tier does not shrink"));
+        }
+        let block_bytes = size_bytes - (64 << 20);
+        Ok(Response::new(GrowFastTierResponse { previous_size_bytes: 1 << 30, size_bytes, block_bytes }))
+    }
+
     async fn get_volume_status(
         &self,
         request: Request<GetVolumeStatusRequest>,

@@ -138,6 +138,16 @@ fn a_volume_grows_running_or_stopped() {
     run(&mut rig.forerun("grow still +1000")).failed(2, "multiple of 64 KiB");
     assert_eq!(size(), 2 << 30);
     run(&mut rig.forerun("grow nowhere 2G")).failed(3, "there is no volume nowhere");
+
+    golden("grow-fast.txt", &run(&mut rig.forerun("grow data --fast +1G")).ok());
+    let grown = run(&mut rig.forerun("grow data --fast all --json")).json();
+    assert_eq!(grown["size_bytes"], 4u64 << 30);
+    assert!(run(&mut rig.forerun("grow data --fast 1G")).ok().contains("has 1.0 GiB already"));
+    run(&mut rig.forerun("grow data --fast 512M")).failed(2, "does not shrink");
+    run(&mut rig.forerun("grow data --fast 0")).failed(2, "more than 0");
+    run(&mut rig.forerun("grow data 2G --fast 2G")).failed(2, "cannot be used with");
+    run(&mut rig.forerun("grow data")).failed(2, "SIZE");
+    run(&mut rig.forerun("grow still --fast +1G")).failed(4, "forerun add still");
 }
 
 #[test]

@@ -171,6 +171,7 @@ impl Forerun for Target {
         adjust_prediction_threshold: AdjustPredictionThresholdRequest => AdjustPredictionThresholdResponse;
         collect_garbage: CollectGarbageRequest => CollectGarbageResponse;
         grow_volume: GrowVolumeRequest => GrowVolumeResponse;
+        grow_fast_tier: GrowFastTierRequest => GrowFastTierResponse;
         list_snapshots: ListSnapshotsRequest => ListSnapshotsResponse;
         delete_snapshot: DeleteSnapshotRequest => DeleteSnapshotResponse;
         diff_snapshots: DiffSnapshotsRequest => DiffSnapshotsResponse;

@@ -25,7 +25,7 @@ pub mod status;
 mod tests;
 
 pub use plane::{
-    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, Grown, SealedEpoch,
-    Snapshot, WriteBack,
+    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, FastGrown, FastGrowth,
+    Grown, SealedEpoch, Snapshot, WriteBack,
 };
 pub use server::{ControlServer, Limits, StartError};

@@ -134,6 +134,28 @@ pub struct Grown {
     pub size_bytes: u64,
 }
 
+/// How large a fast tier is to become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FastGrowth {
+    /// To so many bytes.
+    To(u64),
+    /// By so many bytes.
+    By(u64),
+    /// To all of its block device.
+    All,
+}
+
+/// A fast tier's growth, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FastGrown {
+    /// What it had.
+    pub previous_size_bytes: u64,
+    /// What it has.
+    pub size_bytes: u64,
+    /// The blocks that it holds.
+    pub block_bytes: u64,
+}
+
 /// What became of a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deletion {
@@ -269,6 +291,13 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// It would shrink; no size for a volume; a driver that cannot (nothing is changed then); a tier that cannot be written to
     /// (the volume is grown when it is started again).
     fn grow(&self, size_bytes: u64) -> Result<Grown, ControlError>;
+
+    /// Makes the fast tier larger, durably, while the volume is in use.
+    ///
+    /// # Errors
+    /// It would shrink, or grow by less than its metadata needs; a device that is no larger; a full file system (nothing is
+    /// changed then); or I/O.
+    fn grow_fast(&self, growth: FastGrowth) -> Result<FastGrown, ControlError>;
 
     /// Takes the trainer's latest report (checked); the server keeps it for the calls that show it.
     fn report_trainer(&self, report: &Arc<TrainerReport>);

@@ -8,9 +8,10 @@ use forerun::api::v1::{
     CollectGarbageResponse, CreatePredictiveSnapshotRequest, CreatePredictiveSnapshotResponse,
     DeleteSnapshotRequest, DeleteSnapshotResponse, DiffSnapshotsRequest, DiffSnapshotsResponse,
     GetPrefetchStatusRequest, GetPrefetchStatusResponse, GetVolumeStatusRequest, GetVolumeStatusResponse,
-    GrowVolumeRequest, GrowVolumeResponse, ListChainsRequest, ListChainsResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, PromoteRequest, PromoteResponse, ReportTrainerRequest, ReportTrainerResponse,
-    SyncSnapshotRequest, SyncSnapshotResponse, WatchChangeVectorsRequest,
+    GrowFastTierRequest, GrowFastTierResponse, GrowVolumeRequest, GrowVolumeResponse, ListChainsRequest,
+    ListChainsResponse, ListSnapshotsRequest, ListSnapshotsResponse, PromoteRequest, PromoteResponse,
+    ReportTrainerRequest, ReportTrainerResponse, SyncSnapshotRequest, SyncSnapshotResponse,
+    WatchChangeVectorsRequest,
 };
 use forerun::config::SnapshotName;
 use forerun::geometry::{BlockIndex, Epoch};
@@ -22,7 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::check::{self, DIFF_PAGE, DiffToken, SNAPSHOT_PAGE, SnapshotToken, failed, refused};
 use super::follow::{Follower, MESSAGES_WAITING_MAX, Message};
-use super::plane::{ControlError, ControlPlane, CreatedSnapshot, Deletion, Snapshot, WriteBack};
+use super::plane::{ControlError, ControlPlane, CreatedSnapshot, Deletion, FastGrowth, Snapshot, WriteBack};
 use super::server::{Limits, until_stopped};
 use super::status::TrainerReport;
 use super::{convert, report};
@@ -242,6 +243,26 @@ impl Forerun for Service {
         Ok(Response::new(GrowVolumeResponse {
             previous_size_bytes: grown.previous_size_bytes,
             size_bytes: grown.size_bytes,
+        }))
+    }
+
+    async fn grow_fast_tier(&self, request: Request<GrowFastTierRequest>) -> Answer<GrowFastTierResponse> {
+        let request = request.into_inner();
+        self.check_volume(&request.volume_id)?;
+        let growth = match (request.size_bytes, request.more_bytes) {
+            (0, 0) => FastGrowth::All,
+            (size, 0) => FastGrowth::To(size),
+            (0, more) => FastGrowth::By(more),
+            _ => {
+                let text = "size_bytes and more_bytes are both given: one of them says how large the fast tier is to be";
+                return Err(Status::invalid_argument(text));
+            }
+        };
+        let grown = self.ask(move |plane| plane.grow_fast(growth)).await?;
+        Ok(Response::new(GrowFastTierResponse {
+            previous_size_bytes: grown.previous_size_bytes,
+            size_bytes: grown.size_bytes,
+            block_bytes: grown.block_bytes,
         }))
     }
 

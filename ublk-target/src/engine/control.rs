@@ -15,8 +15,8 @@ use crate::background::{Ask, CapacityError, CapacityReply, Collected, KeptLayer,
 use crate::capacity_tier::{Garbage, MAX_SNAPSHOTS, Pin, SharedData};
 use crate::control::status::{OriginStatus, PrefetchStatus, TierStatus, TrainerReport, VolumeStatus};
 use crate::control::{
-    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, Grown, SealedEpoch,
-    Snapshot, WriteBack,
+    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, FastGrown, FastGrowth,
+    Grown, SealedEpoch, Snapshot, WriteBack,
 };
 use crate::volume::{SealError, lock};
 
@@ -463,6 +463,20 @@ impl ControlPlane for VolumeControl {
         resize(size_bytes).map_err(|error| later("the device does not show its new size", &error))?;
         tracing::info!(from = before.size_bytes(), to = size_bytes, "the volume has grown");
         Ok(Grown { previous_size_bytes: before.size_bytes(), size_bytes })
+    }
+
+    fn grow_fast(&self, growth: FastGrowth) -> Result<FastGrown, ControlError> {
+        // The volume's growth writes the same superblocks.
+        let _one = lock(&self.resize);
+        let path = lock(&self.config).fast.path.clone();
+        let grown = super::grow_fast::grow(&self.backend, &path, growth)?;
+        // Only for who makes a new one after it: the tier knows its own size.
+        self.store(|config| {
+            if let Some(size_bytes) = &mut config.fast.size_bytes {
+                *size_bytes = grown.size_bytes;
+            }
+        })?;
+        Ok(grown)
     }
 
     fn report_trainer(&self, report: &Arc<TrainerReport>) {

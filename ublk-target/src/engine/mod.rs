@@ -11,6 +11,7 @@ pub(crate) mod assemble;
 pub(crate) mod backend;
 mod control;
 mod create;
+mod grow_fast;
 mod health;
 mod open;
 mod snapshot;

@@ -4,14 +4,17 @@
 //! before the checkpoint's start are given free only when its header is durable.
 
 use std::io;
+use std::pin::Pin;
 
 use tracing::warn;
 
 use super::checkpoint::{CheckpointWriter, Place};
 use super::commit::outcome;
 use super::committer::{Facts, Health, Shared};
+use super::layout::Layout;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
+use crate::volume::lock;
 
 /// Facts written before others get their turn.
 const FACTS_A_TURN: usize = 16;
@@ -44,6 +47,27 @@ async fn wanted(shared: &Shared) -> Option<Arc<dyn Facts>> {
 
 /// Takes a checkpoint of `state` and gives the journal before it free.
 pub(super) async fn take(shared: &Shared, state: &dyn Facts) -> io::Result<()> {
+    in_turn(shared, state, None).await
+}
+
+/// Changes over to the larger areas of a tier that grows: a checkpoint of `state` in the first of them, then `switch`, which
+/// makes the superblocks lead there. The old areas and the journal stay as they are until it is done.
+///
+/// # Errors
+/// I/O. Where `switch` fails it has to have failed the tier: either state may be what is found.
+pub(super) async fn take_over_to(
+    shared: &Shared,
+    state: &dyn Facts,
+    layout: Layout,
+    switch: Switch<'_>,
+) -> io::Result<()> {
+    in_turn(shared, state, Some((layout, switch))).await
+}
+
+/// Makes the superblocks lead to another layout.
+pub(super) type Switch<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
+
+async fn in_turn(shared: &Shared, state: &dyn Facts, to: Option<(Layout, Switch<'_>)>) -> io::Result<()> {
     let _turn = shared.checkpoint_turn.lock().await;
     {
         let mut inner = shared.lock();
@@ -51,7 +75,7 @@ pub(super) async fn take(shared: &Shared, state: &dyn Facts) -> io::Result<()> {
         inner.checkpoint.running = true;
     }
     let result = match shared.check_health() {
-        Ok(()) => write(shared, state).await,
+        Ok(()) => write(shared, state, to).await,
         failed => failed,
     };
     let mut inner = shared.lock();
@@ -72,16 +96,17 @@ pub(super) async fn take(shared: &Shared, state: &dyn Facts) -> io::Result<()> {
     result
 }
 
-async fn write(shared: &Shared, state: &dyn Facts) -> io::Result<()> {
+async fn write(shared: &Shared, state: &dyn Facts, to: Option<(Layout, Switch<'_>)>) -> io::Result<()> {
+    let layout = to.as_ref().map_or_else(|| shared.layout(), |(layout, _)| *layout);
     let (start, place) = {
         let mut inner = shared.lock();
         inner.checkpoint.attempted += 1;
-        let area = inner.checkpoint.place.next().area;
+        let area = if to.is_some() { 0 } else { inner.checkpoint.place.next().area };
         // Commits up to here are in the state already, so the journal is needed only from here on.
         (inner.ring.next(), Place { area, number: inner.checkpoint.attempted })
     };
     let device = &*shared.device;
-    let mut writer = CheckpointWriter::new(device, &shared.layout, shared.volume, shared.generation, place);
+    let mut writer = CheckpointWriter::new(device, &layout, shared.volume, shared.generation, place);
     for (number, fact) in state.facts().enumerate() {
         writer.push(&fact);
         if number % FACTS_A_TURN == 0 {
@@ -105,6 +130,10 @@ async fn write(shared: &Shared, state: &dyn Facts) -> io::Result<()> {
     device.turn().await;
     device.write_at(offset, &header)?;
     shared.sync().await?;
+    if let Some((layout, switch)) = to {
+        switch.await?;
+        *lock(&shared.layout) = layout;
+    }
 
     let mut inner = shared.lock();
     inner.ring.free_to(start);

@@ -84,7 +84,10 @@ pub struct JournalStatus {
 /// What both threads and all appenders share.
 pub(super) struct Shared {
     pub device: Arc<dyn FastDevice>,
-    pub layout: Layout,
+    /// Where everything is; the journal's part never changes.
+    pub layout: Mutex<Layout>,
+    /// Bytes of a half of the pending log.
+    pub half_bytes: usize,
     pub volume: Uuid,
     pub generation: u64,
     pub pending: PendingLog,
@@ -149,6 +152,10 @@ impl Shared {
         lock(&self.inner)
     }
 
+    pub fn layout(&self) -> Layout {
+        *lock(&self.layout)
+    }
+
     /// Tells everybody who waits that something is not as it was.
     pub fn tell(&self) {
         self.room.notify_all();
@@ -157,8 +164,7 @@ impl Shared {
 
     /// Bytes of a half that requests may fill before they have to wait.
     fn room_limit(&self) -> usize {
-        let half = self.layout.batch_bytes() as usize;
-        half - ROOM_RESERVE_BYTES.min(half / 2)
+        self.half_bytes - ROOM_RESERVE_BYTES.min(self.half_bytes / 2)
     }
 
     /// Recomputes what [`DeltaLog::has_room`] answers.
@@ -298,6 +304,12 @@ impl Committer {
     /// What the device failed with; the checkpoint before is as good as it was.
     pub async fn checkpoint(&self, state: &dyn Facts) -> io::Result<()> {
         checkpointer::take(&self.shared, state).await
+    }
+
+    /// Where everything is on the tier, now.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.shared.layout()
     }
 
     /// Why no commit succeeds any more, if that is so.

@@ -118,8 +118,7 @@ impl TierFile {
                 None => std::thread::sleep(LOCK_POLL),
             }
         };
-        // Seeking to the end tells a block device's size as well as a file's.
-        let size_bytes = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(error("measure", path))?;
+        let size_bytes = size_bytes(&file, path)?;
         Ok(Self { file, path: path.to_owned(), size_bytes })
     }
 
@@ -181,6 +180,50 @@ impl FastDevice for TierFile {
     }
 }
 
+/// The size of an open tier's file or device, in bytes.
+///
+/// # Errors
+/// It cannot be measured.
+pub fn size_bytes(file: &File, path: &Path) -> Result<u64, FastTierError> {
+    // Seeking to the end tells a block device's size as well as a file's.
+    io::Seek::seek(&mut &*file, io::SeekFrom::End(0)).map_err(error("measure", path))
+}
+
+/// Makes an open tier's file at least `to_bytes` bytes large, with all its room taken; a block device has to be that large.
+///
+/// # Errors
+/// A device that is smaller; no room, and then the file is as it was.
+pub fn extend(file: &File, path: &Path, to_bytes: u64) -> Result<(), FastTierError> {
+    let device_bytes = size_bytes(file, path)?;
+    if to_bytes <= device_bytes {
+        return Ok(());
+    }
+    let kind = file.metadata().map_err(error("look at", path))?.file_type();
+    if !kind.is_file() {
+        return Err(FastTierError::DeviceSmaller {
+            path: path.to_owned(),
+            device_bytes,
+            size_bytes: to_bytes,
+        });
+    }
+    take_room(file, path, device_bytes, to_bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(error("take room for", path))
+        // It may be longer by then; what is behind the tier's end is nothing that is in use.
+        .inspect_err(|_| drop(file.set_len(device_bytes)))
+}
+
+/// Takes all of a file's room from `from_bytes` on, so that 'no space' comes now and not in the middle of a write.
+fn take_room(file: &File, path: &Path, from_bytes: u64, to_bytes: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), from_bytes as i64, (to_bytes - from_bytes) as i64) {
+        Err(Errno::EOPNOTSUPP) => {
+            warn!(path = %path.display(), "the file system reserves no room: the fast tier may meet 'no space' later");
+            file.set_len(to_bytes)
+        }
+        other => other.map_err(io::Error::from),
+    }
+}
+
 /// Opens and locks; `None` while somebody else has it.
 fn open_locked(path: &Path, exclusive: OFlag, write: bool) -> Result<Option<File>, FastTierError> {
     let open = |flags: OFlag| {
@@ -211,7 +254,7 @@ fn open_locked(path: &Path, exclusive: OFlag, write: bool) -> Result<Option<File
     }
 }
 
-/// Makes a file with all its room taken, so that 'no space' comes now and not in the middle of a write.
+/// Makes a file with all its room taken.
 fn make_file(path: &Path, size_bytes: u64) -> Result<(), FastTierError> {
     let file = OpenOptions::new()
         .write(true)
@@ -219,13 +262,7 @@ fn make_file(path: &Path, size_bytes: u64) -> Result<(), FastTierError> {
         .mode(0o600)
         .open(path)
         .map_err(error("create", path))?;
-    let taken = match fallocate(&file, FallocateFlags::empty(), 0, size_bytes as i64) {
-        Err(Errno::EOPNOTSUPP) => {
-            warn!(path = %path.display(), "the file system reserves no room: the fast tier may meet 'no space' later");
-            file.set_len(size_bytes)
-        }
-        other => other.map_err(io::Error::from),
-    };
+    let taken = take_room(&file, path, 0, size_bytes);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     taken
         .and_then(|()| file.sync_all())
@@ -275,6 +312,19 @@ mod tests {
     fn a_folder_is_no_tier() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(matches!(TierFile::open(folder.path(), Lock::Now), Err(FastTierError::WrongKind(_))));
+    }
+
+    #[test]
+    fn a_file_is_extended_or_left_as_it_was() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tier");
+        let tier = TierFile::open_or_make(&path, Some(1 << 20)).expect("made");
+        let file = tier.try_clone().expect("a handle");
+        extend(&file, &path, 2 << 20).expect("larger");
+        extend(&file, &path, 1 << 20).expect("it is larger than that");
+        assert_eq!(size_bytes(&file, &path).expect("measured"), 2 << 20);
+        assert!(extend(&file, &path, 1 << 60).is_err());
+        assert_eq!(size_bytes(&file, &path).expect("measured"), 2 << 20);
     }
 
     #[test]

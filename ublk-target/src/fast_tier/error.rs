@@ -78,6 +78,32 @@ pub enum FastTierError {
         /// The least size in bytes.
         minimum_bytes: u64,
     },
+    /// It is to grow by less than its larger checkpoint areas need.
+    #[error(
+        "a fast tier of {now_bytes} bytes grows to {minimum_bytes} bytes or more: {size_bytes} leave no room for more blocks; \
+         nothing was changed"
+    )]
+    GrowsTooLittle {
+        /// Its size in bytes.
+        now_bytes: u64,
+        /// The size asked for in bytes.
+        size_bytes: u64,
+        /// The least size that it grows to in bytes.
+        minimum_bytes: u64,
+    },
+    /// It is to grow beyond its device.
+    #[error(
+        "{} has {device_bytes} bytes, and {size_bytes} are wanted: make the device larger first; nothing was changed",
+        path.display()
+    )]
+    DeviceSmaller {
+        /// Which device.
+        path: PathBuf,
+        /// Its size in bytes.
+        device_bytes: u64,
+        /// The size asked for in bytes.
+        size_bytes: u64,
+    },
     /// No superblock: something else, or nothing, is on it.
     #[error(
         "there is no forerun fast tier on {0}: see that it is the path the volume was created with; \

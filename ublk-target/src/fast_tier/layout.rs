@@ -6,6 +6,12 @@
 //!                                                                                      last 4 KiB
 //! ```
 //!
+//! A tier that has grown keeps its slots where they are, and has larger checkpoint areas behind them:
+//!
+//! ```text
+//! | superblock A | journal ring | (unused) | slot 0 | ... | slot n | ... | checkpoint A | checkpoint B | superblock B |
+//! ```
+//!
 //! Each checkpoint area has room for the worst case: every slot in use, [`Layout::deletions_max`]
 //! deletions and [`LAYERS_MAX`] sealed and named epochs. The areas' sizes are written in the
 //! superblock, so a later version may size them otherwise.
@@ -97,12 +103,65 @@ impl Layout {
         None
     }
 
-    fn with_slots(tier_bytes: u64, journal_bytes: u64, slots: u64) -> Self {
+    /// The same tier on a device that has become larger: slots and journal stay where they are. The checkpoint areas lie behind
+    /// all that is in use now, so that a crash while they are written leaves the tier as it was.
+    ///
+    /// # Errors
+    /// Not one more slot fits behind it; the message says how large it has to be.
+    pub fn grown_to(&self, tier_bytes: u64) -> Result<Self, FastTierError> {
+        let tier_bytes = tier_bytes / PAGE * PAGE;
+        // The rounds of `with_journal`, but for where the areas are.
+        let mut slots = (tier_bytes.saturating_sub(self.slots_offset) / BLOCK_BYTES).min(SLOTS_MAX);
+        while slots > u64::from(self.slots) {
+            let grown = self.with_areas_behind(tier_bytes, slots);
+            let [first, _] = grown.checkpoint_offsets;
+            let room = first.saturating_sub(self.slots_offset) / BLOCK_BYTES;
+            if room >= slots && first >= self.tier_bytes {
+                return Ok(grown);
+            }
+            slots = room.max(slots.saturating_sub(64)).min(slots - 1);
+        }
+        let least = u64::from(self.slots) + 1;
+        let areas = 2 * Self::checkpoint_bytes_for(least) + PAGE;
+        // Also of as many slots as then fit the areas lie behind the old end.
+        let minimum_bytes = (self.tier_bytes + areas + 8 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);
+        Err(FastTierError::GrowsTooLittle {
+            now_bytes: self.tier_bytes,
+            size_bytes: tier_bytes,
+            minimum_bytes,
+        })
+    }
+
+    fn with_areas_behind(&self, tier_bytes: u64, slots: u64) -> Self {
+        let checkpoint_bytes = Self::checkpoint_bytes_for(slots);
+        let second = tier_bytes.saturating_sub(PAGE + checkpoint_bytes);
+        let first = second.saturating_sub(checkpoint_bytes);
+        Self {
+            tier_bytes,
+            checkpoint_offsets: [first, second],
+            checkpoint_bytes,
+            slots: slots as u32,
+            ..*self
+        }
+    }
+
+    /// Whether the tier has grown since it was made.
+    #[must_use]
+    pub const fn has_grown(&self) -> bool {
+        let [first, _] = self.checkpoint_offsets;
+        first > self.slots_offset
+    }
+
+    fn checkpoint_bytes_for(slots: u64) -> u64 {
         let content =
             slots * HOLDS_BYTES + slots.max(DELETIONS_MIN) * DELETED_BYTES + LAYERS_MAX * LAYER_BYTES;
         // A delta does not span pages: the end of each page may stay empty.
         let pages = content.div_ceil((PAYLOAD_BYTES - DELTA_BYTES_MAX) as u64);
-        let checkpoint_bytes = (1 + pages) * PAGE;
+        (1 + pages) * PAGE
+    }
+
+    fn with_slots(tier_bytes: u64, journal_bytes: u64, slots: u64) -> Self {
+        let checkpoint_bytes = Self::checkpoint_bytes_for(slots);
         let journal_offset = PAGE;
         let first = journal_offset + journal_bytes;
         let second = first + checkpoint_bytes;
@@ -121,14 +180,14 @@ impl Layout {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let [first, second] = self.checkpoint_offsets;
-        let areas = [
-            (0, PAGE),
-            (self.journal_offset, self.journal_bytes),
-            (first, self.checkpoint_bytes),
-            (second, self.checkpoint_bytes),
-            (self.slots_offset, u64::from(self.slots) * BLOCK_BYTES),
-            (self.superblock_offsets()[1], PAGE),
-        ];
+        let checkpoints = [(first, self.checkpoint_bytes), (second, self.checkpoint_bytes)];
+        let slots = (self.slots_offset, u64::from(self.slots) * BLOCK_BYTES);
+        let [third, fourth, fifth] = match (self.has_grown(), checkpoints) {
+            (false, [a, b]) => [a, b, slots],
+            (true, [a, b]) => [slots, a, b],
+        };
+        let journal = (self.journal_offset, self.journal_bytes);
+        let areas = [(0, PAGE), journal, third, fourth, fifth, (self.superblock_offsets()[1], PAGE)];
         let mut end = 0;
         for (offset, bytes) in areas {
             let Some(after) = offset.checked_add(bytes) else { return false };
@@ -200,7 +259,46 @@ mod tests {
         assert!(Layout::for_tier(1 << 20).is_err());
     }
 
+    #[test]
+    fn a_tier_grows_by_little_as_well() {
+        let layout = Layout::for_tier(64 << 20).expect("large enough");
+        let refused = layout.grown_to((64 << 20) + 65536);
+        let Err(FastTierError::GrowsTooLittle { minimum_bytes, .. }) = refused else {
+            panic!("no room for larger areas: {refused:?}")
+        };
+        assert!(minimum_bytes < 66 << 20, "{minimum_bytes}");
+        let grown = layout.grown_to(minimum_bytes).expect("as it was said");
+        assert!(grown.is_sound() && grown.slots > layout.slots, "{grown:?}");
+        assert!(layout.grown_to(64 << 20).is_err() && layout.grown_to(0).is_err());
+    }
+
     proptest! {
+        #[test]
+        fn a_grown_tier_is_sound(
+            tier in TIER_BYTES_MIN..(1u64 << 40),
+            more in proptest::collection::vec(0u64..(1 << 40), 1..4),
+        ) {
+            let mut layout = Layout::for_tier(tier).expect("large enough");
+            for more in more {
+                let size = layout.tier_bytes + more;
+                let grown = match layout.grown_to(size) {
+                    Ok(grown) => grown,
+                    Err(FastTierError::GrowsTooLittle { minimum_bytes, .. }) => {
+                        prop_assert!(size < minimum_bytes);
+                        let grown = layout.grown_to(minimum_bytes);
+                        prop_assert!(grown.is_ok() || layout.slots == SLOTS_MAX as u32, "{grown:?}");
+                        continue;
+                    }
+                    Err(other) => panic!("{other}"),
+                };
+                prop_assert!(grown.is_sound() && grown.has_grown(), "{grown:?}");
+                prop_assert!(grown.checkpoint_offsets[0] >= layout.tier_bytes, "it would overwrite what is in use");
+                prop_assert!(grown.slots > layout.slots && grown.slots_offset == layout.slots_offset);
+                prop_assert_eq!(grown.journal_bytes, layout.journal_bytes);
+                layout = grown;
+            }
+        }
+
         #[test]
         fn areas_never_overlap(tier in TIER_BYTES_MIN..(1u64 << 46)) {
             let layout = Layout::for_tier(tier).expect("large enough");

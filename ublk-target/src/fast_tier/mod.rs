@@ -22,6 +22,7 @@ pub mod error;
 pub(crate) mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod grow;
 pub mod inspect;
 mod journal;
 pub mod layout;

@@ -148,6 +148,11 @@ pub fn open_any(page: &[u8], kind: Kind, number: u64) -> Result<(Uuid, Label, &[
     Ok((Uuid::from_bytes(header.volume), label, payload))
 }
 
+/// What lies where a page's payload does, sound or not.
+pub fn payload_of_any(page: &[u8]) -> Option<&[u8]> {
+    page.get(size_of::<Header>()..)
+}
+
 /// Reads the page of `volume` that should be at place `number`.
 ///
 /// # Errors

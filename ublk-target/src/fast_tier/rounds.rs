@@ -42,7 +42,7 @@ pub(super) struct Rounds {
 
 impl Rounds {
     pub fn new(shared: Arc<Shared>) -> Self {
-        let writer = JournalWriter::new(shared.volume, shared.generation, shared.layout);
+        let writer = JournalWriter::new(shared.volume, shared.generation, shared.layout());
         Self { shared, writer, frozen: None, retry_at: None }
     }
 
@@ -169,7 +169,7 @@ impl Rounds {
     fn look_at_ring(&self, pages: u64, tried: u64) -> io::Result<Option<JournalPoint>> {
         let mut inner = self.shared.lock();
         let draining = inner.draining.is_some_and(|end| end > self.shared.durable.load(Ordering::SeqCst));
-        if inner.ring.free() >= pages + reserve(draining, &inner, self.shared.layout.batch_pages()) {
+        if inner.ring.free() >= pages + reserve(draining, &inner, self.shared.layout().batch_pages()) {
             return Ok(Some(inner.ring.next()));
         }
         if draining {

@@ -5,7 +5,7 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 4 | format version, 1 |
+//! | 0 | 4 | format version: 1, or 2 of a tier that has grown (its checkpoint areas lie behind its slots) |
 //! | 4 | 4 | 1 after a clean stop, else 0 |
 //! | 8 | 8 | after a clean stop: the journal's last LSN |
 //! | 16 | 8 | created, in microseconds since 1970 |
@@ -39,8 +39,10 @@ use super::layout::Layout;
 use super::page::{self, Kind, Label, NoPage, PAGE_BYTES};
 use crate::aligned::AlignedBuffer;
 
-/// The format version written and understood.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest format version that is understood, and that of a tier that has grown.
+pub const FORMAT_VERSION: u32 = 2;
+/// The version of a tier that has not.
+const PLAIN_VERSION: u32 = 1;
 
 /// A superblock that fits its tier and its volume.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,11 +102,23 @@ impl Copies {
         if device.size_bytes() < 2 * PAGE_BYTES as u64 {
             return Ok(Self([Err(NoPage::Absent), Err(NoPage::Absent)]));
         }
-        let first = read_copy(device, 0, 0)?;
+        let mut page = AlignedBuffer::zeroed(PAGE_BYTES);
+        device.read_at(0, &mut page)?;
+        let first = Unverified::parse(&page, 0);
         let end = device.size_bytes() / PAGE_BYTES as u64 * PAGE_BYTES as u64;
-        let stated = first.as_ref().ok().and_then(Unverified::tier_bytes).filter(|bytes| *bytes <= end);
-        let last = stated.unwrap_or(end).saturating_sub(PAGE_BYTES as u64);
-        let second = read_copy(device, last, 1)?;
+        let stated = match &first {
+            Ok(first) => first.tier_bytes(),
+            // Where a page that is torn says that the tier ends there may be a sound copy: it proves itself.
+            Err(NoPage::Damaged) => tier_bytes_of_damaged(&page),
+            Err(_) => None,
+        };
+        if let Some(stated) = stated.filter(|bytes| (2 * PAGE_BYTES as u64..end).contains(bytes)) {
+            let second = read_copy(device, stated - PAGE_BYTES as u64, 1)?;
+            if first.is_ok() || second.is_ok() {
+                return Ok(Self([first, second]));
+            }
+        }
+        let second = read_copy(device, end - PAGE_BYTES as u64, 1)?;
         Ok(Self([first, second]))
     }
 
@@ -130,6 +144,13 @@ impl Copies {
         let [first, second] = &self.0;
         usize::from(generation(second) < generation(first))
     }
+}
+
+/// What a page that is no sound superblock says of the tier's size, in bytes; a multiple of a page.
+fn tier_bytes_of_damaged(page: &[u8]) -> Option<u64> {
+    let (payload, _) = Payload::ref_from_prefix(page::payload_of_any(page)?).ok()?;
+    let bytes = payload.tier_bytes.get();
+    bytes.is_multiple_of(PAGE_BYTES as u64).then_some(bytes)
 }
 
 fn read_copy(device: &dyn FastDevice, offset: u64, copy: u64) -> io::Result<Result<Unverified, NoPage>> {
@@ -227,7 +248,7 @@ impl Superblock {
         let mut buffer = AlignedBuffer::zeroed(PAGE_BYTES);
         let [checkpoint_a, checkpoint_b] = self.layout.checkpoint_offsets;
         let payload = Payload {
-            version: U32::new(FORMAT_VERSION),
+            version: U32::new(if self.layout.has_grown() { FORMAT_VERSION } else { PLAIN_VERSION }),
             clean: U32::new(self.clean.is_some().into()),
             last_lsn: U64::new(self.clean.unwrap_or_default().0),
             created_us: U64::new(self.created_us),

@@ -109,12 +109,11 @@ pub struct OpenInfo {
 /// Dropping it is like being killed: pending changes stay in the pending log.
 pub struct FastTier<D = TierFile> {
     device: Arc<D>,
-    layout: Layout,
     superblock: OpenSuperblock,
     committer: Arc<Committer>,
 }
 
-/// The superblock of an open tier: what it says of the volume's size can become more.
+/// The superblock of an open tier: what it says of the volume's size, and of the tier's own, can become more.
 #[derive(Clone)]
 pub struct OpenSuperblock {
     device: Arc<dyn FastDevice>,
@@ -122,8 +121,12 @@ pub struct OpenSuperblock {
 }
 
 impl OpenSuperblock {
-    fn get(&self) -> Superblock {
+    pub(super) fn get(&self) -> Superblock {
         self.superblock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_layout(&self, layout: Layout) {
+        self.superblock.lock().unwrap_or_else(PoisonError::into_inner).layout = layout;
     }
 
     /// Notes durably that the volume has grown to this shape. Both copies keep their generation: a crash between the two
@@ -297,7 +300,8 @@ impl<D: FastDevice + 'static> FastTier<D> {
         let unsealed_names = recovery.state.unsealed_names();
         let shared = Shared {
             device: Arc::clone(&device) as Arc<dyn FastDevice>,
-            layout,
+            layout: Mutex::new(layout),
+            half_bytes: half_bytes as usize,
             volume,
             generation: superblock.generation,
             pending: log,
@@ -347,28 +351,28 @@ impl<D: FastDevice + 'static> FastTier<D> {
             device: Arc::clone(&device) as Arc<dyn FastDevice>,
             superblock: Arc::new(Mutex::new(superblock)),
         };
-        Ok((Self { device, layout, superblock, committer }, recovery.state.finish(), info, work))
+        Ok((Self { device, superblock, committer }, recovery.state.finish(), info, work))
     }
 
     /// Where slot 0 begins, in bytes.
     #[must_use]
-    pub const fn slots_offset(&self) -> u64 {
-        self.layout.slots_offset
+    pub fn slots_offset(&self) -> u64 {
+        self.layout().slots_offset
     }
 
     /// How many slots there are.
     #[must_use]
-    pub const fn slot_count(&self) -> u32 {
-        self.layout.slots
+    pub fn slot_count(&self) -> u32 {
+        self.layout().slots
     }
 
     /// Where everything is, and the limits that follow.
     #[must_use]
-    pub const fn layout(&self) -> &Layout {
-        &self.layout
+    pub fn layout(&self) -> Layout {
+        self.committer.shared().layout()
     }
 
-    /// The superblock, for the volume's growth.
+    /// The superblock, for growth.
     #[must_use]
     pub fn superblock(&self) -> OpenSuperblock {
         self.superblock.clone()

@@ -253,7 +253,11 @@ impl Machine {
         let named = capacity.head().snapshots().count();
         let tasks = ready::<Simulated>(shared.clone(), capacity, slots, budget);
         // Whoever asks from here on is told of every snapshot, before the background has done anything.
-        assert_eq!(crate::volume::lock(&shared.kept).len(), named, "snapshots are not known when the volume is open");
+        assert_eq!(
+            crate::volume::lock(&shared.kept).len(),
+            named,
+            "snapshots are not known when the volume is open"
+        );
         let background = tokio::task::spawn_local(run(tasks, asked));
         Ok(Life {
             committer: tier.committer(),

@@ -195,6 +195,22 @@ impl Volume {
         self.size_bytes.store(geometry.size_bytes(), Ordering::Release);
     }
 
+    /// Whether the fast tier may grow once more before the volume is opened again.
+    pub fn can_grow_slots(&self) -> bool {
+        self.slots.can_grow()
+    }
+
+    /// Takes slots of a fast tier that has grown into use; `slots` is how many there are now. One caller at a time.
+    ///
+    /// The index and the ghosts of eviction keep the size that they had at the opening: chains of the index get longer, and
+    /// fewer blocks are remembered after they left, until the volume is opened again.
+    pub fn grow_slots(&self, slots: u32) {
+        for slot in self.slots.grow(slots)..slots {
+            self.allocator.give(&self.slots, SlotId(slot));
+        }
+        self.room.wake_all();
+    }
+
     /// The live layers.
     pub fn layers(&self) -> &Layers {
         &self.layers

@@ -10,6 +10,8 @@
 //! - a slot's layer is `CLEAN` exactly when the capacity tier holds its data;
 //! - no slot is `CLEAN` and `TOP`: what a deletion hides is given up with its write-back.
 
+use std::sync::OnceLock;
+
 use forerun::geometry::{BlockIndex, SlotId, SubBlockMask};
 
 use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
@@ -179,25 +181,66 @@ impl Slot {
     }
 }
 
-/// All slots of a fast tier.
-pub(super) struct SlotTable(Box<[Slot]>);
+/// How often a fast tier can grow before its volume is opened again.
+pub(super) const GROWTHS_MAX: usize = 64;
+
+/// Slots by which a tier has grown while its volume is open.
+struct Growth {
+    first: u32,
+    slots: Box<[Slot]>,
+}
+
+/// All slots of a fast tier: those that there were at the opening in one piece, and behind them a piece for each growth.
+pub(super) struct SlotTable {
+    opened: Box<[Slot]>,
+    /// `OnceLock` of `std`, also under a model checker: only [`Self::grow`] fills it, one piece after the other.
+    grown: [OnceLock<Growth>; GROWTHS_MAX],
+    len: AtomicU32,
+}
 
 impl SlotTable {
     pub fn new(slots: u32) -> Self {
-        Self((0..slots).map(|_| Slot::free()).collect())
+        let opened = (0..slots).map(|_| Slot::free()).collect();
+        Self { opened, grown: [const { OnceLock::new() }; GROWTHS_MAX], len: AtomicU32::new(slots) }
     }
 
     pub fn len(&self) -> u32 {
-        self.0.len() as u32
+        self.len.load(Ordering::Acquire)
     }
 
-    #[allow(clippy::indexing_slicing, reason = "a SlotId is only made from this table's own numbers")]
+    #[inline]
     pub fn at(&self, slot: SlotId) -> &Slot {
-        &self.0[slot.0 as usize]
+        self.opened.get(slot.0 as usize).unwrap_or_else(|| self.grown_at(slot))
+    }
+
+    #[cold]
+    #[allow(clippy::expect_used, reason = "a SlotId is only made from this table's own numbers")]
+    fn grown_at(&self, slot: SlotId) -> &Slot {
+        let pieces = self.grown.iter().map_while(OnceLock::get);
+        let found = pieces.filter(|piece| piece.first <= slot.0).last();
+        found
+            .and_then(|piece| piece.slots.get((slot.0 - piece.first) as usize))
+            .expect("a slot of this table")
+    }
+
+    /// Whether there may be one more growth.
+    pub fn can_grow(&self) -> bool {
+        self.grown.last().is_some_and(|last| last.get().is_none())
+    }
+
+    /// Adds free slots up to `slots`, which are in no list yet; returns the first of them. One caller at a time.
+    pub fn grow(&self, slots: u32) -> u32 {
+        let first = self.len();
+        let piece = Growth { first, slots: (first..slots).map(|_| Slot::free()).collect() };
+        if let Some(place) = self.grown.iter().find(|place| place.get().is_none()) {
+            let _ = place.set(piece);
+            self.len.store(slots.max(first), Ordering::Release);
+        }
+        first
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
-        (0u32..).map(SlotId).zip(self.0.iter())
+        (0..self.len()).map(|slot| (SlotId(slot), self.at(SlotId(slot))))
     }
 
     /// Keeps the slot from being given to another block for as long as the pin lives.
@@ -239,6 +282,21 @@ mod tests {
     #[test]
     fn a_slot_costs_24_bytes() {
         assert_eq!(size_of::<Slot>(), 24);
+    }
+
+    #[test]
+    fn a_table_grows_behind_what_there_is() {
+        let table = SlotTable::new(3);
+        table.at(SlotId(2)).block.store(7, Ordering::SeqCst);
+        assert_eq!((table.grow(5), table.grow(6)), (3, 5));
+        for slot in 3..6 {
+            assert_eq!(table.at(SlotId(slot)).block.swap(100 + slot, Ordering::SeqCst), NO_BLOCK);
+        }
+        let blocks: Vec<u32> = table.iter().map(|(_, slot)| slot.block.load(Ordering::SeqCst)).collect();
+        assert_eq!(blocks, [NO_BLOCK, NO_BLOCK, 7, 103, 104, 105]);
+        (2..GROWTHS_MAX as u32)
+            .for_each(|more| assert!(table.can_grow() && table.grow(5 + more) == 4 + more));
+        assert!(!table.can_grow());
     }
 
     #[test]

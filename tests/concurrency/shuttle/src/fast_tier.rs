@@ -19,6 +19,8 @@ pub mod device;
 pub mod error;
 #[path = "../../../../ublk-target/src/fast_tier/format.rs"]
 mod format;
+#[path = "../../../../ublk-target/src/fast_tier/grow.rs"]
+mod grow;
 #[path = "../../../../ublk-target/src/fast_tier/journal.rs"]
 mod journal;
 #[path = "../../../../ublk-target/src/fast_tier/layout.rs"]

@@ -153,6 +153,23 @@ fn a_volume_grows_and_does_not_shrink() {
 }
 
 #[test]
+fn a_fast_tier_grows_to_a_size_or_by_one_or_to_all_there_is() {
+    let rig = Rig::new(Limits::default());
+    run(async {
+        let mut client = rig.client().await;
+        let grow =
+            |size_bytes, more_bytes| v1::GrowFastTierRequest { volume_id: id(), size_bytes, more_bytes };
+        for (size, more, becomes) in [(128 << 20, 0, 128 << 20), (0, 64 << 20, 128 << 20), (0, 0, 1 << 30)] {
+            let grown = client.grow_fast_tier(grow(size, more)).await.expect("grown").into_inner();
+            assert_eq!((grown.previous_size_bytes, grown.size_bytes), (64 << 20, becomes));
+            assert!(grown.block_bytes < becomes);
+        }
+        let both = client.grow_fast_tier(grow(1, 1)).await.expect_err("which of them?");
+        assert_eq!(both.code(), Code::InvalidArgument);
+    });
+}
+
+#[test]
 fn the_threshold_and_the_trainers_report_show_in_the_status() {
     let rig = Rig::new(Limits::default());
     run(async {

@@ -13,8 +13,8 @@ use crate::background::Collected;
 use crate::capacity_tier::Garbage;
 use crate::control::status::{OriginStatus, PrefetchStatus, TrainerReport, VolumeStatus};
 use crate::control::{
-    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, Grown, SealedEpoch,
-    Snapshot, WriteBack,
+    CloneInfo, ControlError, ControlPlane, CreatedSnapshot, Deletion, ErrorKind, FastGrown, FastGrowth,
+    Grown, SealedEpoch, Snapshot, WriteBack,
 };
 
 /// The volume's blocks.
@@ -228,6 +228,16 @@ impl ControlPlane for FakeVolume {
         let refused = |error: GeometryError| ControlError::new(ErrorKind::Invalid, error.to_string());
         geometry.grown_to(size_bytes).map_err(refused)?;
         Ok(Grown { previous_size_bytes: geometry.size_bytes(), size_bytes })
+    }
+
+    fn grow_fast(&self, growth: FastGrowth) -> Result<FastGrown, ControlError> {
+        let previous_size_bytes = 64 << 20;
+        let size_bytes = match growth {
+            FastGrowth::To(bytes) => bytes,
+            FastGrowth::By(more) => previous_size_bytes + more,
+            FastGrowth::All => 1 << 30,
+        };
+        Ok(FastGrown { previous_size_bytes, size_bytes, block_bytes: size_bytes - (1 << 20) })
     }
 
     fn report_trainer(&self, report: &Arc<TrainerReport>) {

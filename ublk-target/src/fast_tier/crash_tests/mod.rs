@@ -16,6 +16,7 @@ use forerun::geometry::Geometry;
 use uuid::Uuid;
 
 use super::delta::Delta;
+use super::device::FastDevice;
 use super::format::{FormatOptions, write};
 use super::layout::Layout;
 use super::sim::SimDisk;
@@ -68,7 +69,12 @@ fn format_options() -> FormatOptions {
 }
 
 fn formatted(seed: u64) -> Arc<SimDisk> {
-    let disk = SimDisk::new(layout().tier_bytes, seed);
+    formatted_on(seed, layout().tier_bytes)
+}
+
+/// A tier on a disk that may be larger.
+fn formatted_on(seed: u64, disk_bytes: u64) -> Arc<SimDisk> {
+    let disk = SimDisk::new(disk_bytes, seed);
     write(&disk, layout(), &format_options()).expect("formatted");
     Arc::new(disk)
 }
@@ -100,7 +106,8 @@ impl Facts for All {
     }
 }
 
-/// Works until `turns` are over or the disk fails; commits, checkpoints and a clean stop included.
+/// Works until `turns` are over or the disk fails; commits, checkpoints and a clean stop included, and on a disk that is
+/// larger than the tier growth, in two steps.
 /// Returns what was, and whether the tier was left in order.
 fn live(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64, stop: bool) -> (Past, bool) {
     let engine = Mutex::new(Engine::resume(&tier, past, n, seed));
@@ -121,6 +128,15 @@ fn live(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64, s
     };
     let walk = Halves { engine: &engine, between: &between };
     let quiet = Halves { engine: &engine, between: &|| () };
+    let disk_bytes = tier.device().size_bytes();
+    let grow = |to_bytes: u64| -> std::io::Result<()> {
+        if to_bytes > tier.layout().tier_bytes {
+            let slots = smol::block_on(log.grow(&tier.superblock(), &walk, to_bytes))
+                .map_err(std::io::Error::other)?;
+            lock(&engine).grow(slots);
+        }
+        Ok(())
+    };
     let work = || -> std::io::Result<()> {
         for turn in 1..=turns {
             let changes = 1 + lock(&engine).random.below(8);
@@ -135,6 +151,11 @@ fn live(tier: FastTier<SimDisk>, past: &Past, n: usize, seed: u64, turns: u64, s
             }
             if many || !lock(&engine).random.one_in(8) {
                 commit()?;
+            }
+            match turn {
+                5 => grow(disk_bytes - disk_bytes / 4)?,
+                12 => grow(disk_bytes)?,
+                _ => {}
             }
             // Nobody takes checkpoints here but this thread, so the ring must not fill up.
             if turn % 7 == 0 || log.status().used_bytes > RING_PAGES * 4096 / 3 {

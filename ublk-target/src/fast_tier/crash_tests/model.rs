@@ -178,6 +178,13 @@ impl Engine {
         Past { history, acknowledged, written, tag }
     }
 
+    /// The tier has so many slots now.
+    pub fn grow(&mut self, slots: u32) {
+        assert!(slots > self.slot_count, "it has not grown");
+        self.free.extend((self.slot_count..slots).map(|slot| (LogPosition(0), slot)));
+        self.slot_count = slots;
+    }
+
     pub fn now(&self) -> &Model {
         self.history.last().expect("never empty")
     }

@@ -17,7 +17,10 @@ fn reopen(machine: &Machine, disk: &Arc<SimDisk>, past: &Past, all: bool) -> (Fa
 
 /// The first life, cut off at `cut` (counted from the opening on).
 fn first_life(machine: &Machine, seed: u64, cut: u64) -> (Arc<SimDisk>, Past, bool) {
-    let disk = formatted(seed);
+    first_life_on(formatted(seed), machine, seed, cut)
+}
+
+fn first_life_on(disk: Arc<SimDisk>, machine: &Machine, seed: u64, cut: u64) -> (Arc<SimDisk>, Past, bool) {
     disk.cut_at(cut);
     let none = Past::none();
     match machine.open(&disk) {
@@ -120,6 +123,82 @@ fn a_kill_at_any_step_loses_nothing_at_all() {
         }
     }
     println!("{kills} kills, {openings} openings");
+}
+
+/// Bytes of a disk on which a tier of [`layout`] grows, in two steps.
+const ROOMY: u64 = 8 << 20;
+
+#[test]
+fn a_cut_or_a_kill_at_any_step_of_growth_loses_nothing() {
+    let (mut cuts, mut grown_at_the_end, mut small) = (0, 0, 0);
+    for seed in 500..503 {
+        let whole = first_life_on(formatted_on(seed, ROOMY), &Machine::new(), seed, u64::MAX / 2);
+        assert!(whole.2);
+        let steps = whole.0.steps() - formatted_on(seed, ROOMY).steps();
+        for cut in 1..=steps + 1 {
+            println!("seed {seed}, cut {cut} of {steps}");
+            let mut machine = Machine::new();
+            let (disk, past, clean) = first_life_on(formatted_on(seed, ROOMY), &machine, seed, cut);
+            assert_eq!(clean, cut > steps);
+            cuts += 1;
+            let killed = Arc::new(disk.after_kill());
+            drop(reopen(&machine, &killed, &past, true));
+            for image in 0..4 {
+                machine.boot += 1;
+                let found = Arc::new(disk.after_power_cut(seed * 1000 + cut * 10 + image));
+                let (tier, n) = reopen(&machine, &found, &past, false);
+                grown_at_the_end += u32::from(tier.layout().tier_bytes == ROOMY);
+                small += u32::from(!tier.layout().has_grown());
+                // It grows again, or for the first time, and all of it is there after that.
+                let (past, clean) = live(tier, &past, n, seed, 14, true);
+                assert!(clean);
+                machine.boot += 1;
+                let (tier, _) = reopen(&machine, &Arc::new(found.after_power_cut(cut)), &past, true);
+                assert_eq!(tier.layout().tier_bytes, ROOMY);
+                drop(tier);
+                let report = check_device(&*found, "the disk", None).expect("it can be read");
+                assert!(report.findings.is_empty(), "{:?}", report.findings);
+            }
+        }
+    }
+    println!("{cuts} cuts; of what was found {small} had not grown, and {grown_at_the_end} all the way");
+    assert!(small > 0 && grown_at_the_end > 0);
+}
+
+/// Growth that is cut off tells whoever asked, and what is found is one of the two.
+#[test]
+fn a_disk_that_fails_while_it_grows_fails_the_tier_or_changes_nothing() {
+    let mut failed_for_good = 0;
+    let mut step = 1;
+    loop {
+        let machine = Machine::new();
+        let disk = formatted_on(step, ROOMY);
+        let (tier, ..) = machine.open(&disk).expect("opened");
+        let engine = Mutex::new(Engine::resume(&tier, &Past::none(), 0, step));
+        (0..20).try_for_each(|_| lock(&engine).change()).expect("written");
+        let log = tier.committer();
+        log.commit_blocking().expect("durable");
+        let deltas = lock(&engine).deltas();
+        lock(&engine).acknowledge(deltas);
+        let before = disk.steps();
+        disk.fail_at(step);
+        let walk = Halves { engine: &engine, between: &|| () };
+        let grown = smol::block_on(log.grow(&tier.superblock(), &walk, ROOMY));
+        let failed = log.failure().is_some();
+        if disk.steps() - before < step {
+            assert!(grown.is_ok() && !failed, "nothing failed");
+            break;
+        }
+        failed_for_good += u32::from(failed);
+        drop((tier, log));
+        let past = engine.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).end();
+        let (tier, _) = reopen(&machine, &Arc::new(disk.after_kill()), &past, false);
+        if grown.is_err() && !failed {
+            assert!(!tier.layout().has_grown(), "step {step}: it has grown and was said not to");
+        }
+        step += 1;
+    }
+    assert!(failed_for_good > 0 && step > 8, "{failed_for_good} of {step}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A capacity tier on a real S3 server: written, read, fought for, checked.
 //!
-//! Where the server is comes from the environment, as for a volume: `FORERUN_TEST_S3=s3://bucket/prefix` and the `AWS_`
+//! Where the server is comes from the environment, as for a volume: `FORERUN_TEST_STORE=s3://bucket/prefix` and the `AWS_`
 //! variables. `tests/s3_server/run` starts a server and runs this.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
@@ -19,7 +19,7 @@ use ublk_target::capacity_tier::{
 const VOLUME: VolumeUuid = VolumeUuid([5; 16]);
 
 fn address(name: &str) -> CapacityAddress {
-    let base = std::env::var("FORERUN_TEST_S3").expect("FORERUN_TEST_S3 names a bucket");
+    let base = std::env::var("FORERUN_TEST_STORE").expect("FORERUN_TEST_STORE names a bucket");
     let unique = uuid::Uuid::new_v4().simple().to_string();
     format!("{base}/{name}-{unique}").parse().expect("an address")
 }

@@ -1,8 +1,11 @@
 //! An S3 server over a directory (s3s-fs), for tests, whose answers can be made to fail.
 //!
 //! ```text
-//! s3-server --root DIR [--port P] --access-key K --secret-key S [--faults FILE]
+//! s3-server --root DIR [--port P] [--access-key K --secret-key S] [--faults FILE]
 //! ```
+//! Without keys whoever asks is served. So it stands in for Google's store, whose requests are the same but for conditions, which it
+//! ignores.
+//!
 //! A bucket is a directory below DIR. The first line printed is the server's address. What goes wrong is read from
 //! FILE anew for every request (`faults`), so that a script changes it while the server runs. The server itself
 //! is not atomic: of several that create the same object at once two or three may win.
@@ -13,10 +16,12 @@ mod faults;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use clap::Parser;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -44,10 +49,10 @@ struct Options {
     /// The port; 0 takes a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
-    #[arg(long)]
-    access_key: String,
-    #[arg(long)]
-    secret_key: String,
+    #[arg(long, requires = "secret_key")]
+    access_key: Option<String>,
+    #[arg(long, requires = "access_key")]
+    secret_key: Option<String>,
     /// What goes wrong, read for every request; nothing while there is no such file
     #[arg(long)]
     faults: Option<PathBuf>,
@@ -59,7 +64,10 @@ async fn main() -> Result<()> {
     let files = s3s_fs::FileSystem::new(&options.root)
         .map_err(|error| anyhow::anyhow!("{}: {error:?}", options.root.display()))?;
     let mut builder = S3ServiceBuilder::new(files);
-    builder.set_auth(SimpleAuth::from_single(options.access_key, options.secret_key));
+    let has_keys = options.access_key.is_some();
+    if let (Some(access_key), Some(secret_key)) = (options.access_key, options.secret_key) {
+        builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
+    }
     let service = builder.build();
     let faults = Arc::new(Faults::new(options.faults));
     let listener = TcpListener::bind((options.host.as_str(), options.port)).await.context("cannot listen")?;
@@ -77,13 +85,32 @@ async fn main() -> Result<()> {
         let _ = socket.set_nodelay(true);
         let (service, faults) = (service.clone(), faults.clone());
         tokio::spawn(async move {
-            let answer = service_fn(move |request| answer(service.clone(), faults.clone(), request));
+            let answer = service_fn(move |mut request: Request<Incoming>| {
+                if !has_keys {
+                    // Google's client names a token, if only an empty one.
+                    request.headers_mut().remove(AUTHORIZATION);
+                }
+                let answer = answer(service.clone(), faults.clone(), request);
+                async move {
+                    let mut response = answer.await?;
+                    if !has_keys {
+                        response.headers_mut().insert("x-goog-generation", generation());
+                    }
+                    Ok::<_, Reset>(response)
+                }
+            });
             // A connection that ends badly is what was asked for, or the client's business.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(socket), answer)
                 .await;
         });
     }
+}
+
+/// A number that Google's store gives to each state of an object, and that its client asks for.
+fn generation() -> HeaderValue {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    HeaderValue::from(LAST.fetch_add(1, Ordering::Relaxed) + 1)
 }
 
 /// Ends the connection without an answer.

@@ -97,8 +97,11 @@ async fn examine_with(bucket: &Bucket, name: &str) -> io::Result<Ability> {
 
 async fn replace(bucket: &Bucket, name: &str) -> io::Result<Condition> {
     let tag = bucket.put_if(PROBES, name, Bytes::from_static(b"4"), PutMode::Overwrite).await?;
-    let Some(tag) = tag else { return Ok(Condition::Unsupported) };
-    let update = |e_tag| PutMode::Update(UpdateVersion { e_tag: Some(e_tag), version: None });
+    // Of the two, S3 and Azure go by the tag, and Google by the version.
+    if tag.e_tag.is_none() && tag.version.is_none() {
+        return Ok(Condition::Unsupported);
+    }
+    let update = |tag: UpdateVersion| PutMode::Update(tag);
     let refused =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound);
     match bucket.put_if(PROBES, name, Bytes::from_static(b"5"), update(tag.clone())).await {

@@ -15,7 +15,7 @@ use futures_util::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore as Client, ObjectStoreExt, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload,
+    PutMultipartOptions, PutOptions, PutPayload, UpdateVersion,
 };
 
 use super::fault::{Secrets, timed_out};
@@ -192,18 +192,18 @@ impl Bucket {
         self.limited("a write", patience, request).await.map(|_| ())
     }
 
-    /// As a conditional replacement of what has `e_tag`, to see what the server makes of it.
+    /// As a conditional write, to see what the server makes of it; tells what names the state written.
     pub async fn put_if(
         &self,
         folder: &str,
         name: &str,
         bytes: Bytes,
         mode: PutMode,
-    ) -> io::Result<Option<String>> {
+    ) -> io::Result<UpdateVersion> {
         let key = self.key(folder, name);
         let options = PutOptions { mode, ..PutOptions::default() };
         let request = self.client.put_opts(&key, PutPayload::from(bytes), options);
-        self.limited("a write", Patience::Small, request).await.map(|done| done.e_tag)
+        self.limited("a write", Patience::Small, request).await.map(UpdateVersion::from)
     }
 
     /// Begins an object in parts.

@@ -34,7 +34,7 @@ SYNC_SECONDS = 120  # longer than a round: each ends with a snapshot
 SHIFTS = ("morning", "noon", "evening", "night")
 TRACE_EPOCHS = 24
 TRACE_EPOCH_SECONDS = 6  # at most, of replay
-TRAINER_SECONDS = 12  # at most, until it has learned an epoch
+TRAINER_SECONDS = 30  # at most, until it has learned an epoch
 
 # The API's counters that begin again with each target.
 VOLUME_COUNTERS = (
@@ -531,7 +531,7 @@ class Demo(Part):
         return not self.checks.wrong and self.result["kill9_io_errors"] == 0
 
     def conclude(self):
-        self.result |= self.counts()
+        self.result |= self.outcome()
         if self.store:
             self.result["restored"] = None  # demo_restore.py's to say
         (self.out / "result.json").write_text(json.dumps(self.result, indent=2) + "\n")

@@ -210,7 +210,7 @@ class Restore(Part):
         return not self.checks.wrong
 
     def conclude(self):
-        self.result |= self.counts()
+        self.result |= self.outcome()
         path = self.out / "result.json"
         whole = json.loads(path.read_text())
         whole["restored"] = self.result

@@ -88,7 +88,7 @@ class Part:
         if database.running():
             database.stop("immediate")
 
-    def counts(self):
+    def outcome(self):
         """What a part's figures end with."""
         return {
             "checks": self.checks.count,

@@ -2,14 +2,17 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forerun::config::VolumeConfig;
+use forerun::config::{CapacityTierConfig, FastTierConfig, VolumeConfig, VolumeName};
+use ublk_target::aligned::AlignedBuffer;
 use ublk_target::capacity_tier::{CapacityTier, VolumeUuid};
 use ublk_target::control::{ControlPlane, ErrorKind, FastGrowth};
-use ublk_target::engine::{DeviceFacts, Open, Opened, VolumeControl};
+use ublk_target::engine::{DeviceFacts, Open, Opened, VolumeControl, create};
+use ublk_target::fast_tier::salvage::{Extent, Known, salvage};
 use ublk_target::offline::check::{Places, Quiet, Severity, check};
 use ublk_target::request::Operation;
 
@@ -211,6 +214,9 @@ fn the_fast_tier_of_a_volume_in_use_grows() {
     let refused = control.grow_fast(FastGrowth::To(1 << 60)).expect_err("no such room");
     assert!(refused.message.contains("take room"), "{refused:?}");
     assert_eq!(std::fs::metadata(&rig.config.fast.path).unwrap().len(), FAST_BYTES, "nothing was changed");
+    let same =
+        control.grow_fast(FastGrowth::To(FAST_BYTES + 100)).expect("its own size, but for part of a page");
+    assert_eq!(same.size_bytes, FAST_BYTES);
 
     let grown = control.grow_fast(FastGrowth::By(FAST_BYTES)).expect("it grows");
     assert_eq!((grown.previous_size_bytes, grown.size_bytes), (FAST_BYTES, 2 * FAST_BYTES));
@@ -218,13 +224,20 @@ fn the_fast_tier_of_a_volume_in_use_grows() {
     assert!(slots(&control) > before + FAST_BYTES * 9 / 10);
     let again = control.grow_fast(FastGrowth::All).expect("all of it is in use");
     assert_eq!((again.previous_size_bytes, again.size_bytes), (2 * FAST_BYTES, 2 * FAST_BYTES));
+    // Somebody has made the file larger: its last superblock is where the tier ends, which is not where the file does.
+    let file = std::fs::OpenOptions::new().write(true).open(&rig.config.fast.path).unwrap();
+    file.set_len(4 * FAST_BYTES).unwrap();
+    let refused = control.grow_fast(FastGrowth::By(FAST_BYTES)).expect_err("half of what there is");
+    assert!(refused.message.contains("all of its file or device"), "{refused:?}");
+    file.set_len(2 * FAST_BYTES).unwrap();
     // As many blocks as there are now; each has its own slot.
-    for block in 0..(slots(&control) >> 16) - 100 {
+    let more = (slots(&control) >> 16) - 100;
+    for block in 0..more {
         write(&*volume, block << 16, block as u8 ^ 0x55, 65536);
     }
     flush(&opened);
     let look = |opened: &Opened, mark: u8| {
-        for block in 0..blocks {
+        for block in 0..if mark == 0 { blocks } else { more } {
             assert!(
                 all_are(&read(&*opened.backend, block << 16, 65536), block as u8 ^ mark),
                 "block {block}"
@@ -255,4 +268,59 @@ fn the_fast_tier_of_a_volume_in_use_grows() {
     }
     let stored = VolumeConfig::load(&rig.config.name, &rig.paths.volume(&rig.config.name)).unwrap();
     assert_eq!(stored.fast.size_bytes, Some(2 * FAST_BYTES));
+}
+
+/// On tiers of these sizes the journal is equally long, so that the first checkpoint area is at the same place and the slots
+/// are not.
+#[test]
+fn a_grown_fast_tier_without_its_superblocks_is_not_taken_for_another() {
+    const SMALL: u64 = 256 << 20;
+    const LARGE: u64 = 320 << 20;
+    let rig = Rig::new(4096);
+    let config = VolumeConfig {
+        name: VolumeName::new("w").unwrap(),
+        uuid: uuid::Uuid::new_v4(),
+        fast: FastTierConfig { path: rig.root.join("large"), size_bytes: Some(SMALL) },
+        capacity: CapacityTierConfig { address: rig.root.join("other").into() },
+        ..rig.config.clone()
+    };
+    let files = rig.paths.volume(&config.name);
+    std::fs::create_dir_all(files.run_dir()).expect("a run folder");
+    std::fs::create_dir_all(files.state_dir()).expect("a state folder");
+    create(&config).expect("a new volume");
+    let opened = Opened::open(&config, &files, Open::Fresh).expect("it opens");
+    let control = VolumeControl::new(config.clone(), rig.paths.clone(), opened.backend.clone());
+    let content = |block: u64| (block % 251) as u8 + 1;
+    for block in 0..500 {
+        write(&*opened.backend, block << 16, content(block), 65536);
+    }
+    flush(&opened);
+    assert_eq!(control.grow_fast(FastGrowth::To(LARGE)).expect("it grows").size_bytes, LARGE);
+    for block in 500..600 {
+        write(&*opened.backend, block << 16, content(block), 65536);
+    }
+    drop(control);
+    opened.close().expect("a clean stop");
+
+    let known = Known {
+        path: config.fast.path.clone(),
+        volume: config.uuid,
+        geometry: config.geometry,
+        file_bytes: Some(LARGE),
+        written_back: None,
+        pending: None,
+    };
+    let file = std::fs::OpenOptions::new().write(true).open(&config.fast.path).unwrap();
+    // One after the other; with one of them all is known.
+    for (offset, whole) in [(0, true), (LARGE - 4096, false)] {
+        file.write_all_at(&[0; 4096], offset).unwrap();
+        let salvaged = salvage(&known).expect("what can be read");
+        assert_eq!(salvaged.extent == Extent::Whole, whole, "{:?}", salvaged.notes);
+        assert_eq!(whole, salvaged.recovered.holds.len() == 600, "{} slots", salvaged.recovered.holds.len());
+        let mut data = AlignedBuffer::zeroed(65536);
+        for holds in &salvaged.recovered.holds {
+            salvaged.read_slot(holds.slot, &mut data).expect("read");
+            assert!(all_are(&data, content(holds.block.0.into())), "{holds:?} is another block's");
+        }
+    }
 }

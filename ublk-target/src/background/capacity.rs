@@ -107,7 +107,7 @@ pub(super) async fn answer(tasks: &Tasks<impl World>, ask: Ask) {
                 Ok(name) => tasks.capacity.delete_snapshot(&name).await,
                 Err(error) => Err(CapacityError::Misuse(error.to_string())),
             };
-            note_kept(tasks).await;
+            note_kept(tasks);
             let _ = reply.send(deleted);
             maintain(tasks).await;
         }

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use forerun::config::SnapshotName;
 use forerun::geometry::Epoch;
@@ -38,8 +39,14 @@ pub struct KeptLayer {
 /// Counts of runs of layers, by what they are made of.
 pub(super) type Counted = RefCell<HashMap<Vec<LayerId>, EntryCounts>>;
 
-/// Tells the other threads which snapshots HEAD has, at once: what has not been counted yet is the sum over its layers.
-pub(super) fn note_names(tasks: &Tasks<impl World>) {
+/// Tells the other threads which snapshots HEAD has, at once; they are counted by [`keep_counting`].
+pub(super) fn note_kept(tasks: &Tasks<impl World>) {
+    note_names(tasks);
+    tasks.wake_counter.notify_one();
+}
+
+/// As [`note_kept`]: what has not been counted yet is the sum over its layers.
+fn note_names(tasks: &Tasks<impl World>) {
     let (head, mut counted) = (tasks.capacity.head(), tasks.counted.borrow_mut());
     let mut kept = Vec::new();
     let mut known = HashMap::new();
@@ -68,9 +75,17 @@ pub(super) fn note_names(tasks: &Tasks<impl World>) {
     *lock(&tasks.shared.kept) = kept;
 }
 
-/// As [`note_names`]; then counts what has not been counted, which reads, and tells of that too.
-pub(super) async fn note_kept(tasks: &Tasks<impl World>) {
-    note_names(tasks);
+/// Counts what has not been counted whenever names were noted, and tells of that too; for ever, until it is aborted. It reads,
+/// so that nobody waits for it.
+pub(super) async fn keep_counting(tasks: Rc<Tasks<impl World>>) {
+    loop {
+        count(&tasks).await;
+        tasks.wake_counter.notified().await;
+    }
+}
+
+async fn count(tasks: &Tasks<impl World>) {
+    let mut told = true;
     for run in runs(tasks.capacity.head().layers()) {
         let ids = ids(run);
         let named = run.last().is_some_and(|layer| layer.snapshot.is_some());
@@ -78,18 +93,18 @@ pub(super) async fn note_kept(tasks: &Tasks<impl World>) {
         if !named || run.len() == 1 || tasks.counted.borrow().contains_key(&ids) {
             continue;
         }
-        if tasks.shared.stopping() {
-            return;
-        }
         let counts = tasks.capacity.counts(run).await.unwrap_or_else(|error| {
             // The snapshot is there all the same; reading it will say more.
             tracing::warn!(%error, "the changes of a snapshot cannot be counted: its layers are counted one by one");
             sum(run)
         });
         tasks.counted.borrow_mut().insert(ids, counts);
+        told = false;
     }
-    // HEAD may be another one by now.
-    note_names(tasks);
+    if !told {
+        // HEAD may be another one by now.
+        note_names(tasks);
+    }
 }
 
 /// Layers up to a snapshot each; the last ones may have none.

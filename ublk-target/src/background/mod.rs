@@ -63,6 +63,7 @@ pub(crate) struct Tasks<W: World> {
     fetches: fetch::Fetches,
     /// Changes between snapshots, as counted before.
     counted: kept::Counted,
+    wake_counter: tokio::sync::Notify,
     /// One step of the capacity tier's upkeep at a time.
     maintaining: tokio::sync::Mutex<()>,
 }
@@ -163,16 +164,14 @@ pub(crate) fn ready<W: World>(
 ) -> Rc<Tasks<W>> {
     let fetches = fetch::Fetches::default();
     let (counted, maintaining) = (kept::Counted::default(), tokio::sync::Mutex::default());
-    let tasks = Tasks { shared, capacity, fast, budget, fetches, counted, maintaining };
-    kept::note_names(&tasks);
+    let wake_counter = tokio::sync::Notify::new();
+    let tasks = Tasks { shared, capacity, fast, budget, fetches, counted, wake_counter, maintaining };
+    kept::note_kept(&tasks);
     Rc::new(tasks)
 }
 
 /// All that the background does: serves asks and looks for work, until [`Ask::Stop`] is done.
 pub(crate) async fn run(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedReceiver<Ask>) {
-    let counting = tasks.clone();
-    // By itself: with many snapshots on a slow store it takes a while, and nobody has to wait for it.
-    tokio::task::spawn_local(async move { kept::note_kept(&counting).await });
     capacity::look_at_space(&tasks).await;
     let mut keepers = tokio::task::JoinSet::new();
     keepers.spawn_local(write_back::keep_writing_back(tasks.clone()));
@@ -181,6 +180,7 @@ pub(crate) async fn run(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedR
     keepers.spawn_local(seal::keep_sealing(tasks.clone()));
     keepers.spawn_local(predict::keep_acting(tasks.clone()));
     keepers.spawn_local(warm::keep_warm(tasks.clone()));
+    let counting = keepers.spawn_local(kept::keep_counting(tasks.clone()));
     loop {
         let ask = tokio::select! {
             biased;
@@ -204,8 +204,12 @@ pub(crate) async fn run(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedR
     }
     // Each of them looks at `stopping` and ends by itself, with no I/O in flight.
     tasks.shared.stop();
+    // But for this one, which reads for others to see and may be long at it.
+    counting.abort();
     while let Some(ended) = keepers.join_next().await {
-        if let Err(error) = ended {
+        if let Err(error) = ended
+            && !error.is_cancelled()
+        {
             tracing::error!(%error, "a background task failed");
         }
     }

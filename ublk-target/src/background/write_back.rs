@@ -134,7 +134,7 @@ async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow
         }
     })?;
     // Before the layer ceases to be live: a snapshot is always in one of the two lists.
-    super::kept::note_kept(tasks).await;
+    super::kept::note_kept(tasks);
     take_note(shared, layer, &content, &placed).await?;
     let bytes = content.blocks.iter().filter(|entry| entry.slot.is_some()).count() as u64 * BLOCK_BYTES;
     volume.stats().written_back_bytes.add(bytes);

@@ -59,6 +59,11 @@ impl Deletions {
         self.0.iter().filter(|deletion| deletion.pinned).map(|deletion| deletion.bytes).sum()
     }
 
+    /// How many objects in the queue no clone needs.
+    pub fn free_len(&self) -> usize {
+        self.0.iter().filter(|deletion| !deletion.pinned).count()
+    }
+
     /// How many objects are in the queue.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -13,9 +13,9 @@ pub struct Garbage {
     pub segment_bytes: u64,
     /// Of those, bytes that some layer refers to.
     pub live_bytes: u64,
-    /// Objects that nothing refers to and that wait for their deletion.
+    /// Objects that nothing refers to, no clone either, and that wait for their deletion.
     pub queued_objects: u64,
-    /// Their bytes, but for what clones need.
+    /// Their bytes.
     pub queued_bytes: u64,
     /// Bytes of objects that only clones need: they go when the clones go, or stand alone.
     pub pinned_bytes: u64,
@@ -48,7 +48,7 @@ impl<S: Store> CapacityTier<S> {
         Garbage {
             segment_bytes,
             live_bytes,
-            queued_objects: deletions.len() as u64,
+            queued_objects: deletions.free_len() as u64,
             queued_bytes: deletions.bytes(),
             pinned_bytes: deletions.pinned_bytes(),
             compacted_segments: segments.len() as u64,

@@ -471,11 +471,17 @@ impl ControlPlane for VolumeControl {
         let path = lock(&self.config).fast.path.clone();
         let grown = super::grow_fast::grow(&self.backend, &path, growth)?;
         // Only for who makes a new one after it: the tier knows its own size.
-        self.store(|config| {
+        let stored = self.store(|config| {
             if let Some(size_bytes) = &mut config.fast.size_bytes {
                 *size_bytes = grown.size_bytes;
             }
-        })?;
+        });
+        if let Err(error) = stored {
+            tracing::warn!(
+                "the fast tier has grown, but its new size is not in the volume's configuration: {}",
+                error.message
+            );
+        }
         Ok(grown)
     }
 

@@ -9,8 +9,10 @@ use super::VolumeBackend;
 use crate::control::{ControlError, ErrorKind, FastGrown, FastGrowth};
 use crate::fast_tier::{FastTierError, device};
 
-/// Grows the fast tier of an open volume; one caller at a time. The file may have become larger where that fails: what is
-/// not in use of it does no harm, and is taken into use by the next growth.
+const PAGE: u64 = 4096;
+
+/// Grows the fast tier of an open volume; one caller at a time. It always ends where its file or device ends, so that the superblock
+/// there can be found by itself.
 ///
 /// # Errors
 /// As [`crate::control::ControlPlane::grow_fast`].
@@ -28,6 +30,8 @@ pub(super) fn grow(
         FastGrowth::By(more) => layout.tier_bytes.saturating_add(more),
         FastGrowth::All => there_bytes,
     };
+    // A tier is made of whole pages.
+    let [there_bytes, wanted_bytes] = [there_bytes, wanted_bytes].map(|bytes| bytes / PAGE * PAGE);
     let told = |size_bytes, slots| FastGrown {
         previous_size_bytes: layout.tier_bytes,
         size_bytes,
@@ -40,6 +44,14 @@ pub(super) fn grow(
         let now = format_size(layout.tier_bytes);
         let text =
             format!("the fast tier {} has {now}, and does not shrink; nothing was changed", path.display());
+        return Err(ControlError::new(ErrorKind::Invalid, text));
+    }
+    if wanted_bytes < there_bytes {
+        let text = format!(
+            "{} has {there_bytes} bytes, and a fast tier takes all of its file or device: grow it to 'all' or to more; nothing \
+             was changed",
+            path.display()
+        );
         return Err(ControlError::new(ErrorKind::Invalid, text));
     }
     if !shared.volume.can_grow_slots() {
@@ -56,8 +68,19 @@ pub(super) fn grow(
         }
         _ => refusal(ErrorKind::Internal, &error),
     })?;
-    let slots = smol::block_on(shared.committer.grow(&backend.superblock, &**shared, wanted_bytes))
-        .map_err(|error| refusal(ErrorKind::Internal, &error))?;
+    let grown = smol::block_on(shared.committer.grow(&backend.superblock, &**shared, wanted_bytes));
+    let slots = grown.map_err(|error| match shared.committer.failure() {
+        Some(words) => {
+            ControlError::new(ErrorKind::Internal, format!("the fast tier does not grow: {words}"))
+        }
+        None => {
+            // As it was: what is longer than the tier would hide its last superblock.
+            if let Err(error) = device::cut_back(&backend.fast, path, layout.tier_bytes) {
+                tracing::warn!(%error, "the fast tier's file stays longer than the tier");
+            }
+            refusal(ErrorKind::Internal, &error)
+        }
+    })?;
     shared.volume.grow_slots(slots);
     let size_bytes = shared.committer.layout().tier_bytes;
     tracing::info!(from = layout.tier_bytes, to = size_bytes, slots, "the fast tier has grown");

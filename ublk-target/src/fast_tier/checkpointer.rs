@@ -69,9 +69,14 @@ pub(super) type Switch<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send 
 
 async fn in_turn(shared: &Shared, state: &dyn Facts, to: Option<(Layout, Switch<'_>)>) -> io::Result<()> {
     let _turn = shared.checkpoint_turn.lock().await;
+    let grows = to.is_some();
     {
         let mut inner = shared.lock();
-        inner.checkpoint.wanted = false;
+        if grows && inner.stop {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the fast tier is being closed"));
+        }
+        // What was wanted is not done by a growth that fails.
+        inner.checkpoint.wanted &= grows;
         inner.checkpoint.running = true;
     }
     let result = match shared.check_health() {
@@ -84,6 +89,8 @@ async fn in_turn(shared: &Shared, state: &dyn Facts, to: Option<(Layout, Switch<
     checkpoint.running = false;
     match &result {
         Ok(()) => checkpoint.failed = None,
+        // The checkpoints that there are are as good as they were, and the next one goes where they are.
+        Err(_) if grows => {}
         Err(error) => {
             checkpoint.failed = Some(outcome(&result));
             if inner.health == Health::Good {

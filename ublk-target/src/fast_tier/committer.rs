@@ -204,17 +204,24 @@ impl Shared {
 
     /// Takes note of a failed sync, whoever asked the device for it: Linux tells of lost writes once.
     pub fn sync_failed(&self, error: &io::Error) {
-        let mut inner = self.lock();
-        if matches!(inner.health, Health::Failed(_)) {
-            return;
-        }
         let words = format!(
             "the fast tier failed to make writes durable ({error}); what was written since the last flush may be lost; \
              nothing is acknowledged any more: stop the volume, see to the device, and start it again"
         );
+        self.fail(words, true);
+    }
+
+    /// Nothing is acknowledged any more, for the reason in `words`; `lost` where writes may be that were.
+    pub fn fail(&self, words: String, lost: bool) {
+        let mut inner = self.lock();
+        if matches!(inner.health, Health::Failed(_)) {
+            return;
+        }
         tracing::error!("{words}");
         inner.health = Health::Failed(words);
-        self.pending.void();
+        if lost {
+            self.pending.void();
+        }
         self.failed.store(true, Ordering::SeqCst);
         self.update_room(&inner);
         self.work.wake_all();

@@ -213,6 +213,18 @@ pub fn extend(file: &File, path: &Path, to_bytes: u64) -> Result<(), FastTierErr
         .inspect_err(|_| drop(file.set_len(device_bytes)))
 }
 
+/// Makes a file that was extended for nothing as long as it was; a block device stays as it is.
+///
+/// # Errors
+/// I/O.
+pub fn cut_back(file: &File, path: &Path, to_bytes: u64) -> Result<(), FastTierError> {
+    match file.metadata() {
+        Ok(metadata) if metadata.is_file() => file.set_len(to_bytes).map_err(error("cut back", path)),
+        Ok(_) => Ok(()),
+        Err(source) => Err(error("look at", path)(source)),
+    }
+}
+
 /// Takes all of a file's room from `from_bytes` on, so that 'no space' comes now and not in the middle of a write.
 fn take_room(file: &File, path: &Path, from_bytes: u64, to_bytes: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), from_bytes as i64, (to_bytes - from_bytes) as i64) {

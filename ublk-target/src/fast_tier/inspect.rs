@@ -105,9 +105,8 @@ pub fn inspect(
     let name = path.display().to_string();
     let error = || FastTierError::tier("read it");
     let copies = Copies::read(&device).map_err(error())?;
-    let offsets = [0, device.size_bytes().saturating_sub(PAGE_BYTES as u64)];
     let mut newest: Option<Superblock> = None;
-    for ((copy, name_of), offset) in copies.0.iter().zip(["A", "B"]).zip(offsets) {
+    for ((copy, name_of), offset) in copies.0.iter().zip(["A", "B"]).zip(copies.1) {
         let content = match copy {
             Ok(copy) => copy.verify(&name, u64::MAX, None).map_err(|error| error.to_string()),
             Err(why) => Err(format!("{why:?}").to_lowercase()),

@@ -247,11 +247,11 @@ impl<'a> Work<'a> {
         let Known { volume, geometry, .. } = *self.known;
         for size in self.known.file_bytes.into_iter().chain([self.device.size_bytes()]) {
             let Ok(layout) = Layout::for_tier(size) else { continue };
-            for area in [0, 1] {
-                if checkpoint::read_header(self.device, &layout, volume, area)?.is_ok() {
-                    let (generation, clean, created_us) = (0, None, 0);
-                    return Ok(Some(Superblock { volume, generation, clean, created_us, geometry, layout }));
-                }
+            // Where the second area is depends on the number of slots, as where they begin does; the first is at the same place on
+            // tiers of other sizes, and on one that has grown its old header may still be there.
+            if checkpoint::read_header(self.device, &layout, volume, 1)?.is_ok() {
+                let (generation, clean, created_us) = (0, None, 0);
+                return Ok(Some(Superblock { volume, generation, clean, created_us, geometry, layout }));
             }
         }
         Ok(None)

@@ -89,8 +89,8 @@ struct Payload {
     slots_offset: U64,
 }
 
-/// The two copies as they were found.
-pub struct Copies(pub [Result<Unverified, NoPage>; 2]);
+/// The two copies as they were found, and where, in bytes.
+pub struct Copies(pub [Result<Unverified, NoPage>; 2], pub [u64; 2]);
 
 impl Copies {
     /// Reads both copies of a tier whose size is given by its device; the second is looked for at the end of
@@ -100,7 +100,7 @@ impl Copies {
     /// I/O.
     pub fn read(device: &dyn FastDevice) -> io::Result<Self> {
         if device.size_bytes() < 2 * PAGE_BYTES as u64 {
-            return Ok(Self([Err(NoPage::Absent), Err(NoPage::Absent)]));
+            return Ok(Self([Err(NoPage::Absent), Err(NoPage::Absent)], [0, 0]));
         }
         let mut page = AlignedBuffer::zeroed(PAGE_BYTES);
         device.read_at(0, &mut page)?;
@@ -113,13 +113,15 @@ impl Copies {
             Err(_) => None,
         };
         if let Some(stated) = stated.filter(|bytes| (2 * PAGE_BYTES as u64..end).contains(bytes)) {
-            let second = read_copy(device, stated - PAGE_BYTES as u64, 1)?;
+            let last = stated - PAGE_BYTES as u64;
+            let second = read_copy(device, last, 1)?;
             if first.is_ok() || second.is_ok() {
-                return Ok(Self([first, second]));
+                return Ok(Self([first, second], [0, last]));
             }
         }
-        let second = read_copy(device, end - PAGE_BYTES as u64, 1)?;
-        Ok(Self([first, second]))
+        let last = end - PAGE_BYTES as u64;
+        let second = read_copy(device, last, 1)?;
+        Ok(Self([first, second], [0, last]))
     }
 
     /// The newest sound copy.
@@ -288,6 +290,7 @@ impl Superblock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fast_tier::sim::SimDisk;
     use proptest::prelude::*;
 
     fn superblock() -> Superblock {
@@ -308,6 +311,29 @@ mod tests {
         let verified = read.verify("tier", 64 << 20, Some(written.volume)).expect("fits");
         assert_eq!(verified, written);
         assert!(Unverified::parse(&written.to_page(1), 0).is_err());
+    }
+
+    #[test]
+    fn a_torn_copy_tells_where_the_other_one_may_be() {
+        let disk = SimDisk::new(96 << 20, 1);
+        let written = superblock();
+        written.write(&disk, 0).expect("written");
+        // Torn behind what it says: sound no more, and the tier ends before its device does.
+        let mut torn = written.to_page(0);
+        torn[100] ^= 1;
+        disk.write_at(0, &torn).expect("written");
+        let found = Copies::read(&disk).expect("read");
+        assert_eq!((&found.0[0], found.1), (&Err(NoPage::Damaged), [0, (64 << 20) - 4096]));
+        let newest = found.newest("tier").expect("the other copy");
+        assert_eq!(newest.verify("tier", 96 << 20, Some(written.volume)).expect("fits"), written);
+        // Where it says nonsense, at the device's end.
+        torn[72 + 40..72 + 48].fill(0xff);
+        disk.write_at(0, &torn).expect("written");
+        let at_the_end = Superblock { layout: written.layout.grown_to(96 << 20).expect("grown"), ..written };
+        disk.write_at((96 << 20) - 4096, &at_the_end.to_page(1)).expect("written");
+        let found = Copies::read(&disk).expect("read");
+        assert_eq!(found.1, [0, (96 << 20) - 4096]);
+        assert!(found.newest("tier").is_ok());
     }
 
     #[test]

@@ -403,8 +403,11 @@ impl<D: FastDevice + 'static> FastTier<D> {
             self.committer.commit().await
         };
         close.await.map_err(FastTierError::tier("take the last checkpoint"))?;
-        self.committer.stop();
         let shared = self.committer.shared();
+        // No growth begins after this, and one that is under way is waited for: it writes superblocks, too.
+        shared.lock().stop = true;
+        drop(shared.checkpoint_turn.lock().await);
+        self.committer.stop();
         let clean = Some(shared.lock().ring.next().lsn);
         let superblock = self.superblock.get();
         let superblock = Superblock { clean, generation: superblock.generation + 1, ..superblock };

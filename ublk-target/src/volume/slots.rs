@@ -217,10 +217,8 @@ impl SlotTable {
     #[allow(clippy::expect_used, reason = "a SlotId is only made from this table's own numbers")]
     fn grown_at(&self, slot: SlotId) -> &Slot {
         let pieces = self.grown.iter().map_while(OnceLock::get);
-        let found = pieces.filter(|piece| piece.first <= slot.0).last();
-        found
-            .and_then(|piece| piece.slots.get((slot.0 - piece.first) as usize))
-            .expect("a slot of this table")
+        let mut found = pieces.filter_map(|piece| piece.slots.get(slot.0.checked_sub(piece.first)? as usize));
+        found.next().expect("a slot of this table")
     }
 
     /// Whether there may be one more growth.

@@ -159,8 +159,7 @@ impl Report {
     }
 
     fn superblocks(&mut self, copies: &Copies, newest: &Superblock) {
-        let offsets = newest.layout.superblock_offsets();
-        for ((copy, name), offset) in copies.0.iter().zip(["A", "B"]).zip(offsets) {
+        for ((copy, name), offset) in copies.0.iter().zip(["A", "B"]).zip(copies.1) {
             let what = match copy {
                 // A crash between the two copies leaves one a generation behind, also in the midst of a clean stop.
                 Ok(copy) if copy.generation() == newest.generation => continue,

@@ -15,13 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lab  # noqa: E402
 
 # The short ones first.
-MODULES = ["contract", "bad_input", "security", "take_over", "filesystems", "grow", "snapshots", "streams", "object_store", "lost_machine"]
+MODULES = ["contract", "bad_input", "security", "take_over", "filesystems", "grow", "grow_fast", "snapshots", "streams"]
+MODULES += ["object_store", "lost_machine"]
 MODULES += ["predictions", "kills", "faults_fast", "faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions"]
 MODULES += ["kill_rounds"]
 # These measure times, or take long: they run where they are named, the first two on a machine that does nothing else.
 MEASURING = ["restart", "cliff", "many_snapshots", "fights"]
 # What these look at is forerun's own, and depends on no kernel: where several kernels run side by side, each takes its share.
-ANY_KERNEL = {"bad_input", "streams", "object_store", "lost_machine", "predictions"}
+ANY_KERNEL = {"bad_input", "grow_fast", "streams", "object_store", "lost_machine", "predictions"}
 ANY_KERNEL |= {"faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions"}
 
 

@@ -42,9 +42,11 @@ def a_fast_tier_grows_in_its_file(lab):
     expect(said.returncode != 0 and "take room" in said.stderr, f"what is said of a size that does not fit: {said.stderr!r}")
     grows(volume, ledger, 4, lambda step: volume.forerun("grow", volume.name, "--fast", "+48M"))
     equal(os.path.getsize(volume.fast), (96 + 4 * 48) * MIB, "the file's size")
+    ledger.close()
     volume.delete()
     volume.check()
     volume.add()
+    ledger.open()
     equal(ledger.look(ledger.acknowledged), [], "what differs after a restart")
 
 
@@ -69,7 +71,9 @@ def a_fast_tier_grows_on_a_device(lab):
         volume.forerun("grow", volume.name, "--fast", "all")
 
     grows(volume, ledger, 4, larger)
+    ledger.close()
     volume.delete()
     volume.check()
     volume.add()
+    ledger.open()
     equal(ledger.look(ledger.acknowledged), [], "what differs after a restart")

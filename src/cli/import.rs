@@ -252,6 +252,8 @@ impl Import<'_> {
     fn qcow2(self, path: &Path) -> anyhow::Result<()> {
         image::refuse_other_files(path)?;
         self.refuse_if_it_holds_data()?;
+        // Also behind the image's end.
+        self.device.clear(BlockIndex(0), self.device.geometry().blocks())?;
         let device = self.device.close()?;
         image::convert_qcow2(path, &device)?;
         Ok(output::text(&format!("imported {} into volume {}\n", path.display(), self.options.volume))?)

@@ -35,7 +35,7 @@ def a_fast_tier_grows_in_its_file(lab):
     """Again and again under load, with kills: nothing fails, nothing is lost, and a file system that is full changes nothing."""
     volume = lab.volume("growfile", f"{1024 * MIB}", "96M", "--sync-interval", "3600")
     device = volume.add()
-    ledger = Ledger(device, 0, 512 * MIB // 4096, seed=21)
+    ledger = Ledger(device, 0, 128 * MIB // 4096, seed=21)
     lab.devices.append(ledger)
     ledger.work(200)
     said = volume.forerun.try_("grow", volume.name, "--fast", "+100T")
@@ -57,7 +57,7 @@ def a_fast_tier_grows_on_a_device(lab):
     tier = mapped(lab, "growing", lab.extra_disks[0], 96 * MIB // SECTOR)
     volume = lab.volume("growdev", f"{1024 * MIB}", "-", "--sync-interval", "3600", fast=tier.path)
     device = volume.add()
-    ledger = Ledger(device, 0, 512 * MIB // 4096, seed=22)
+    ledger = Ledger(device, 0, 128 * MIB // 4096, seed=22)
     lab.devices.append(ledger)
     ledger.work(200)
     done = volume.forerun.try_("grow", volume.name, "--fast", "128M")

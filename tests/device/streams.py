@@ -1,4 +1,4 @@
-"""Export and import: streams of all and of changes, cut-off ones, raw images; rollback; and pruning by a policy."""
+"""Export and import: streams of all and of changes, cut-off ones, raw and qcow2 images; rollback; and pruning by a policy."""
 
 import hashlib
 import os
@@ -203,6 +203,44 @@ def a_raw_image_is_imported(lab):
     with open(target, "rb") as file:
         file.seek(1000 * BLOCK)
         equal(file.read(BLOCK).count(0), BLOCK, "zeros behind the image's end")
+
+
+@test
+def a_qcow2_image_is_imported(lab):
+    """A compressed one, over data of before: the volume is then what the image was made of, and zeros behind its end."""
+    size, held = 64 * MIB, 48 * MIB
+    volume = lab.volume("qcow", size, "128M")
+    target = volume.add()
+    device = lab.device(target)
+    noise(device, 5, 4)
+    noise(device, 1000, 2)
+    device.close()
+    raw, image = lab.work / "disk.raw", lab.work / "disk.qcow2"
+    for path in (raw, image):
+        lab.later(lambda path=path: path.unlink(missing_ok=True))
+    with open(raw, "wb") as file:
+        file.truncate(held)
+        for at in (0, 11, 12, 700):
+            file.seek(at * BLOCK + 512)
+            file.write(os.urandom(BLOCK))
+    run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, image], 120)
+    with open(image, "rb") as file:
+        done = subprocess.run(
+            [lab.forerun.program("forerun"), "import", "qcow", "-"], stdin=file, env=lab.forerun.env, capture_output=True, text=True, timeout=60, check=False
+        )  # fmt: skip
+    expect(done.returncode == 2 and "cannot be read from a pipe" in done.stderr, f"from a pipe: {done.stderr!r}")
+    status, said = imported(lab, volume, image)
+    expect(status == 2 and "--force" in said, f"over data: {said!r}")
+    equal(imported(lab, volume, image, "--force")[0], 0, "the import")
+    equal(digest(target, held), digest(raw, held), "the volume and what the image was made of")
+    with open(target, "rb") as file:
+        file.seek(held)
+        expect(not any(file.read(size - held)), "zeros behind the image's end")
+    cut = lab.work / "cut.qcow2"
+    lab.later(cut.unlink)
+    cut.write_bytes(image.read_bytes()[: 100 * 1024])
+    status, said = imported(lab, volume, cut, "--force")
+    expect(status != 0 and "qemu-img" in said, f"an image that was cut off: {said!r}")
 
 
 @test

@@ -226,7 +226,7 @@ def a_qcow2_image_is_imported(lab):
     run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, image], 120)
     with open(image, "rb") as file:
         done = subprocess.run(
-            [lab.forerun.program("forerun"), "import", "qcow", "-"], stdin=file, env=lab.forerun.env, capture_output=True, text=True, timeout=60, check=False
+            [lab.forerun.program("forerun"), "import", "qcow"], stdin=file, env=lab.forerun.env, capture_output=True, text=True, timeout=60, check=False
         )  # fmt: skip
     expect(done.returncode == 2 and "cannot be read from a pipe" in done.stderr, f"from a pipe: {done.stderr!r}")
     status, said = imported(lab, volume, image)

@@ -251,6 +251,7 @@ impl Import<'_> {
 
     fn qcow2(self, path: &Path) -> anyhow::Result<()> {
         image::refuse_other_files(path)?;
+        image::refuse_damaged(path)?;
         self.refuse_if_it_holds_data()?;
         // Also behind the image's end.
         self.device.clear(BlockIndex(0), self.device.geometry().blocks())?;

@@ -105,6 +105,27 @@ pub fn refuse_other_files(image: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `qemu-img check` found clusters that nothing uses, which does no harm.
+const ONLY_LEAKS: i32 = 3;
+
+/// Refuses an image that is not whole: what is missing of one that was cut off would be taken for zeros.
+///
+/// # Errors
+/// It is damaged; there is no `qemu-img`.
+pub fn refuse_damaged(image: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(QEMU_IMG);
+    let said = command.args(["check", "-f", "qcow2", "--"]).arg(image).output().map_err(not_run)?;
+    if !said.status.success() && said.status.code() != Some(ONLY_LEAKS) {
+        let words = String::from_utf8_lossy(&said.stderr);
+        bail!(
+            "{} is damaged, or was cut off; nothing was imported; {QEMU_IMG} check says: {}",
+            image.display(),
+            words.lines().next().unwrap_or_default()
+        );
+    }
+    Ok(())
+}
+
 /// Converts a qcow2 image onto a device.
 ///
 /// # Errors

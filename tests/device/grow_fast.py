@@ -12,7 +12,7 @@ def fast_bytes(volume):
 
 
 def grows(volume, ledger, steps, grow):
-    """Grows the fast tier step by step under load, with a kill soon after each second one; all is there in the end."""
+    """Grows the fast tier step by step under load, with a kill soon after each second one; all is there in the end, and after a restart."""
     load = Background(ledger, pause=0.005)
     for step in range(steps):
         before = fast_bytes(volume)
@@ -28,6 +28,12 @@ def grows(volume, ledger, steps, grow):
     load.end(60)
     equal((ledger.errors, ledger.flush_errors), (0, 0), "requests that failed")
     equal(ledger.look(ledger.acknowledged), [], "what differs")
+    ledger.close()
+    volume.delete()
+    volume.check()
+    volume.add()
+    ledger.open()
+    equal(ledger.look(ledger.acknowledged), [], "what differs after a restart")
 
 
 @test
@@ -42,12 +48,6 @@ def a_fast_tier_grows_in_its_file(lab):
     expect(said.returncode != 0 and "take room" in said.stderr, f"what is said of a size that does not fit: {said.stderr!r}")
     grows(volume, ledger, 4, lambda step: volume.forerun("grow", volume.name, "--fast", "+48M"))
     equal(os.path.getsize(volume.fast), (96 + 4 * 48) * MIB, "the file's size")
-    ledger.close()
-    volume.delete()
-    volume.check()
-    volume.add()
-    ledger.open()
-    equal(ledger.look(ledger.acknowledged), [], "what differs after a restart")
 
 
 @test
@@ -71,9 +71,3 @@ def a_fast_tier_grows_on_a_device(lab):
         volume.forerun("grow", volume.name, "--fast", "all")
 
     grows(volume, ledger, 4, larger)
-    ledger.close()
-    volume.delete()
-    volume.check()
-    volume.add()
-    ledger.open()
-    equal(ledger.look(ledger.acknowledged), [], "what differs after a restart")

@@ -79,8 +79,9 @@ fn note_names(tasks: &Tasks<impl World>) {
 /// so that nobody waits for it.
 pub(super) async fn keep_counting(tasks: Rc<Tasks<impl World>>) {
     loop {
-        count(&tasks).await;
+        // Those that were noted before this began have left their word.
         tasks.wake_counter.notified().await;
+        count(&tasks).await;
     }
 }
 

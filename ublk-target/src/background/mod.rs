@@ -63,6 +63,7 @@ pub(crate) struct Tasks<W: World> {
     fetches: fetch::Fetches,
     /// Changes between snapshots, as counted before.
     counted: kept::Counted,
+    /// Names were noted whose changes may not have been counted.
     wake_counter: tokio::sync::Notify,
     /// One step of the capacity tier's upkeep at a time.
     maintaining: tokio::sync::Mutex<()>,

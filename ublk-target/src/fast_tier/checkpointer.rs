@@ -54,7 +54,7 @@ pub(super) async fn take(shared: &Shared, state: &dyn Facts) -> io::Result<()> {
 /// makes the superblocks lead there. The old areas and the journal stay as they are until it is done.
 ///
 /// # Errors
-/// I/O. Where `switch` fails it has to have failed the tier: either state may be what is found.
+/// I/O. Where `switch` fails and its layout may be found all the same, it has to have failed the tier.
 pub(super) async fn take_over_to(
     shared: &Shared,
     state: &dyn Facts,

@@ -26,8 +26,9 @@ impl Committer {
     /// Takes all of a device of `tier_bytes` bytes into use; `superblock` is this tier's. Returns how many slots there are then.
     ///
     /// # Errors
-    /// It is not larger by enough, it is being closed, or I/O: then nothing has changed. Only where superblock A cannot be written the
-    /// tier counts as failed, for either size may be what the next opening finds; either has all that was acknowledged.
+    /// It is not larger by enough, it is being closed, or a write failed: then nothing has changed. Where superblock A cannot be
+    /// written the tier counts as failed, for either size may be what the next opening finds; either has all that was
+    /// acknowledged. A sync that fails fails the tier, as ever.
     pub async fn grow(
         &self,
         superblock: &OpenSuperblock,

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 
 use bytes::Bytes;
-use object_store::{PutMode, UpdateVersion};
+use object_store::PutMode;
 use uuid::Uuid;
 
 use super::bucket::{Bucket, Write};
@@ -101,16 +101,15 @@ async fn replace(bucket: &Bucket, name: &str) -> io::Result<Condition> {
     if tag.e_tag.is_none() && tag.version.is_none() {
         return Ok(Condition::Unsupported);
     }
-    let update = |tag: UpdateVersion| PutMode::Update(tag);
     let refused =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound);
-    match bucket.put_if(PROBES, name, Bytes::from_static(b"5"), update(tag.clone())).await {
+    match bucket.put_if(PROBES, name, Bytes::from_static(b"5"), PutMode::Update(tag.clone())).await {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(Condition::Unsupported),
         Err(error) if refused(&error) => return Ok(Condition::AlwaysRefused),
         Err(error) => return Err(error),
     }
-    match bucket.put_if(PROBES, name, Bytes::from_static(b"6"), update(tag)).await {
+    match bucket.put_if(PROBES, name, Bytes::from_static(b"6"), PutMode::Update(tag)).await {
         Ok(_) => Ok(Condition::Ignored),
         Err(error) if refused(&error) => Ok(Condition::Honoured),
         Err(error) => Err(error),

@@ -14,9 +14,10 @@ SIZES = "4k/50:8k/10:12k/5:64k/20:68k/5:256k/7:1m/3"
 
 
 def verified_load(lab, filename, size, seconds, **more):
-    """fio: mixed reads and writes of many sizes, every block verified."""
+    """fio: mixed reads and writes of many sizes, every block verified. Its job is a thread: as a process it would be in
+    a session of its own, and go on after a kill of fio."""
     options = {
-        "name": "load", "filename": filename, "size": size, "rw": "randrw", "direct": 1, "ioengine": "libaio",
+        "name": "load", "thread": 1, "filename": filename, "size": size, "rw": "randrw", "direct": 1, "ioengine": "libaio",
         "iodepth": 16, "bssplit": SIZES, "verify": "crc32c", "verify_backlog": 128, "verify_fatal": 1,
         "runtime": seconds, "time_based": 1, "randseed": 11, "do_verify": 1,
     } | more  # fmt: skip

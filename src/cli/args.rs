@@ -206,12 +206,17 @@ data comes to the fast tier as it is used, and in the background, what was used 
 printed. Refused while another target writes to the capacity tier; a fast tier that turns up
 later is refused.
 
+On an object store a lock cannot tell whether the machine is lost or just cannot be reached: where it
+did not close the volume, `restore` watches for half a minute whether it shows that it lives. --fence
+does not: what that machine writes from then on is refused, and told there, should it live after all.
+
 With PLACE@SNAPSHOT the result is another volume, as `forerun clone` makes one, with a capacity tier of
 its own (--capacity).
 
 Examples:
   forerun restore /srv/forerun/data --as data --fast /dev/nvme0n1p3
   forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3
+  forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3 --fence     # its machine burned down
   forerun restore /srv/forerun/data@monday --as try --fast /fast/try.img --fast-size 4G --capacity /srv/forerun/try
   forerun restore /mnt/backup/data --as data --fast /fast/data.img --fast-size 64G
   forerun add data")]
@@ -230,6 +235,9 @@ pub struct RestoreOptions {
     /// With a snapshot: the new volume's own capacity tier, a directory, made when it is not there, or s3://BUCKET/PREFIX (gs://, az:// likewise)
     #[arg(long, value_name = "PLACE")]
     pub capacity: Option<CapacityAddress>,
+    /// Take the volume over at once from a machine that did not close it, without watching whether it lives (object stores)
+    #[arg(long)]
+    pub fence: bool,
     #[command(flatten)]
     pub settings: Settings,
     /// Print what the volume goes on from as JSON

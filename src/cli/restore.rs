@@ -38,8 +38,12 @@ struct Restored<'a> {
 
 /// Runs the command.
 pub fn run(paths: &Paths, options: RestoreOptions) -> anyhow::Result<()> {
-    let RestoreOptions { source, volume, fast, fast_size, capacity, settings, json } = options;
+    let RestoreOptions { source, volume, fast, fast_size, capacity, fence, settings, json } = options;
     let options = match (source.snapshot, capacity) {
+        (Some(_), _) if fence => {
+            let message = "--fence is for a volume that is taken over; a new one on PLACE@SNAPSHOT takes nothing from anybody";
+            return Err(Failure::Refused(message.to_owned()).into());
+        }
         (Some(snapshot), Some(capacity)) => {
             let wanted = clone::Wanted { volume, fast, fast_size, capacity, settings, json };
             return clone::of(paths, &source.capacity, &snapshot, wanted);
@@ -59,6 +63,7 @@ pub fn run(paths: &Paths, options: RestoreOptions) -> anyhow::Result<()> {
             fast,
             fast_size,
             capacity: None,
+            fence,
             settings,
             json,
         },
@@ -80,7 +85,7 @@ pub fn run(paths: &Paths, options: RestoreOptions) -> anyhow::Result<()> {
     let name = options.volume.clone();
     let config = create::with_settings(name, uuid, geometry, (fast, capacity), &options.settings)?;
     let _lock = create::lock(&files)?;
-    let restored = make(&config, &files);
+    let restored = make(&config, &files, options.fence);
     if restored.is_err() {
         // Only if it is empty, that is, made by this command.
         let _ = fs::remove_dir(files.state_dir());
@@ -101,10 +106,14 @@ pub fn run(paths: &Paths, options: RestoreOptions) -> anyhow::Result<()> {
     Ok(output::text(&text(&config, &restored))?)
 }
 
-fn make(config: &VolumeConfig, files: &VolumePaths) -> anyhow::Result<Seen> {
+fn make(config: &VolumeConfig, files: &VolumePaths, fence: bool) -> anyhow::Result<Seen> {
     let draft = files.state_dir().join(DRAFT);
     config.store_at(&draft)?;
-    let told = programs::ask_target(["restore".as_ref(), "--config-file".as_ref(), draft.as_os_str()]);
+    let mut arguments = vec!["restore".as_ref(), "--config-file".as_ref(), draft.as_os_str()];
+    if fence {
+        arguments.push("--fence".as_ref());
+    }
+    let told = programs::ask_target(arguments);
     let made = told.and_then(|told| {
         let seen = serde_json::from_slice(&told)?;
         config.store(files)?;

@@ -39,7 +39,7 @@ fn offline(command: Offline) -> anyhow::Result<ExitCode> {
     match command {
         Offline::Create { config_file } => open::create(&config_file).map(|()| ExitCode::SUCCESS),
         Offline::Look { capacity } => restore::look(&capacity),
-        Offline::Restore { config_file } => restore::run(&config_file),
+        Offline::Restore { config_file, fence } => restore::run(&config_file, fence),
         Offline::Clone { config_file, origin, snapshot } => restore::clone(&config_file, &origin, &snapshot),
         Offline::Forget { capacity, clone, force } => restore::forget(&capacity, clone, force),
         Offline::Check(args) => check::run(&args),

@@ -15,10 +15,10 @@ pub fn look(capacity: &CapacityAddress) -> anyhow::Result<ExitCode> {
 }
 
 /// Makes the fast tier of the volume that the file configures.
-pub fn run(config_file: &Path) -> anyhow::Result<ExitCode> {
+pub fn run(config_file: &Path, fence: bool) -> anyhow::Result<ExitCode> {
     let config = VolumeConfig::load_file(config_file)?;
     let paths = Paths::from_env().volume(&config.name);
-    print(&restore::restore(&config, &paths)?)
+    print(&restore::restore(&config, &paths, fence)?)
 }
 
 /// Makes the volume that the file configures of a snapshot of the one in `origin`.

@@ -67,14 +67,14 @@ fn a_lost_machine_goes_on_from_the_capacity_tier() {
     write(&*opened.backend, 0, 2, 4096);
     let restored = on_another(&rig, "w");
     let files = rig.paths.volume(&restored.name);
-    let refused = restore::restore(&restored, &files).expect_err("it has a writer");
+    let refused = restore::restore(&restored, &files, false).expect_err("it has a writer");
     assert!(format!("{refused:#}").contains("is in use by process"), "{refused:#}");
     drop(control);
     opened.close().expect("a clean stop");
 
     let seen = restore::look(&rig.config.capacity.address).expect("a look");
     assert_eq!((seen.uuid.clone(), seen.size_bytes), (rig.config.uuid.to_string(), VOLUME_BYTES));
-    let from = restore::restore(&restored, &files).expect("restored");
+    let from = restore::restore(&restored, &files, false).expect("restored");
     assert_eq!((from.epoch, from.snapshots.as_slice()), (seen.epoch, &["first".to_owned()][..]));
     let (opened, control) = open(&rig, &restored);
     assert!(all_are(&read(&*opened.backend, 0, 65536), 1), "the write after the snapshot is lost");
@@ -209,7 +209,7 @@ fn a_volume_with_much_history_is_restored() {
     std::fs::write(directory(&rig.config).join("HEAD"), head.encode()).expect("written");
     let restored = on_another(&rig, "w");
     let begun = Instant::now();
-    let from = restore::restore(&restored, &rig.paths.volume(&restored.name)).expect("restored");
+    let from = restore::restore(&restored, &rig.paths.volume(&restored.name), false).expect("restored");
     println!("restored with 16,000 layers in {:?}", begun.elapsed());
     assert_eq!((from.epoch, from.snapshots.len()), (16_000, 8_000));
 }

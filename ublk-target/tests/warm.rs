@@ -32,7 +32,7 @@ fn restored(rig: &Rig, name: &str, hydrate: HydrateOrder) -> (VolumeConfig, Open
     };
     let files = rig.paths.volume(&config.name);
     std::fs::create_dir_all(files.run_dir()).expect("a run folder");
-    restore::restore(&config, &files).expect("restored");
+    restore::restore(&config, &files, false).expect("restored");
     let opened = Opened::open(&config, &files, Open::Fresh).expect("it opens");
     let control = VolumeControl::new(config.clone(), rig.paths.clone(), opened.backend.clone());
     (config, opened, control)

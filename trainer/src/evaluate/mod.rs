@@ -25,7 +25,7 @@ use crate::predictors::{PREDICTORS, Predictor};
 use ahead::Ahead;
 use chains::{ChainReport, WithoutChains};
 use epochs::{BlockSize, EpochLength, change_vectors};
-use report::{PredictorReport, Sum, TraceReport};
+use report::{EpochLine, PredictorReport, Sum, TraceReport};
 
 /// How a trace is cut, and what is asked of it.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +98,7 @@ fn walk(
         let Some(serving) = epoch.served.filter(|_| !vector.changes().is_empty()) else { continue };
         reach += if in_last_fifth { epoch.reach } else { 0.0 };
         sums.add(&epoch, serving, in_last_fifth);
+        report.by_epoch.push(EpochLine::new(index, vector.changes().len(), &epoch, serving));
     }
     report.cost.divide(vectors.len());
     report.served = sums.served.report("served");

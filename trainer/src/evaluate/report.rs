@@ -1,12 +1,13 @@
 //! What an evaluation says, as JSON and as a table for people.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 
 use super::ahead::HorizonReport;
 use super::chains::{ChainReport, WithoutChains};
-use crate::learner::{Costs, Judgement};
+use crate::learner::{Costs, EpochReport, Judgement};
 use crate::predictors::Predictor;
 use crate::score::{Outcome, Quality, Reliability};
 
@@ -41,12 +42,45 @@ pub struct TraceReport {
     pub peak_memory_bytes: u64,
     /// Every predictor.
     pub predictors: Vec<PredictorReport>,
+    /// The same epoch by epoch.
+    pub by_epoch: Vec<EpochLine>,
     /// Predictions for several epochs ahead, where they were asked for.
     pub horizon: Option<HorizonReport>,
     /// The chains at the end.
     pub chains: Vec<ChainReport>,
     /// The same without chains, where it was asked for.
     pub without_chains: Option<WithoutChains>,
+}
+
+/// What one epoch with changes said of the predictors.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct EpochLine {
+    /// Which one, from 0 on.
+    pub epoch: usize,
+    /// Blocks that changed.
+    pub changes: usize,
+    /// The share of them that were candidates.
+    pub reach: f64,
+    /// Who served.
+    pub served: &'static str,
+    /// Each predictor's average precision and log loss, in nats for each candidate that changed.
+    pub scores: BTreeMap<&'static str, [f64; 2]>,
+}
+
+impl EpochLine {
+    pub(super) fn new(index: usize, changes: usize, epoch: &EpochReport, served: Predictor) -> Self {
+        let judged = Predictor::ALL.iter().zip(&epoch.judgements);
+        let score = |own: &Judgement| [own.quality.average_precision, own.log_loss];
+        Self {
+            epoch: index,
+            changes,
+            reach: epoch.reach,
+            served: served.name(),
+            scores: judged
+                .filter_map(|(predictor, own)| Some((predictor.name(), score(own.as_ref()?))))
+                .collect(),
+        }
+    }
 }
 
 /// CPU seconds an epoch, mean.

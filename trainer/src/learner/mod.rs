@@ -85,6 +85,8 @@ pub struct Judgement {
     pub outcome: Outcome,
     /// What its probabilities meant.
     pub reliability: Reliability,
+    /// Their log loss, in nats for each candidate that changed.
+    pub log_loss: f64,
 }
 
 /// CPU time that an epoch took.
@@ -341,8 +343,9 @@ impl Learner {
                 }
             }
             let average_precision = judgement.quality.average_precision;
-            let log_loss = losses / happened;
-            let score = EpochScore { average_precision, log_loss, outcome: judgement.outcome };
+            judgement.log_loss = losses / happened;
+            let (log_loss, outcome) = (judgement.log_loss, judgement.outcome);
+            let score = EpochScore { average_precision, log_loss, outcome };
             self.scoreboard.learn(predictor, score);
             if let Some(calibration) = &mut calibration {
                 calibration.learn(scores, &truth.changed);

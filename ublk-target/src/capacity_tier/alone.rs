@@ -1,20 +1,22 @@
-//! A capacity tier that nobody writes to while it is looked at: the writer's lock is held, and HEAD is left as it is.
+//! A capacity tier that nobody writes to while it is looked at: the writer's lock is held.
 //!
-//! For what is done with a volume that is stopped, or whose machine is lost. Only HEAD is read, so it takes no longer
-//! with much data than with little.
+//! For a volume whose machine is lost. Only HEAD is read and replaced, so it takes no longer with much data than with little.
 
 use forerun::geometry::Generation;
 
 use super::error::{CapacityError, Result};
 use super::head::Head;
 use super::names::VolumeUuid;
-use super::store::Store;
+use super::store::{HeadNumber, ReplaceError, Store};
 use super::tier::{read_head, release};
 
 /// A capacity tier with its writer's lock held.
 pub struct Alone<S: Store> {
     /// What HEAD says, durably.
     pub head: Head,
+    bytes: Vec<u8>,
+    /// The least generation that the writer may have.
+    least: Generation,
     // Holds the lock.
     store: S,
 }
@@ -27,9 +29,9 @@ impl<S: Store> Alone<S> {
     pub async fn take(store: S, volume: Option<VolumeUuid>) -> Result<Self> {
         // Looked at before the lock is taken, so that a foreign directory is left as it is.
         read_head(&store, volume).await?;
-        lock(&store).await?;
+        let least = lock(&store).await?;
         match Self::read(&store, volume).await {
-            Ok(head) => Ok(Self { head, store }),
+            Ok((head, bytes)) => Ok(Self { head, bytes, least, store }),
             Err(error) => {
                 release(&store).await;
                 Err(error)
@@ -37,13 +39,42 @@ impl<S: Store> Alone<S> {
         }
     }
 
-    async fn read(store: &S, volume: Option<VolumeUuid>) -> Result<Head> {
+    async fn read(store: &S, volume: Option<VolumeUuid>) -> Result<(Head, Vec<u8>)> {
         let failed = |source| {
             let place = format!("{}/HEAD", store.place());
             CapacityError::Io { operation: "make durable", place, source }
         };
         store.settle_head().await.map_err(failed)?;
-        Ok(read_head(store, volume).await?.0)
+        read_head(store, volume).await
+    }
+
+    /// Fences off whoever wrote to it before, for good: HEAD says what it said, by a writer of a higher generation.
+    /// The next writer finds nobody to wait for.
+    ///
+    /// # Errors
+    /// Somebody else has taken over meanwhile; a failing store, where it may have happened or may yet happen.
+    pub async fn supersede(&mut self) -> Result<()> {
+        let generation = Generation(self.head.generation.0 + 1).max(self.least);
+        let sequence = self.head.sequence + 1;
+        let head = Head { generation, sequence, ..self.head.clone() };
+        let bytes = head.encode();
+        let number = HeadNumber { generation, sequence };
+        let replaced = self.store.replace_head(&[&self.bytes], bytes.clone(), number).await;
+        let place = || self.store.place();
+        replaced.map_err(|error| match error {
+            ReplaceError::Unchanged(source) | ReplaceError::InDoubt(source) => {
+                CapacityError::Io { operation: "replace", place: format!("{}/HEAD", place()), source }
+            }
+            ReplaceError::Fenced(theirs) => {
+                CapacityError::Fenced { place: place(), ours: generation, theirs }
+            }
+            ReplaceError::Conflict => CapacityError::InUse {
+                place: place(),
+                holder: "somebody who has just replaced HEAD".to_owned(),
+            },
+        })?;
+        (self.head, self.bytes) = (head, bytes);
+        Ok(())
     }
 
     /// Gives the lock back.

@@ -54,6 +54,16 @@ impl AnyStore {
         }
     }
 
+    /// Whoever takes the writer's lock of an object store from here on does not watch whether a writer on another machine
+    /// that did not close shows that it lives: it is fenced off at once. In a directory the lock itself tells who lives.
+    #[must_use]
+    pub fn fencing(self) -> Self {
+        match self {
+            Self::Directory(store) => Self::Directory(store),
+            Self::Objects(store) => Self::Objects(Box::new(store.fencing())),
+        }
+    }
+
     /// Sees that nothing is at `address` yet, and makes what has to be there before anything else.
     ///
     /// # Errors

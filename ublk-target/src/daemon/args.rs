@@ -90,6 +90,9 @@ pub enum Offline {
         /// The volume's configuration
         #[arg(long, value_name = "PATH")]
         config_file: PathBuf,
+        /// Do not watch whether a writer elsewhere lives: fence it off
+        #[arg(long)]
+        fence: bool,
     },
     /// Make a new volume on a snapshot of another one; tells as JSON what it begins with
     #[command(hide = true)]

@@ -4,8 +4,10 @@
 //! go on. So it takes the time of reading HEAD and of writing an empty fast tier, whatever the volume's size. What had not
 //! been written back is lost, and is told by the moment after which it was written.
 //!
-//! What a crash leaves: the capacity tier as it was (it is only read), and half a fast tier, which the next attempt writes
-//! over. The volume's new epochs begin at a seam far beyond the old ones, as after a repair: a fast tier that turns up
+//! The last thing it does is to fence off the lost machine's writer, by a HEAD that says what it said: should it be alive
+//! after all, it is told so; and the start of the volume waits for nobody.
+//!
+//! What a crash leaves: the capacity tier with the data it had, and half a fast tier, which the next attempt writes over. The volume's new epochs begin at a seam far beyond the old ones, as after a repair: a fast tier that turns up
 //! again is refused, and cannot be laid over what came since.
 
 use anyhow::{Context, bail};
@@ -15,7 +17,7 @@ use serde::Serialize;
 
 use super::repair::first_epoch;
 use crate::background::now_us;
-use crate::capacity_tier::{Alone, AnyStore, CapacityTier, Head, VolumeUuid};
+use crate::capacity_tier::{Alone, AnyStore, CapacityError, CapacityTier, Head, VolumeUuid};
 use crate::fast_tier::delta::{Delta, Sealed};
 use crate::fast_tier::rebuild::NewTier;
 use crate::fast_tier::salvage::pending_generation;
@@ -61,21 +63,32 @@ pub fn look(capacity: &CapacityAddress) -> anyhow::Result<Seen> {
 }
 
 /// Makes the fast tier that `config` names for the volume on the capacity tier that it names. Gives what the volume goes on
-/// from.
+/// from. With `fence`, a writer on another machine that did not close is not watched for a sign of life.
 ///
 /// # Errors
 /// No such volume there, or one of another shape; it has a writer; a fast tier that is missing, too small, in use, or that
-/// holds something else. Nothing has changed then but a part of the fast tier.
-pub fn restore(config: &VolumeConfig, paths: &VolumePaths) -> anyhow::Result<Seen> {
+/// holds something else; a failing store. The volume's data is as it was then.
+pub fn restore(config: &VolumeConfig, paths: &VolumePaths, fence: bool) -> anyhow::Result<Seen> {
     tokio_uring::start(async {
         let capacity = &config.capacity.address;
         let context = || format!("capacity tier {capacity}");
         let volume = VolumeUuid(*config.uuid.as_bytes());
         // Held to the end, so that no writer comes meanwhile.
         let store = AnyStore::at(capacity).with_context(context)?;
-        let alone = Alone::take(store, Some(volume)).await.with_context(context)?;
+        let store = if fence { store.fencing() } else { store };
+        let mut alone = match Alone::take(store, Some(volume)).await {
+            Err(error @ CapacityError::InUse { .. }) if !fence && capacity.directory().is_none() => {
+                bail!(
+                    "{error}; if that is another machine, which is to have it no more, `--fence` takes it over at once"
+                )
+            }
+            taken => taken.with_context(context)?,
+        };
         let fits = fits(&alone.head, config.geometry).with_context(context);
-        let made = fits.and_then(|()| fresh_fast_tier(config, paths, &alone.head));
+        let mut made = fits.and_then(|()| fresh_fast_tier(config, paths, &alone.head));
+        if made.is_ok() {
+            made = alone.supersede().await.with_context(context);
+        }
         let seen = Seen::of(&alone.head);
         alone.end().await;
         made.map(|()| seen)

@@ -7,7 +7,7 @@
 //! # Opening
 //! 1. List `writers/` and `heads/`. A claim below the newest HEAD's generation is of somebody who was superseded. The others
 //!    are judged: dead (closed, a process of this machine that is gone, or nothing shown for [`Timing::claim_expiry`]),
-//!    or alive, which ends it here.
+//!    or alive, which ends it here. Whoever was told to fence ([`Unclosed::Fence`]) counts as dead what it would have to watch.
 //! 2. Write a claim of a generation above all that was seen.
 //! 3. List `writers/`. Any claim but ours and those judged dead: take ours back, and begin again. Of two writers with
 //!    the same generation whoever lists last sees both, so that at most one goes on.
@@ -78,6 +78,15 @@ async fn look(bucket: &Bucket) -> io::Result<Seen> {
     Ok(seen)
 }
 
+/// What becomes of a writer on another machine that did not close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unclosed {
+    /// It is watched, and left alone if it shows that it lives.
+    Watch,
+    /// It counts as dead.
+    Fence,
+}
+
 /// What came of a replacement of HEAD.
 #[derive(Debug)]
 pub enum Verdict {
@@ -114,10 +123,14 @@ enum Attempt {
 
 impl Claim {
     /// Claims the next generation, or tells who holds it.
-    pub async fn establish(bucket: &Bucket, here: &Holder) -> io::Result<Result<Self, String>> {
+    pub async fn establish(
+        bucket: &Bucket,
+        here: &Holder,
+        unclosed: Unclosed,
+    ) -> io::Result<Result<Self, String>> {
         let mut wait = BACK_OFF;
         for _ in 0..ATTEMPTS {
-            match attempt(bucket, here).await? {
+            match attempt(bucket, here, unclosed).await? {
                 Attempt::Claimed(claim) => return Ok(Ok(claim)),
                 Attempt::Held(holder) => return Ok(Err(holder)),
                 Attempt::Again => {}
@@ -202,12 +215,12 @@ impl Claim {
     }
 }
 
-async fn attempt(bucket: &Bucket, here: &Holder) -> io::Result<Attempt> {
+async fn attempt(bucket: &Bucket, here: &Holder, unclosed: Unclosed) -> io::Result<Attempt> {
     let seen = look(bucket).await?;
     let superseded_below = heads::list(bucket).await?.last().map(|head| head.generation);
     let counts = |claim: &ClaimName| superseded_below.is_none_or(|newest| claim.generation >= newest);
     let rivals: BTreeSet<_> = seen.claims.iter().copied().filter(counts).collect();
-    match judge(bucket, here, &seen, &rivals).await? {
+    match judge(bucket, here, unclosed, &seen, &rivals).await? {
         Judged::Dead => {}
         Judged::Lives(holder) => return Ok(Attempt::Held(holder)),
         Judged::Changed => return Ok(Attempt::Again),
@@ -268,6 +281,7 @@ enum Judged {
 async fn judge(
     bucket: &Bucket,
     here: &Holder,
+    unclosed: Unclosed,
     seen: &Seen,
     rivals: &BTreeSet<ClaimName>,
 ) -> io::Result<Judged> {
@@ -284,6 +298,12 @@ async fn judge(
         match holder.map_or(Life::Unknown, |holder| holder.life(here, rival.uuid)) {
             Life::Dead => {}
             Life::Alive => return Ok(Judged::Lives(name)),
+            Life::Unknown if unclosed == Unclosed::Fence => {
+                tracing::info!(
+                    holder = name,
+                    "the volume was not closed; its writer is fenced off, as asked"
+                );
+            }
             Life::Unknown => drop(watched.insert(*rival, name)),
         }
     }

@@ -35,7 +35,7 @@ use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED};
 pub use address::open_address;
 use bucket::{Bucket, Clients, Write};
-use claims::{Claim, Verdict};
+use claims::{Claim, Unclosed, Verdict};
 use holder::Holder;
 use keys::{HEADS, LEASES, PROBES, WRITERS, head_name};
 pub use leases::ObjectLease;
@@ -48,6 +48,8 @@ pub struct ObjectStore {
     bucket: Bucket,
     place: String,
     here: Holder,
+    /// What becomes of writers elsewhere that did not close.
+    unclosed: Unclosed,
     claim: RefCell<Option<Rc<Claim>>>,
     leases: RefCell<Watch>,
 }
@@ -56,7 +58,14 @@ impl ObjectStore {
     /// Over a `bucket`; `place` is its address for messages. Nothing is asked of the server yet.
     fn over(bucket: Bucket, place: String) -> Self {
         let (claim, leases) = (RefCell::default(), RefCell::default());
-        Self { bucket, place, here: Holder::here(), claim, leases }
+        Self { bucket, place, here: Holder::here(), unclosed: Unclosed::Watch, claim, leases }
+    }
+
+    /// Fences off at once whoever did not close, instead of watching whether it lives.
+    #[must_use]
+    pub fn fencing(mut self) -> Self {
+        self.unclosed = Unclosed::Fence;
+        self
     }
 
     /// As a process elsewhere, of which nothing is known here.
@@ -99,7 +108,7 @@ impl ObjectStore {
             place = self.place, create_if_absent = %ability.create, replace_if_unchanged = %ability.replace,
             "what the object store makes of conditions; the volume is safe without them"
         );
-        match Claim::establish(&self.bucket, &self.here).await? {
+        match Claim::establish(&self.bucket, &self.here, self.unclosed).await? {
             Ok(claim) => {
                 let generation = claim.generation();
                 *self.claim.borrow_mut() = Some(Rc::new(claim));

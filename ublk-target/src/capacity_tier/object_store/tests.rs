@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::super::store::{HeadNumber, ReplaceError, Store};
 use super::super::tests::model::{BLOCK, VOLUME, content, geometry, run};
-use super::super::{CapacityError, CapacityTier, Options, Place, Urgency, check_store};
+use super::super::{Alone, CapacityError, CapacityTier, Options, Place, Urgency, check_store};
 use super::ObjectStore;
 use super::keys::{HEADS, head_name};
 use super::simulated::{Connection, Manner, Rates, Server, store_over};
@@ -42,6 +42,16 @@ async fn made(manner: Manner) -> std::sync::Arc<Server> {
     let first = Connection::new(&server, 1);
     CapacityTier::create_in(&store_over(&first), VOLUME, geometry()).await.unwrap();
     server
+}
+
+/// What a restore does, from a machine where nothing is known of the others.
+async fn take_over(connection: &Connection, fence: bool) -> Result<(), CapacityError> {
+    let store = store_over(connection);
+    let store = if fence { store.fencing() } else { store };
+    let mut alone = Alone::take(store, Some(VOLUME)).await?;
+    let superseded = alone.supersede().await;
+    alone.end().await;
+    superseded
 }
 
 /// One more layer with one block.
@@ -74,6 +84,7 @@ struct Fight {
     acknowledged: RefCell<BTreeMap<u32, u64>>,
     next_block: Cell<u32>,
     openings: Cell<u32>,
+    taken_over: Cell<u32>,
     fenced: Cell<u32>,
     in_use: Cell<u32>,
     failed: Cell<u32>,
@@ -93,6 +104,14 @@ async fn contender(server: std::sync::Arc<Server>, fight: Rc<Fight>, rates: Rate
     for life in 0..6 {
         let connection = Connection::new(&server, seed * 1000 + life);
         connection.set_rates(rates);
+        if random(3) == 0 {
+            match take_over(&connection, random(2) == 0).await {
+                Ok(()) => up(&fight.taken_over),
+                Err(CapacityError::InUse { .. }) => up(&fight.in_use),
+                Err(CapacityError::Io { .. } | CapacityError::Fenced { .. }) => up(&fight.failed),
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+        }
         match open(&connection).await {
             Ok(tier) => {
                 up(&fight.openings);
@@ -165,7 +184,7 @@ fn fight(seed: u64, manner: Manner, rates: Rates) -> Rc<Fight> {
 fn two_writers_fight_and_nothing_acknowledged_is_lost() {
     let rounds = std::env::var("FIGHTS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
     let first = std::env::var("FIRST_FIGHT").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let mut totals = [0usize; 5];
+    let mut totals = [0usize; 6];
     for seed in first..first + rounds {
         let manner =
             [Manner::Honest, Manner::Ignores, Manner::RefusesMatch, Manner::NotAtomic][(seed % 4) as usize];
@@ -175,18 +194,18 @@ fn two_writers_fight_and_nothing_acknowledged_is_lost() {
             _ => Rates { latency: true, sleep: 40, late: 15, lost: 200, ..Rates::default() },
         };
         let fight = fight(seed, manner, rates);
-        let counts = [&fight.openings, &fight.fenced, &fight.in_use, &fight.failed];
+        let counts = [&fight.openings, &fight.taken_over, &fight.fenced, &fight.in_use, &fight.failed];
         for (total, count) in totals.iter_mut().zip(counts) {
             *total += count.get() as usize;
         }
-        totals[4] += fight.acknowledged.borrow().len();
+        totals[5] += fight.acknowledged.borrow().len();
     }
-    let [openings, fenced, in_use, failed, acknowledged] = totals;
+    let [openings, taken_over, fenced, in_use, failed, acknowledged] = totals;
     println!(
-        "{rounds} fights: {openings} openings, {fenced} writers fenced off, {in_use} refused as in use, {failed} failures, \
+        "{rounds} fights: {openings} openings, {taken_over} restores, {fenced} writers fenced off, {in_use} refused as in use, {failed} failures, \
          {acknowledged} layers acknowledged, none lost"
     );
-    assert!(rounds < 50 || (fenced > 0 && in_use > 0 && failed > 0));
+    assert!(rounds < 50 || (taken_over > 0 && fenced > 0 && in_use > 0 && failed > 0));
 }
 
 #[test]
@@ -213,6 +232,47 @@ fn a_live_writer_is_left_alone_and_a_dead_one_is_not() {
         let waited = begun.elapsed();
         assert!(waited >= Timing::default().claim_expiry && waited < 2 * Timing::default().claim_expiry);
         assert!(read_all(&third).await[&1] == content(1));
+    });
+}
+
+#[test]
+fn who_restores_from_a_dead_writer_watches_it_once() {
+    run(async {
+        let server = made(Manner::Honest).await;
+        let a = Connection::new(&server, 1);
+        let first = open(&a).await.unwrap();
+        commit(&first, 1, 1).await.unwrap();
+        let begun = Instant::now();
+        let b = Connection::new(&server, 2);
+        assert!(matches!(take_over(&b, false).await, Err(CapacityError::InUse { .. })), "it lives");
+        a.crash();
+        drop(first);
+        take_over(&b, false).await.unwrap();
+        assert!(begun.elapsed() >= Timing::default().claim_expiry);
+        let begun = Instant::now();
+        let second = open(&Connection::new(&server, 3)).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(read_all(&second).await[&1] == content(1));
+    });
+}
+
+#[test]
+fn a_live_writer_is_fenced_off_where_that_is_asked_for() {
+    run(async {
+        let server = made(Manner::Ignores).await;
+        let (a, b) = (Connection::new(&server, 1), Connection::new(&server, 2));
+        let first = open(&a).await.unwrap();
+        commit(&first, 1, 1).await.unwrap();
+        let begun = Instant::now();
+        take_over(&b, true).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        // Before anybody has opened the volume again.
+        let error = commit(&first, 2, 2).await.unwrap_err();
+        assert!(error.is_fenced(), "{error}");
+        let second = open(&b).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        commit(&second, 3, 3).await.unwrap();
+        assert_eq!(read_all(&second).await.into_keys().collect::<Vec<_>>(), [1, 3]);
     });
 }
 

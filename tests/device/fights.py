@@ -2,6 +2,7 @@
 
 The owner's target is stopped by SIGSTOP in the midst of its writing, as with a virtual machine that is suspended. The other
 machine takes the volume over from its capacity tier, and the first is continued: before that, in the midst of it, or after.
+Or it is not stopped at all, and the other one fences it off while it writes.
 Several volumes are fought for at once, as a round is waiting for the most part.
 
 Each 4 KiB unit that is written says its place and the write's number, which rises from owner to owner. So what a new owner
@@ -31,10 +32,11 @@ AT_ONCE = 8  # volumes that are fought for side by side
 CLAIM_EXPIRY = 32  # seconds without a sign of life, after which a writer on another machine counts as dead
 FENCE_LIMIT = 300  # seconds, until a writer that goes on learns that another one has the volume
 LIMIT = 300  # seconds, of a command that may have to wait for a claim's expiry
-# How long a pause is: a restore waits for one expiry, and the start after it for another.
-PAUSES = {"soon": (0, CLAIM_EXPIRY), "meanwhile": (CLAIM_EXPIRY, 2.5 * CLAIM_EXPIRY)}
-# The last: until the challenger has claimed the volume and has not got it yet, by its restore or by its start.
-WHENS = ["afterwards", "claimed", "meanwhile", "claimed", "soon"]
+# How long a pause is: a restore waits for one expiry, and is done a little later.
+PAUSES = {"soon": (0, CLAIM_EXPIRY), "meanwhile": (CLAIM_EXPIRY, 1.5 * CLAIM_EXPIRY)}
+# "claimed": until the challenger has claimed the volume and has not got it yet, by its restore or by its start.
+# "fenced": not at all, and the restore is told to fence.
+WHENS = ["afterwards", "claimed", "fenced", "meanwhile", "claimed", "soon"]
 IN_USE, TAKEN_OVER = "is in use by", "was taken over by writer generation"
 OLD_COPY = "it is an old copy"
 PAUSE_AT_EASE, PAUSE_IN_HASTE = 0.5, 0.02  # seconds between writes
@@ -286,53 +288,46 @@ class Fight:
         self.unsure = self.owner.last
         self.holder.snapshot(f"unsure{turn}")
         time.sleep(self.random.choice((0, 1, 2, 6)) * self.random.random())
-        pid = self.pause()
-        self.owner.pause = PAUSE_AT_EASE
         when = self.whens.pop(0)
         self.whens.append(when)
+        pid = self.pause() if when != "fenced" else None
+        self.owner.pause = PAUSE_AT_EASE
         if when == "claimed":
-            number, delay = self.random.choice((1, 2, 2)), self.random.uniform(0, 0.7)
+            number, delay = self.random.choice((1, 1, 2)), self.random.uniform(0, 0.7)
             self.timers.append(Claimed(self.objects / "writers", number, delay, lambda: self.resume(pid)))
-        elif when != "afterwards":
+        elif when in PAUSES:
             self.resume_after(pid, self.random.uniform(*PAUSES[when]))
         challenger = self.volume(next(machine for machine in self.machines if machine is not self.holder.forerun))
-        refused_by = self.take_over(challenger)
+        taken = self.take_over(challenger, ["--fence"] if when == "fenced" else [])
         self.cancel_timers()
-        self.count(f"paused until {when}")
-        if refused_by is None:
+        self.count(when if when == "fenced" else f"paused until {when}")
+        if taken:
             self.taken(challenger, turn, pid)
             return
-        self.count(f"refused by {refused_by}")
+        self.count("restores refused")
         self.resume(pid)
         self.goes_on(f"on{turn}")
-        if refused_by == "add" and self.random.random() < 0.5:
-            # The operator tries again: there is a fast tier already, which knows nothing of what has been written back since.
-            pid = self.pause()
-            if self.started(challenger):
-                self.count("started when tried again")
-                self.taken(challenger, turn, pid)
-                return
-            self.resume(pid)
-            raise Failed(f"{self.name}: `add` after a second pause was refused: {self.said}")
         self.forget(challenger)
 
-    def take_over(self, challenger):
-        """Restores and starts the volume on the other machine; the command that was refused, if one was."""
+    def take_over(self, challenger, fence):
+        """Restores and starts the volume on the other machine; whether it could."""
         began = time.monotonic()
         done = challenger.forerun.try_(
             "restore", self.place, "--as", self.name, "--fast", challenger.fast, "--fast-size", "64M", "--sync-interval", "30",
-            limit=LIMIT,
+            *fence, limit=LIMIT,
         )  # fmt: skip
-        self.took("restore", began)
+        self.took("restore that fences" if fence else "restore", began)
         if done.returncode != 0:
-            expect(IN_USE in done.stderr, lambda: f"{self.name}: restore was refused: {done.stderr}")
+            expect(IN_USE in done.stderr and not fence, lambda: f"{self.name}: restore was refused: {done.stderr}")
             listed = [entry["volume"] for entry in challenger.forerun.json("list")["volumes"]]
             expect(self.name not in listed, f"{self.name} is there after a restore that was refused")
-            return "restore"
+            return False
         self.lab.volumes.append(challenger)
-        return None if self.started(challenger) else "add"
+        self.starts(challenger)
+        return True
 
-    def started(self, challenger):
+    def starts(self, challenger):
+        """The restore has fenced off who had it: nothing is in the way, and there is nobody to wait for."""
         for _ in range(5):
             began = time.monotonic()
             done = challenger.forerun.try_("add", self.name, "--no-trainer", limit=LIMIT)
@@ -341,12 +336,8 @@ class Fight:
                 break
             # The store is slow, and `add` gave up and killed its target: the claim of that is no obstacle on the same machine.
             self.count("starts tried again as they took too long")
-        self.said = done.stderr
-        if done.returncode != 0:
-            expect(IN_USE in done.stderr, lambda: f"{self.name}: add was refused: {done.stderr}")
-            return False
+        equal(done.returncode, 0, f"{self.name}: the status of add after a restore, which said {done.stderr!r}")
         challenger.device = done.stdout.strip()
-        return True
 
     def goes_on(self, snapshot):
         """The take-over was refused: the owner still is the owner."""
@@ -379,7 +370,9 @@ class Fight:
         story = {unit: [version for version in list(versions) if version <= last][-2:] for unit, versions in list(lost.story.items())}
         self.holder = challenger
         self.owner = Owner(challenger.device, 1 - lost.number, self.next_turn(), story, self.random.random())
-        if pid in self.paused:
+        if pid is None:
+            self.count("never stopped")
+        elif pid in self.paused:
             self.count("went on after the take-over")
             time.sleep(self.random.uniform(0, 5))
             self.resume(pid)

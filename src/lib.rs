@@ -12,4 +12,7 @@ pub mod prediction;
 pub mod prediction_table;
 pub mod retention;
 pub mod stream;
+mod told;
 pub mod utc;
+
+pub use told::told;

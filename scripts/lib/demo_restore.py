@@ -59,10 +59,9 @@ class Restore(Part):
         def passed():
             return round(time.monotonic() - began, 2)
 
-        say(f"forerun restore {self.place(VOLUME)} --as {VOLUME} ...")
-        if self.options.where == "vm":
-            say("   (the lost machine has not closed the volume: whether it still writes is watched for 32 s first)")
-        told = self.forerun("restore", self.place(VOLUME), "--as", VOLUME, "--fast", fast, *size, limit=150)
+        say(f"forerun restore {self.place(VOLUME)} --as {VOLUME} --fence ...")
+        say("   (the lost machine has not closed the volume, and is fenced off; without --fence it is watched for 32 s first)")
+        told = self.forerun("restore", self.place(VOLUME), "--as", VOLUME, "--fast", fast, "--fence", *size, limit=150)
         restored = passed()
         self.at_end(self.stop_trainer, VOLUME)
         self.at_end(self.remove_volume, VOLUME)

@@ -42,7 +42,7 @@ fn start_trainer(paths: &Paths, config: &VolumeConfig, options: &AddOptions) {
         return;
     }
     if let Err(error) = trainer::start(paths, &config.name) {
-        eprintln!("warning: the volume runs without predictions: {error:#}");
+        eprintln!("warning: the volume runs without predictions: {}", forerun::told(&error));
     }
 }
 

@@ -206,17 +206,18 @@ data comes to the fast tier as it is used, and in the background, what was used 
 printed. Refused while another target writes to the capacity tier; a fast tier that turns up
 later is refused.
 
-On an object store a lock cannot tell whether the machine is lost or just cannot be reached: where it
-did not close the volume, `restore` watches for half a minute whether it shows that it lives. --fence
-does not: what that machine writes from then on is refused, and told there, should it live after all.
+On an object store no lock tells whether the machine is lost or just cannot be reached: where it
+did not close the volume, `restore` watches for half a minute whether it shows that it lives.
+With --fence it does not: should that machine live after all, what it writes back from then on is
+refused, and told there.
 
-With PLACE@SNAPSHOT the result is another volume, as `forerun clone` makes one, with a capacity tier of
-its own (--capacity).
+With PLACE@SNAPSHOT the result is another volume, as `forerun clone` makes one, with a capacity
+tier of its own (--capacity).
 
 Examples:
   forerun restore /srv/forerun/data --as data --fast /dev/nvme0n1p3
   forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3
-  forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3 --fence     # its machine burned down
+  forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3 --fence
   forerun restore /srv/forerun/data@monday --as try --fast /fast/try.img --fast-size 4G --capacity /srv/forerun/try
   forerun restore /mnt/backup/data --as data --fast /fast/data.img --fast-size 64G
   forerun add data")]

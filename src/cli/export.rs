@@ -278,7 +278,8 @@ impl<'a> Attached<'a> {
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.go() {
-            eprintln!("warning: {} stays as {}: {error:#}", self.reference, self.path.display());
+            let why = forerun::told(&error);
+            eprintln!("warning: {} stays as {}: {why}", self.reference, self.path.display());
         }
     }
 }

@@ -54,7 +54,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
     let failure = error.downcast_ref::<Failure>();
     if !matches!(failure, Some(Failure::Program(_))) {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", forerun::told(error));
     }
     ExitCode::from(failure.map_or(1, Failure::code))
 }

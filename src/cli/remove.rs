@@ -47,7 +47,7 @@ fn delete_all(paths: &Paths, users: Vec<String>) -> anyhow::Result<()> {
     let recorded = devices::all_records(paths)?.into_iter().map(|(reference, _)| reference);
     for reference in volumes.chain(recorded) {
         if let Err(error) = tidy(paths, &reference) {
-            eprintln!("error: {reference}: {error:#}");
+            eprintln!("error: {reference}: {}", forerun::told(&error));
             problems += 1;
         }
     }

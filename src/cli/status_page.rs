@@ -104,6 +104,9 @@ fn tiers(page: &mut Page, volume: &GetVolumeStatusResponse) {
     page.line("  fast", &format!("{}, {clean} of it clean, {dirty} dirty  {}", fill(&fast), fast.path));
     let capacity = volume.capacity_tier.clone().unwrap_or_default();
     page.line("  capacity", &format!("{}  {}", fill(&capacity), capacity.path));
+    if !capacity.conditional_writes.is_empty() {
+        page.line("  its server", &format!("conditional writes: {}", capacity.conditional_writes));
+    }
     for origin in &volume.origins {
         let copying = if origin.promoting { ", being copied" } else { "" };
         let shared = format_size(origin.shared_bytes);

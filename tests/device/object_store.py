@@ -66,6 +66,8 @@ def a_volume_on_an_object_store(lab):
     os.sync()
     lab.unmount(path)
     volume.written_back()
+    found = volume.status()["volume"]["capacity_tier"]["conditional_writes"]
+    equal(found, "create-if-absent honoured, replace-if-unchanged honoured", "what is said of the server")
     told_nothing_secret(lab, volume)
     volume.delete()
     volume.check()

@@ -125,7 +125,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("forerun-trainer: {error:#}");
+            eprintln!("forerun-trainer: {}", forerun::told(&error));
             ExitCode::FAILURE
         }
     }

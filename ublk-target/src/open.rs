@@ -103,7 +103,7 @@ fn resize(id: u32) -> Resize {
         device::resize(id, size_bytes).map_err(|error| error.to_string())?;
         // Only tools that list devices go by it.
         if let Err(error) = PidFile::resize(Path::new(RUN_DIR), id, size_bytes) {
-            tracing::warn!(id, "the pid file goes on to say the old size: {error:#}");
+            tracing::warn!(id, "the pid file goes on to say the old size: {}", forerun::told(&error));
         }
         Ok(())
     })

@@ -31,12 +31,14 @@ fn volume() -> GetVolumeStatusResponse {
             total_bytes: 8 << 30,
             used_bytes: 4 << 30,
             clean_bytes: 3 << 30,
+            ..Tier::default()
         }),
         capacity_tier: Some(Tier {
             path: "/srv/data".into(),
             total_bytes: 1 << 40,
             used_bytes: 12 << 30,
             clean_bytes: 0,
+            ..Tier::default()
         }),
         read_requests: 1_234_567,
         read_bytes: 5 << 30,
@@ -123,6 +125,17 @@ fn a_clone_says_what_it_shares() {
         render(&GetVolumeStatusResponse { origins, ..volume() }, &GetPrefetchStatusResponse::default(), 0);
     assert!(text.contains("3.0 GiB with its origin  /srv/a"), "{text}");
     assert!(text.contains("3.0 GiB with its origin, being copied  /srv/b"), "{text}");
+}
+
+#[test]
+fn an_object_store_says_what_its_server_makes_of_conditions() {
+    let found = "create-if-absent honoured, replace-if-unchanged ignored";
+    let capacity = Tier { conditional_writes: found.into(), ..Tier::default() };
+    let on_store = GetVolumeStatusResponse { capacity_tier: Some(capacity), ..volume() };
+    let prefetch = GetPrefetchStatusResponse::default();
+    let text = render(&on_store, &prefetch, 0);
+    assert!(text.contains(&format!("\n  its server    conditional writes: {found}\n")), "{text}");
+    assert!(!render(&volume(), &prefetch, 0).contains("conditional"), "a directory has no server");
 }
 
 #[test]

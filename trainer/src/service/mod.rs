@@ -116,7 +116,7 @@ async fn serve(
             said.clear();
         }
         // The same trouble again and again is said once.
-        let message = format!("{error:#}");
+        let message = forerun::told(&error);
         if message != said {
             warn!("no connection to the target at {}: {message}; trying again", socket.display());
             said = message;

@@ -100,7 +100,7 @@ impl Worker {
                 Work::Horizon(_) => Ok(()),
             };
             if let Err(error) = result {
-                warn!("{error:#}");
+                warn!("{}", forerun::told(&error));
             }
         }
         info!("stopping: what was learned is stored");

@@ -168,6 +168,8 @@ pub(crate) fn ready<W: World>(
     let wake_counter = tokio::sync::Notify::new();
     let tasks = Tasks { shared, capacity, fast, budget, fetches, counted, wake_counter, maintaining };
     kept::note_kept(&tasks);
+    let found = tasks.capacity.conditional_writes();
+    tasks.shared.note_progress(|progress| progress.conditional_writes = found.unwrap_or_default());
     Rc::new(tasks)
 }
 

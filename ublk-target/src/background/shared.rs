@@ -110,6 +110,8 @@ pub struct Progress {
     pub free_bytes: u64,
     /// What a clone shares with its origins.
     pub shared: Vec<crate::capacity_tier::SharedData>,
+    /// What the capacity tier's server makes of conditional writes; empty where there is none.
+    pub conditional_writes: String,
 }
 
 /// Everything of a running volume that several threads use.

@@ -148,6 +148,13 @@ impl Store for AnyStore {
         }
     }
 
+    fn conditional_writes(&self) -> Option<String> {
+        match self {
+            Self::Directory(store) => store.conditional_writes(),
+            Self::Objects(store) => store.conditional_writes(),
+        }
+    }
+
     async fn begin_upload(&self, name: ObjectName) -> io::Result<AnyUpload> {
         Ok(match self {
             Self::Directory(store) => AnyUpload::Directory(store.begin_upload(name).await?),

@@ -87,6 +87,10 @@ pub trait Store: 'static {
     async fn release_writer(&self) -> io::Result<()> {
         Ok(())
     }
+    /// What the server makes of conditional writes, in words, if there is a server and the writer's lock has been taken.
+    fn conditional_writes(&self) -> Option<String> {
+        None
+    }
     /// Begins an object that is not there yet; fails with `AlreadyExists` where it is.
     async fn begin_upload(&self, name: ObjectName) -> io::Result<Self::Upload>;
     /// Reads exactly `len` bytes at `offset` into `buffer` (its content is dropped); fails with

@@ -227,6 +227,12 @@ impl<S: Store> CapacityTier<S> {
         self.found
     }
 
+    /// What the store's server makes of conditional writes, in words, as a writer found it; `None` for a directory.
+    #[must_use]
+    pub fn conditional_writes(&self) -> Option<String> {
+        self.inner.store.conditional_writes()
+    }
+
     /// Gives the writer's lock or a snapshot's lease back, when nothing is under way any more, so that nobody has to
     /// wait. Without it they end as after a crash.
     pub async fn close(self) {

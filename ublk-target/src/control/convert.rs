@@ -51,6 +51,7 @@ fn tier(tier: TierStatus) -> v1::Tier {
         total_bytes: tier.total_bytes,
         used_bytes: tier.used_bytes,
         clean_bytes: tier.clean_bytes,
+        conditional_writes: tier.conditional_writes,
     }
 }
 

@@ -76,6 +76,8 @@ pub struct TierStatus {
     pub used_bytes: u64,
     /// Of the used bytes, what can be given up at once (fast tier only).
     pub clean_bytes: u64,
+    /// What the server makes of conditional writes (capacity tier on an object store only).
+    pub conditional_writes: String,
 }
 
 /// How prediction does, as the engine counts it. Who serves and why comes from the [`TrainerReport`].

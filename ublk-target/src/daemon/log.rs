@@ -5,7 +5,7 @@
 //! the messages (journald reads both). `forerun add` gives a daemon a log file as its stderr: there they go too.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
@@ -35,7 +35,8 @@ pub(super) fn for_process(daemon: bool) {
 /// Sets up messages for a process in the foreground: to stderr. `RUST_LOG` chooses which.
 pub(super) fn to_stderr() {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter()).with_writer(io::stderr);
-    if subscriber.with_target(false).try_init().is_err() {
+    let colours = io::stderr().is_terminal();
+    if subscriber.with_target(false).with_ansi(colours).try_init().is_err() {
         tracing::debug!("messages are set up already");
     }
 }

@@ -76,7 +76,7 @@ pub fn main(source: &impl Source, offline: impl FnOnce(Offline) -> anyhow::Resul
     match result {
         Ok(code) => code,
         Err(error) => {
-            log::failure(&format!("{error:#}"));
+            log::failure(&forerun::told(&error));
             ExitCode::FAILURE
         }
     }

@@ -176,7 +176,7 @@ fn del_all(users: Users) -> anyhow::Result<()> {
     }
     for entry in devices.iter().filter(|entry| entry.ours) {
         if let Err(error) = del(entry.id, users) {
-            eprintln!("ublk.{TARGET_NAME}: device {}: {error:#}", entry.id);
+            eprintln!("ublk.{TARGET_NAME}: device {}: {}", entry.id, forerun::told(&error));
             failed += 1;
         }
     }

@@ -346,6 +346,7 @@ impl ControlPlane for VolumeControl {
                 total_bytes: slot_bytes(u64::from(volume.slot_count())),
                 used_bytes: slot_bytes(counts.clean + counts.sealed + counts.open),
                 clean_bytes: slot_bytes(counts.clean),
+                conditional_writes: String::new(),
             },
             capacity_tier: TierStatus {
                 path: config.capacity.address.to_string(),
@@ -353,6 +354,7 @@ impl ControlPlane for VolumeControl {
                 total_bytes: progress.used_bytes.checked_add(progress.free_bytes).unwrap_or(0),
                 used_bytes: progress.used_bytes,
                 clean_bytes: 0,
+                conditional_writes: progress.conditional_writes.clone(),
             },
             memory_bytes: super::health::resident_bytes(),
             read_requests: stats.read_requests.get(),

@@ -47,6 +47,12 @@ pub struct Ability {
     pub replace: Condition,
 }
 
+impl fmt::Display for Ability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "create-if-absent {}, replace-if-unchanged {}", self.create, self.replace)
+    }
+}
+
 /// Tries it out with an object that is deleted again.
 ///
 /// # Errors

@@ -43,10 +43,35 @@ impl Secrets {
             // The server's own words are long and say no more.
             Error::NotFound { path, .. } => format!("there is no object {path}"),
             Error::AlreadyExists { path, .. } => format!("there is an object {path} already"),
-            error => error.to_string(),
+            error => plain(&error.to_string()),
         };
         io::Error::new(kind, self.hide(&text))
     }
+}
+
+/// What the client says of a request that a server refused, without what is of no use to a reader; anything else as it is.
+fn plain(text: &str) -> String {
+    let refusal = || {
+        let (request, answer) = text.split_once(" - Server returned non-2xx status code: ")?;
+        let (_, request) = request.rsplit_once("Error performing ")?;
+        let mut words = request.split_whitespace();
+        let (method, address) = (words.next()?, words.next()?);
+        let address = address.split('?').next()?;
+        let (status, body) = answer.split_once(": ").unwrap_or((answer, ""));
+        // S3's and Azure's answers are of this form; others are told whole.
+        let said = match (between(body, "<Code>", "</Code>"), between(body, "<Message>", "</Message>")) {
+            (Some(code), Some(message)) => format!("{code}: {}", message.lines().next().unwrap_or_default()),
+            (Some(code), None) => code.to_owned(),
+            _ => body.trim().to_owned(),
+        };
+        let said = if said.is_empty() { said } else { format!(" ({said})") };
+        Some(format!("the server answers {status} to {method} {address}{said}"))
+    };
+    refusal().unwrap_or_else(|| text.to_owned())
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    Some(text.split_once(before)?.1.split_once(after)?.0.trim())
 }
 
 /// Shows nothing of them.
@@ -65,6 +90,26 @@ pub fn timed_out(what: &str, seconds: u64) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_says_what_and_why() {
+        let client = "Generic S3 error: Error performing list request: Error performing GET \
+                      http://host:9000/bucket?list-type=2&prefix=a%2F in 3.6ms, after 2 retries, max_retries: 2, \
+                      retry_timeout: 60s  - Server returned non-2xx status code: ";
+        let answer = "404 Not Found: <?xml version=\"1.0\"?>\n<Error>\n  <Code>NoSuchBucket</Code>\n  \
+                      <Message>The specified bucket does not exist\nRequestId:7</Message></Error>";
+        assert_eq!(
+            plain(&format!("{client}{answer}")),
+            "the server answers 404 Not Found to GET http://host:9000/bucket (NoSuchBucket: The specified bucket does not exist)"
+        );
+        let other = plain(&format!("{client}502 Bad Gateway: try later"));
+        assert_eq!(other, "the server answers 502 Bad Gateway to GET http://host:9000/bucket (try later)");
+        let none = plain(&format!("{client}403 Forbidden"));
+        assert_eq!(none, "the server answers 403 Forbidden to GET http://host:9000/bucket");
+        for odd in ["", "connection refused", " - Server returned non-2xx status code: "] {
+            assert_eq!(plain(odd), odd);
+        }
+    }
 
     #[test]
     fn secrets_are_not_shown_and_long_answers_are_cut() {

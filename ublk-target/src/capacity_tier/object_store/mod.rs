@@ -24,7 +24,7 @@ pub(crate) mod simulated;
 mod timing;
 mod upload;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
@@ -33,6 +33,7 @@ use forerun::geometry::{Epoch, Generation};
 
 use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED};
+use ability::Ability;
 pub use address::open_address;
 use bucket::{Bucket, Clients, Write};
 use claims::{Claim, Unclosed, Verdict};
@@ -50,6 +51,8 @@ pub struct ObjectStore {
     here: Holder,
     /// What becomes of writers elsewhere that did not close.
     unclosed: Unclosed,
+    /// As found when the claim was made.
+    ability: Cell<Option<Ability>>,
     claim: RefCell<Option<Rc<Claim>>>,
     leases: RefCell<Watch>,
 }
@@ -57,8 +60,8 @@ pub struct ObjectStore {
 impl ObjectStore {
     /// Over a `bucket`; `place` is its address for messages. Nothing is asked of the server yet.
     fn over(bucket: Bucket, place: String) -> Self {
-        let (claim, leases) = (RefCell::default(), RefCell::default());
-        Self { bucket, place, here: Holder::here(), unclosed: Unclosed::Watch, claim, leases }
+        let (ability, claim, leases) = (Cell::default(), RefCell::default(), RefCell::default());
+        Self { bucket, place, here: Holder::here(), unclosed: Unclosed::Watch, ability, claim, leases }
     }
 
     /// Fences off at once whoever did not close, instead of watching whether it lives.
@@ -104,10 +107,8 @@ impl ObjectStore {
 
     async fn establish(&self) -> io::Result<Result<Generation, String>> {
         let ability = ability::examine(&self.bucket).await?;
-        tracing::info!(
-            place = self.place, create_if_absent = %ability.create, replace_if_unchanged = %ability.replace,
-            "what the object store makes of conditions; the volume is safe without them"
-        );
+        tracing::info!(place = self.place, "conditional writes: {ability}; the volume is safe without them");
+        self.ability.set(Some(ability));
         match Claim::establish(&self.bucket, &self.here, self.unclosed).await? {
             Ok(claim) => {
                 let generation = claim.generation();
@@ -177,6 +178,10 @@ impl Store for ObjectStore {
             }
             Some(Err(_)) => Err(io::Error::other("HEAD is still being replaced")),
         }
+    }
+
+    fn conditional_writes(&self) -> Option<String> {
+        self.ability.get().map(|ability| ability.to_string())
     }
 
     async fn begin_upload(&self, name: ObjectName) -> io::Result<ObjectUpload> {

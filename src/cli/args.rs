@@ -201,10 +201,10 @@ pub struct Settings {
 #[command(after_long_help = "\
 For when the machine is lost and the capacity tier is not: the volume goes on from its newest
 epoch that was written back. It takes a moment whatever the volume's size: nothing is copied, and
-data comes to the fast tier as it is used, and in the background, what was used most first (--hydrate);
-`forerun status` shows how warm it is. What was written after that epoch is lost; the moment is
-printed. Refused while another target writes to the capacity tier; a fast tier that turns up
-later is refused.
+data comes to the fast tier as it is used, and in the background, what was used most first
+(--hydrate); `forerun status` shows how warm it is. What was written after that epoch is lost; the
+moment is printed. Refused while another target writes to the capacity tier; a fast tier that turns
+up later is refused.
 
 On an object store no lock tells whether the machine is lost or just cannot be reached: where it
 did not close the volume, `restore` watches for half a minute whether it shows that it lives.
@@ -218,7 +218,7 @@ Examples:
   forerun restore /srv/forerun/data --as data --fast /dev/nvme0n1p3
   forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3
   forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3 --fence
-  forerun restore /srv/forerun/data@monday --as try --fast /fast/try.img --fast-size 4G --capacity /srv/forerun/try
+  forerun restore /srv/data@monday --as try --fast /fast/try.img --fast-size 4G --capacity /srv/try
   forerun restore /mnt/backup/data --as data --fast /fast/data.img --fast-size 64G
   forerun add data")]
 pub struct RestoreOptions {
@@ -283,9 +283,9 @@ pub struct CloneOptions {
 /// Options of `promote`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-What the clone shares with its origin is copied to its own capacity tier, in the background and within
-the budget that all background work has. Then the origin lets go of it. `forerun status` shows how
-much is left. The clone must be running; a stop only interrupts it.")]
+What the clone shares with its origin is copied to its own capacity tier, in the background and
+within the budget that all background work has. Then the origin lets go of it. `forerun status`
+shows how much is left. The clone must be running; a stop only interrupts it.")]
 pub struct PromoteOptions {
     /// The clone
     pub volume: VolumeName,
@@ -294,9 +294,9 @@ pub struct PromoteOptions {
 /// Options of `forget`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-A volume keeps what its clones share with it until they are promoted. For a clone that was deleted, or
-whose making was interrupted for good, nobody tells it; `forerun check` names such clones, and this
-lets go of the data. A clone that is there is refused.
+A volume keeps what its clones share with it until they are promoted. For a clone that was deleted,
+or whose making was interrupted for good, nobody tells it; `forerun check` names such clones, and
+this lets go of the data. A clone that is there is refused.
 
 Examples:
   forerun forget data 7f9c4a52-1d0e-4c4b-9a57-0c4a0f3f2a11")]
@@ -531,7 +531,8 @@ pub struct SnapshotDiffOptions {
 /// Options of `snapshot attach`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-The snapshot is written back to the capacity tier first where it is not there yet; that can take a while.
+The snapshot is written back to the capacity tier first where it is not there yet; that can take a
+while.
 
 Examples:
   forerun snapshot attach data monday    # prints /dev/ublkbN
@@ -618,8 +619,8 @@ pub struct PredictOptions {
 /// Options of `threshold`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-A lower threshold makes room for more writes and wastes more of it; a higher one is surer and sees less
-coming. Probabilities are calibrated: of what is predicted at 0.8, about 80 % happens.
+A lower threshold makes room for more writes and wastes more of it; a higher one is surer and sees
+less coming. Probabilities are calibrated: of what is predicted at 0.8, about 80 % happens.
 
 Example: forerun threshold data 0.7")]
 pub struct ThresholdOptions {

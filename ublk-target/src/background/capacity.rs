@@ -11,7 +11,7 @@ use forerun::geometry::{BlockIndex, Epoch, Geometry};
 use tokio::sync::oneshot;
 
 use super::kept::note_kept;
-use super::{Tasks, World};
+use super::{Shared, TICK, Tasks, World};
 use crate::aligned::AlignedBuffer;
 pub use crate::capacity_tier::CapacityError;
 use crate::capacity_tier::{Garbage, MAX_DIFF_PAGE, Maintained, Pin, Relocation, SharedData, Urgency};
@@ -195,7 +195,7 @@ pub(super) async fn maintain(tasks: &Tasks<impl World>) {
     let shared = &tasks.shared;
     let Ok(_one) = tasks.maintaining.try_lock() else { return };
     for _ in 0..MAINTENANCE_STEPS {
-        let short = lock(&shared.progress).free_bytes < SPACE_SHORT_BYTES;
+        let short = is_space_short(shared);
         if shared.urgent.load(Ordering::Relaxed) && !short {
             return;
         }
@@ -212,6 +212,11 @@ pub(super) async fn maintain(tasks: &Tasks<impl World>) {
             }
         }
     }
+}
+
+/// Whether the capacity tier is nearly full: upkeep comes first then.
+fn is_space_short(shared: &Shared) -> bool {
+    lock(&shared.progress).free_bytes < SPACE_SHORT_BYTES
 }
 
 /// One step of upkeep; the map follows what moved.
@@ -236,17 +241,22 @@ pub struct Collected {
     pub deleted_bytes: u64,
 }
 
-/// Merges and compacts whatever gives space back; what nothing refers to any more is deleted when its delay has passed.
+/// Merges and compacts whatever gives space back; what nothing refers to any more is deleted when its delay has passed. Between
+/// two steps it gives way to write-back that somebody waits for, unless space is short.
 async fn collect(tasks: &Tasks<impl World>) -> Result<Collected, CapacityError> {
     let _one = tasks.maintaining.lock().await;
+    let shared = &tasks.shared;
     let mut collected = Collected::default();
     loop {
+        while shared.urgent.load(Ordering::Relaxed) && !is_space_short(shared) && !shared.stopping() {
+            tokio::time::sleep(TICK).await;
+        }
         let done = step(tasks, Urgency::SpaceShort).await?;
         collected.merged_layers += u64::from(done.merged_layers);
         collected.compacted_segments += u64::from(done.compacted_segments);
         collected.deleted_objects += u64::from(done.deleted.objects);
         collected.deleted_bytes += done.deleted.bytes;
-        if !done.more || tasks.shared.stopping() {
+        if !done.more || shared.stopping() {
             return Ok(collected);
         }
     }

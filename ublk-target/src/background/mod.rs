@@ -21,6 +21,7 @@ mod predict;
 mod publish;
 mod seal;
 mod shared;
+mod upkeep;
 mod warm;
 mod world;
 mod write_back;
@@ -65,6 +66,8 @@ pub(crate) struct Tasks<W: World> {
     counted: kept::Counted,
     /// Names were noted whose changes may not have been counted.
     wake_counter: tokio::sync::Notify,
+    /// A layer was written back, or the thread is to end.
+    wake_upkeep: tokio::sync::Notify,
     /// One step of the capacity tier's upkeep at a time.
     maintaining: tokio::sync::Mutex<()>,
 }
@@ -165,8 +168,9 @@ pub(crate) fn ready<W: World>(
 ) -> Rc<Tasks<W>> {
     let fetches = fetch::Fetches::default();
     let (counted, maintaining) = (kept::Counted::default(), tokio::sync::Mutex::default());
-    let wake_counter = tokio::sync::Notify::new();
-    let tasks = Tasks { shared, capacity, fast, budget, fetches, counted, wake_counter, maintaining };
+    let (wake_counter, wake_upkeep) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+    let tasks =
+        Tasks { shared, capacity, fast, budget, fetches, counted, wake_counter, wake_upkeep, maintaining };
     kept::note_kept(&tasks);
     let found = tasks.capacity.conditional_writes();
     tasks.shared.note_progress(|progress| progress.conditional_writes = found.unwrap_or_default());
@@ -178,6 +182,7 @@ pub(crate) async fn run(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedR
     capacity::look_at_space(&tasks).await;
     let mut keepers = tokio::task::JoinSet::new();
     keepers.spawn_local(write_back::keep_writing_back(tasks.clone()));
+    keepers.spawn_local(upkeep::keep_up(tasks.clone()));
     keepers.spawn_local(publish::keep_publishing(tasks.clone()));
     keepers.spawn_local(evict::keep_room(tasks.clone()));
     keepers.spawn_local(seal::keep_sealing(tasks.clone()));
@@ -207,6 +212,7 @@ pub(crate) async fn run(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedR
     }
     // Each of them looks at `stopping` and ends by itself, with no I/O in flight.
     tasks.shared.stop();
+    tasks.wake_upkeep.notify_one();
     // But for this one, which reads for others to see and may be long at it.
     counting.abort();
     while let Some(ended) = keepers.join_next().await {

@@ -31,31 +31,24 @@ const NOTES_A_TURN: usize = 64;
 /// The first wait after a failure; doubled each time up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// How often the capacity tier is kept up while nothing is written back: deleted objects go after a delay.
-const IDLE_UPKEEP: Duration = Duration::from_secs(10);
 
 /// Writes back whatever is sealed, for ever.
 pub(super) async fn keep_writing_back(tasks: Rc<Tasks<impl World>>) {
     let shared = &tasks.shared;
     let mut retry = RETRY_FIRST;
-    let mut upkeep = Instant::now();
     let mut blocks = 0;
     while !shared.stopping() {
         let live = shared.volume.layers().live();
         let Some((layer, true)) = live.first().map(|oldest| (*oldest, live.len() > 1)) else {
-            let woken = shared.wake_writer.notified();
-            let idle = tokio::time::timeout(Duration::from_secs(1), woken).await.is_err();
-            if idle && upkeep.elapsed() >= IDLE_UPKEEP {
-                maintain(&tasks).await;
-                upkeep = Instant::now();
-            }
+            // Woken, or not: it looks again.
+            let _ = tokio::time::timeout(Duration::from_secs(1), shared.wake_writer.notified()).await;
             continue;
         };
         match write_back(&tasks, layer).await {
             Ok(written) => {
                 retry = RETRY_FIRST;
                 shared.note_write_back(None);
-                maintain(&tasks).await;
+                tasks.wake_upkeep.notify_one();
                 blocks += written;
                 let is_last = shared.volume.layers().live().len() <= 1;
                 if blocks >= if is_last { IDLE_BLOCKS } else { BUSY_BLOCKS } {
@@ -252,10 +245,4 @@ async fn read_whole(
         }
     }
     Ok(whole)
-}
-
-/// One step of the capacity tier's own upkeep, and a look at its space.
-async fn maintain(tasks: &Tasks<impl World>) {
-    super::capacity::maintain(tasks).await;
-    super::capacity::look_at_space(tasks).await;
 }

@@ -42,6 +42,8 @@ pub struct Faults {
     pub lost_reply: u64,
     /// Reads that give something else than what is there.
     pub corrupt: u64,
+    /// How long each deletion takes besides.
+    pub slow_delete: Duration,
 }
 
 /// A pin that is there, and what a power cut leaves; `None` for nothing.
@@ -61,6 +63,8 @@ struct Disk {
     others: Addresses,
     leases: BTreeMap<Epoch, u32>,
     operations: u64,
+    /// Deletions under way.
+    deleting: u32,
     trouble: Option<(u64, Trouble)>,
     full: bool,
     crashed: bool,
@@ -109,6 +113,11 @@ impl MemoryStore {
     pub fn trouble(&self, later: u64, trouble: Trouble) {
         let mut disk = self.0.borrow_mut();
         disk.trouble = Some((disk.operations + later, trouble));
+    }
+
+    /// Slow deletions that are under way.
+    pub fn deleting(&self) -> u32 {
+        self.0.borrow().deleting
     }
 
     pub fn operations(&self) -> u64 {
@@ -404,6 +413,12 @@ impl Store for MemoryStore {
     }
 
     async fn delete(&self, name: ObjectName) -> io::Result<()> {
+        let slow = self.faults().slow_delete;
+        if !slow.is_zero() {
+            self.0.borrow_mut().deleting += 1;
+            tokio::time::sleep(slow).await;
+            self.0.borrow_mut().deleting -= 1;
+        }
         self.operation(false).await?;
         let mut disk = self.0.borrow_mut();
         if let Some(object) = disk.objects.remove(&name) {

@@ -11,6 +11,7 @@
 //! | `predictions` | prediction tables, right, random and hostile |
 //! | `snapshots` | names that must be there, and what snapshots have to hold |
 //! | `shrink` | the shortest history that still fails |
+//! | `upkeep` | upkeep that takes long |
 //! | `same_contents` | the same requests with each kind of prediction |
 //!
 //! The simulated disk is in `fast_tier::sim`, the store in `capacity_tier::memory_store`. `docs/reliability.md` says what this finds.
@@ -25,3 +26,4 @@ mod shrink;
 mod snapshots;
 mod tests;
 pub mod truth;
+mod upkeep;

@@ -357,7 +357,8 @@ impl Run<'_> {
             Step::StoreFaults { fail, lost_reply, corrupt } => {
                 let (fail, lost_reply, corrupt) = (*fail, *lost_reply, *corrupt);
                 self.settle(running).await;
-                self.machine.store.set_faults(StoreFaults { latency: true, fail, lost_reply, corrupt });
+                let faults = StoreFaults { latency: true, fail, lost_reply, corrupt, ..Default::default() };
+                self.machine.store.set_faults(faults);
             }
             Step::StoreFullAt(later) => {
                 self.settle(running).await;

@@ -208,7 +208,7 @@ up later is refused.
 
 On an object store no lock tells whether the machine is lost or just cannot be reached: where it
 did not close the volume, `restore` watches for half a minute whether it shows that it lives.
-With --fence it does not: should that machine live after all, what it writes back from then on is
+With --fence it does not: should its target live after all, what that writes back from then on is
 refused, and told there.
 
 With PLACE@SNAPSHOT the result is another volume, as `forerun clone` makes one, with a capacity

@@ -3,7 +3,6 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use forerun::change_vector::{Change, ChangeVector};
 use forerun::config::SnapshotName;
@@ -11,16 +10,11 @@ use forerun::geometry::{BlockIndex, Epoch, Geometry};
 use tokio::sync::oneshot;
 
 use super::kept::note_kept;
-use super::{Shared, TICK, Tasks, World};
+use super::upkeep::{Collected, collect, look_at_space};
+use super::{Tasks, World};
 use crate::aligned::AlignedBuffer;
 pub use crate::capacity_tier::CapacityError;
-use crate::capacity_tier::{Garbage, MAX_DIFF_PAGE, Maintained, Pin, Relocation, SharedData, Urgency};
-use crate::volume::lock;
-
-/// Steps of upkeep after a layer was written back, at most: the rest follows with the next.
-const MAINTENANCE_STEPS: usize = 16;
-/// With less than this free on the capacity tier its upkeep presses for space, in bytes.
-const SPACE_SHORT_BYTES: u64 = 1 << 30;
+use crate::capacity_tier::{Garbage, MAX_DIFF_PAGE, Pin, SharedData};
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<io::Result<T>>;
@@ -109,7 +103,7 @@ pub(super) async fn answer(tasks: &Tasks<impl World>, ask: Ask) {
             };
             note_kept(tasks);
             let _ = reply.send(deleted);
-            maintain(tasks).await;
+            tasks.wake_upkeep.notify_one();
         }
         Ask::Diff { from, to, after, limit, reply } => {
             let _ = reply.send(diff(tasks, from, to, after, limit).await);
@@ -124,7 +118,7 @@ pub(super) async fn answer(tasks: &Tasks<impl World>, ask: Ask) {
             let promoting = tasks.capacity.promote().await;
             let _ = reply.send(promoting.map(|()| tasks.capacity.shared()));
             look_at_space(tasks).await;
-            maintain(tasks).await;
+            tasks.wake_upkeep.notify_one();
         }
         Ask::Garbage { reply } => {
             let _ = reply.send(Ok(tasks.capacity.garbage()));
@@ -185,92 +179,4 @@ async fn vector(
         .and_then(|layer| layer.snapshot.as_ref())
         .and_then(|name| SnapshotName::new(name.as_str()).ok());
     Ok(Some((vector, name)))
-}
-
-/// Steps of merging, compaction and deletion, as long as there is something to do; the map follows what moved.
-///
-/// One call at a time: others are answered at once, since the one under way does what there is. It gives way to
-/// write-back that somebody waits for, unless it is space that is wanted.
-pub(super) async fn maintain(tasks: &Tasks<impl World>) {
-    let shared = &tasks.shared;
-    let Ok(_one) = tasks.maintaining.try_lock() else { return };
-    for _ in 0..MAINTENANCE_STEPS {
-        let short = is_space_short(shared);
-        if shared.urgent.load(Ordering::Relaxed) && !short {
-            return;
-        }
-        let urgency = if short { Urgency::SpaceShort } else { Urgency::Relaxed };
-        match step(tasks, urgency).await {
-            Ok(maintained) => {
-                if !maintained.more || shared.stopping() {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the capacity tier's upkeep failed; it is tried again later");
-                return;
-            }
-        }
-    }
-}
-
-/// Whether the capacity tier is nearly full: upkeep comes first then.
-fn is_space_short(shared: &Shared) -> bool {
-    lock(&shared.progress).free_bytes < SPACE_SHORT_BYTES
-}
-
-/// One step of upkeep; the map follows what moved.
-async fn step(tasks: &Tasks<impl World>, urgency: Urgency) -> Result<Maintained, CapacityError> {
-    let done = tasks.capacity.maintain(urgency).await?;
-    for Relocation { block, old, new } in &done.relocations {
-        tasks.shared.volume.relocated(*block, old.word(), new.word());
-    }
-    Ok(done)
-}
-
-/// What was given back.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Collected {
-    /// Layers that were merged.
-    pub merged_layers: u64,
-    /// Segments whose live records were copied.
-    pub compacted_segments: u64,
-    /// Objects that were deleted.
-    pub deleted_objects: u64,
-    /// Their bytes.
-    pub deleted_bytes: u64,
-}
-
-/// Merges and compacts whatever gives space back; what nothing refers to any more is deleted when its delay has passed. Between
-/// two steps it gives way to write-back that somebody waits for, unless space is short.
-async fn collect(tasks: &Tasks<impl World>) -> Result<Collected, CapacityError> {
-    let _one = tasks.maintaining.lock().await;
-    let shared = &tasks.shared;
-    let mut collected = Collected::default();
-    loop {
-        while shared.urgent.load(Ordering::Relaxed) && !is_space_short(shared) && !shared.stopping() {
-            tokio::time::sleep(TICK).await;
-        }
-        let done = step(tasks, Urgency::SpaceShort).await?;
-        collected.merged_layers += u64::from(done.merged_layers);
-        collected.compacted_segments += u64::from(done.compacted_segments);
-        collected.deleted_objects += u64::from(done.deleted.objects);
-        collected.deleted_bytes += done.deleted.bytes;
-        if !done.more || shared.stopping() {
-            return Ok(collected);
-        }
-    }
-}
-
-/// Looks at the fill of the capacity tier, for the status.
-pub(super) async fn look_at_space(tasks: &Tasks<impl World>) {
-    match tasks.capacity.space().await {
-        Ok(space) => {
-            let mut progress = lock(&tasks.shared.progress);
-            progress.used_bytes = space.used_bytes;
-            progress.free_bytes = space.free_bytes;
-            progress.shared = tasks.capacity.shared();
-        }
-        Err(error) => tracing::warn!(%error, "the capacity tier's space is not known"),
-    }
 }

@@ -35,11 +35,12 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
 pub use budget::Foreground;
-pub use capacity::{Ask, CapacityError, CapacityReply, Collected, Reply};
+pub use capacity::{Ask, CapacityError, CapacityReply, Reply};
 pub use kept::KeptLayer;
 pub use predict::{Acted, Group, PredictionState};
 pub use seal::{Sealer, WallClock, now_us};
 pub use shared::{Progress, Settings, Shared};
+pub use upkeep::Collected;
 pub use warm::{Hydration, HydrationState};
 #[cfg(test)]
 pub(crate) use world::Slots;
@@ -66,10 +67,13 @@ pub(crate) struct Tasks<W: World> {
     counted: kept::Counted,
     /// Names were noted whose changes may not have been counted.
     wake_counter: tokio::sync::Notify,
-    /// A layer was written back, or the thread is to end.
+    /// A layer was written back.
     wake_upkeep: tokio::sync::Notify,
     /// One step of the capacity tier's upkeep at a time.
     maintaining: tokio::sync::Mutex<()>,
+    /// The map is being told where a layer's blocks are, or where records have gone: a place that HEAD has by now must be in the
+    /// map before it is followed to another one.
+    noting: tokio::sync::Mutex<()>,
 }
 
 impl<W: World> Tasks<W> {
@@ -145,8 +149,8 @@ impl Background {
     }
 }
 
-/// The pace of the capacity tier's upkeep: within the budget, and never urgent. A volume that is being closed waits
-/// for the end of a step, so that one is not held back.
+/// The pace of the capacity tier's upkeep: within the budget, and never urgent. What somebody asked for and is still under way
+/// when the volume is closed is not held back.
 pub(crate) fn pace(budget: Rc<Budget>, shared: Arc<Shared>) -> Pace {
     Rc::new(move |bytes| {
         let (budget, shared) = (budget.clone(), shared.clone());
@@ -167,10 +171,20 @@ pub(crate) fn ready<W: World>(
     budget: Rc<Budget>,
 ) -> Rc<Tasks<W>> {
     let fetches = fetch::Fetches::default();
-    let (counted, maintaining) = (kept::Counted::default(), tokio::sync::Mutex::default());
+    let (counted, maintaining, noting) = (kept::Counted::default(), Default::default(), Default::default());
     let (wake_counter, wake_upkeep) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
-    let tasks =
-        Tasks { shared, capacity, fast, budget, fetches, counted, wake_counter, wake_upkeep, maintaining };
+    let tasks = Tasks {
+        shared,
+        capacity,
+        fast,
+        budget,
+        fetches,
+        counted,
+        wake_counter,
+        wake_upkeep,
+        maintaining,
+        noting,
+    };
     kept::note_kept(&tasks);
     let found = tasks.capacity.conditional_writes();
     tasks.shared.note_progress(|progress| progress.conditional_writes = found.unwrap_or_default());
@@ -179,16 +193,16 @@ pub(crate) fn ready<W: World>(
 
 /// All that the background does: serves asks and looks for work, until [`Ask::Stop`] is done.
 pub(crate) async fn run(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedReceiver<Ask>) {
-    capacity::look_at_space(&tasks).await;
+    upkeep::look_at_space(&tasks).await;
     let mut keepers = tokio::task::JoinSet::new();
     keepers.spawn_local(write_back::keep_writing_back(tasks.clone()));
-    keepers.spawn_local(upkeep::keep_up(tasks.clone()));
     keepers.spawn_local(publish::keep_publishing(tasks.clone()));
     keepers.spawn_local(evict::keep_room(tasks.clone()));
     keepers.spawn_local(seal::keep_sealing(tasks.clone()));
     keepers.spawn_local(predict::keep_acting(tasks.clone()));
     keepers.spawn_local(warm::keep_warm(tasks.clone()));
     let counting = keepers.spawn_local(kept::keep_counting(tasks.clone()));
+    let upkeep = keepers.spawn_local(upkeep::keep_up(tasks.clone()));
     loop {
         let ask = tokio::select! {
             biased;
@@ -212,9 +226,10 @@ pub(crate) async fn run(tasks: Rc<Tasks<impl World>>, mut asks: mpsc::UnboundedR
     }
     // Each of them looks at `stopping` and ends by itself, with no I/O in flight.
     tasks.shared.stop();
-    tasks.wake_upkeep.notify_one();
-    // But for this one, which reads for others to see and may be long at it.
+    // But for these, which may be long at it. Nobody needs what the one reads; what the other leaves half done nobody refers
+    // to, and the next writer deletes it.
     counting.abort();
+    upkeep.abort();
     while let Some(ended) = keepers.join_next().await {
         if let Err(error) = ended
             && !error.is_cancelled()

@@ -49,6 +49,10 @@ pub(super) async fn keep_writing_back(tasks: Rc<Tasks<impl World>>) {
                 retry = RETRY_FIRST;
                 shared.note_write_back(None);
                 tasks.wake_upkeep.notify_one();
+                if super::upkeep::is_behind(&tasks) {
+                    // What is under way.
+                    drop(tasks.maintaining.lock().await);
+                }
                 blocks += written;
                 let is_last = shared.volume.layers().live().len() <= 1;
                 if blocks >= if is_last { IDLE_BLOCKS } else { BUSY_BLOCKS } {
@@ -114,6 +118,7 @@ async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow
     // What was read counts only if the device has not lost it meanwhile: sub-blocks that were filled in a moment ago are not
     // durable, and a device that has lost them shows what the slot held before.
     shared.committer.commit().await?;
+    let noting = tasks.noting.lock().await;
     // From here on the name cannot be taken off the layer: HEAD is about to have it.
     let snapshot = volume.begin_leaving(layer);
     let placed = match snapshot.map(crate::capacity_tier::SnapshotName::new).transpose() {
@@ -129,6 +134,7 @@ async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow
     // Before the layer ceases to be live: a snapshot is always in one of the two lists.
     super::kept::note_kept(tasks);
     take_note(shared, layer, &content, &placed).await?;
+    drop(noting);
     let bytes = content.blocks.iter().filter(|entry| entry.slot.is_some()).count() as u64 * BLOCK_BYTES;
     volume.stats().written_back_bytes.add(bytes);
     let rate = bytes as f64 / begun.elapsed().as_secs_f64().max(1e-6);

@@ -60,7 +60,7 @@ impl<S: Store> Inner<S> {
         let segments = segments.finish().await?;
         let table = table.finish().await?;
         let (object, id, pages) = (table.object, table.id, table.pages);
-        let (due, old_id) = (self.due(), layer.id);
+        let (due_from, old_id) = (self.due_from(), layer.id);
         let change = move |head: &mut Head| {
             let found = head.layers.iter_mut().find(|layer| layer.id == old_id);
             let layer = found.ok_or(CapacityError::Overtaken)?;
@@ -70,6 +70,7 @@ impl<S: Store> Inner<S> {
         let victims = chosen.segments.clone();
         let note = move |state: &mut State| {
             object.keep();
+            let due = due_from();
             for segment in victims {
                 let bytes = state.usage.remove(segment).unwrap_or_default();
                 state.queue_segment(segment, bytes, due, layer.first_epoch);

@@ -90,7 +90,13 @@ fn refers(state: &State, head: &Head, name: ObjectName) -> bool {
 impl<S: Store> Inner<S> {
     /// When an object that is queued now is due.
     pub fn due(&self) -> Duration {
-        (self.options.now)() + self.options.deletion_delay
+        self.due_from()()
+    }
+
+    /// The same for one that is queued later, by a HEAD that is yet to be replaced: the delay counts from when it was.
+    pub fn due_from(&self) -> impl Fn() -> Duration + use<S> {
+        let (now, delay) = (Rc::clone(&self.options.now), self.options.deletion_delay);
+        move || now() + delay
     }
 
     /// Deletes what is due, at most [`DELETIONS_PER_STEP`] objects.

@@ -160,11 +160,12 @@ impl<S: Store> Inner<S> {
             opened_us: opening.opened_us,
             ..last.clone()
         };
-        let (due, from_epoch) = (self.due(), opening.first_epoch);
+        let (due_from, from_epoch) = (self.due_from(), opening.first_epoch);
         let inputs: Vec<_> = layers.iter().map(|layer| layer.id).collect();
         let change = move |head: &mut Head| replace_run(head, &inputs, merged);
         let note = move |state: &mut State| {
             object.keep();
+            let due = due_from();
             for (segment, bytes) in state.usage.release(&released) {
                 state.queue_segment(segment, bytes, due, from_epoch);
             }

@@ -65,6 +65,8 @@ struct Disk {
     operations: u64,
     /// Deletions under way.
     deleting: u32,
+    /// Whether it says that hardly anything is free.
+    short: bool,
     trouble: Option<(u64, Trouble)>,
     full: bool,
     crashed: bool,
@@ -115,6 +117,12 @@ impl MemoryStore {
         disk.trouble = Some((disk.operations + later, trouble));
     }
 
+    /// Says from here on that hardly anything is free: upkeep presses for space.
+    pub fn short_of_space(self) -> Self {
+        self.0.borrow_mut().short = true;
+        self
+    }
+
     /// Slow deletions that are under way.
     pub fn deleting(&self) -> u32 {
         self.0.borrow().deleting
@@ -147,7 +155,7 @@ impl MemoryStore {
     /// Power comes back: what was not durable is there, there in part, or gone.
     pub fn after_crash(&self) -> Self {
         let mut disk = self.0.borrow_mut();
-        let mut next = Disk { random: disk.random, ..Disk::default() };
+        let mut next = Disk { random: disk.random, short: disk.short, ..Disk::default() };
         let deleted = std::mem::take(&mut disk.deleted);
         for (name, object) in std::mem::take(&mut disk.objects) {
             let mut bytes = object.bytes;
@@ -189,6 +197,7 @@ impl MemoryStore {
             let mut disk = self.0.borrow_mut();
             let mut found = next.0.borrow_mut();
             found.random = disk.random(u64::MAX);
+            found.short = disk.short;
             found.objects = std::mem::take(&mut disk.objects);
             found.deleted = std::mem::take(&mut disk.deleted);
             found.head = disk.head.take();
@@ -464,7 +473,8 @@ impl Store for MemoryStore {
     }
 
     async fn space(&self) -> io::Result<StoreSpace> {
-        Ok(StoreSpace { total_bytes: 1 << 40, free_bytes: 1 << 39 })
+        let free_bytes = if self.0.borrow().short { 1 << 20 } else { 1 << 39 };
+        Ok(StoreSpace { total_bytes: 1 << 40, free_bytes })
     }
 
     async fn lease(&self, epoch: Epoch) -> io::Result<MemoryLease> {

@@ -130,6 +130,11 @@ impl<S: Store> Inner<S> {
         inner
     }
 
+    /// Waits until no replacement of HEAD is under way.
+    pub async fn head_settled(&self) {
+        drop(self.head_turn.lock().await);
+    }
+
     /// Above every number that was taken here.
     pub fn next_number(&self) -> u64 {
         self.state.borrow().next_number

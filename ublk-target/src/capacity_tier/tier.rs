@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use forerun::config::CapacityAddress;
 use forerun::geometry::{BlockIndex, Epoch, Generation, Geometry, SegmentId};
@@ -25,6 +26,9 @@ use super::place::Place;
 use super::record::read_record;
 use super::state::{Inner, take_numbers};
 use super::store::{HeadNumber, ReplaceError, Store};
+
+/// How long closing waits for a replacement of HEAD.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The capacity tier of one volume.
 pub struct CapacityTier<S: Store = AnyStore> {
@@ -236,6 +240,10 @@ impl<S: Store> CapacityTier<S> {
     /// Gives the writer's lock or a snapshot's lease back, when nothing is under way any more, so that nobody has to
     /// wait. Without it they end as after a crash.
     pub async fn close(self) {
+        // Whoever began to replace HEAD may have been aborted; the replacement was not.
+        if tokio::time::timeout(CLOSE_PATIENCE, self.inner.head_settled()).await.is_err() {
+            tracing::warn!(place = self.inner.store.place(), "HEAD is still being replaced");
+        }
         if let Some(lease) = self.lease {
             self.inner.store.end_lease(lease).await;
         }

@@ -35,7 +35,9 @@ pub(super) fn for_process(daemon: bool) {
 /// Sets up messages for a process in the foreground: to stderr. `RUST_LOG` chooses which.
 pub(super) fn to_stderr() {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter()).with_writer(io::stderr);
-    let colours = io::stderr().is_terminal();
+    // As https://no-color.org wants it.
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = io::stderr().is_terminal() && !plain;
     if subscriber.with_target(false).with_ansi(colours).try_init().is_err() {
         tracing::debug!("messages are set up already");
     }

@@ -1,5 +1,6 @@
 //! Looking at devices and removing them, whoever serves them.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -16,7 +17,7 @@ use super::abi::OURS;
 use super::control::{Control, SHORT};
 use super::error::DeviceError;
 use super::features;
-use super::options::{DELETE_LIMIT, STOP_LIMIT};
+use super::options::{CLOSE_LIMIT, DELETE_LIMIT, STOP_LIMIT};
 
 /// Where the kernel shows every ublk device.
 const CLASS_DIR: &str = "/sys/class/ublk-char";
@@ -206,7 +207,8 @@ pub enum Users {
 
 /// Stops and deletes a device, and waits until it is gone.
 ///
-/// Requests that a target of ours does not answer within the stop's limit fail, so that the stop ends.
+/// Requests that a target of ours does not answer within the stop's limit fail, so that the stop ends. Its target is waited for
+/// while it closes the volume.
 ///
 /// # Errors
 /// There is none with this number, it is in use, or the driver does not answer in time.
@@ -229,7 +231,15 @@ pub fn delete(id: u32, users: Users) -> Result<(), DeviceError> {
     }
     let deleted = stopped.and_then(|()| match users {
         Users::Ignore => control.delete_later(id).map(|()| wait_for_target(info.pid)),
-        Users::Wait(_) => control.delete(id, DELETE_LIMIT),
+        Users::Wait(_) => {
+            let lived = Cell::new(Instant::now());
+            control.delete_unless(id, CLOSE_LIMIT, &|| {
+                if is_target(info.pid) {
+                    lived.set(Instant::now());
+                }
+                lived.get().elapsed() < DELETE_LIMIT
+            })
+        }
     });
     match deleted.map_err(|error| error.if_gone(id)) {
         // Its target was faster.

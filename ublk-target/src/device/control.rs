@@ -258,7 +258,17 @@ impl Control {
 
     /// Deletes a device and waits until nobody has it open any more.
     pub fn delete(&mut self, id: u32, limit: Duration) -> Result<(), DeviceError> {
-        self.simple("DEL_DEV", sys::UBLK_U_CMD_DEL_DEV, id, limit)
+        self.delete_unless(id, limit, &|| true)
+    }
+
+    /// The same, for as long as `wanted`.
+    pub fn delete_unless(
+        &mut self,
+        id: u32,
+        limit: Duration,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), DeviceError> {
+        self.send(Command::new("DEL_DEV", sys::UBLK_U_CMD_DEL_DEV, id), limit, wanted).map(drop)
     }
 
     /// Deletes a device; it is gone once the last who has it open closes it.

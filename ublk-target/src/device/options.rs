@@ -19,6 +19,9 @@ pub const START_LIMIT: Duration = Duration::from_secs(30);
 pub const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// How long a delete waits for those who have the device open.
 pub const DELETE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a delete waits for the device's target, which closes the volume first: on a store that is slow or gone that takes a
+/// while.
+pub const CLOSE_LIMIT: Duration = Duration::from_secs(150);
 
 /// Whether requests' data is copied between the kernel and this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -29,6 +29,23 @@ pub struct NewTier {
 }
 
 impl NewTier {
+    /// Sees whether a tier can be begun at `path`; nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn look(
+        path: &Path,
+        file_bytes: Option<u64>,
+        volume: Uuid,
+        geometry: Geometry,
+    ) -> Result<(), FastTierError> {
+        if path.exists() && is_unused(path, volume) {
+            Ok(())
+        } else {
+            format::check(path, file_bytes, geometry)
+        }
+    }
+
     /// Begins a tier at `path`, a block device or file that holds nothing; where nothing is, a file of `file_bytes`
     /// bytes is made.
     ///

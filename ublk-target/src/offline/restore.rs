@@ -73,6 +73,10 @@ pub fn restore(config: &VolumeConfig, paths: &VolumePaths, fence: bool) -> anyho
         let capacity = &config.capacity.address;
         let context = || format!("capacity tier {capacity}");
         let volume = VolumeUuid(*config.uuid.as_bytes());
+        // Before anything is claimed: whoever is fenced off is so for good.
+        let path = &config.fast.path;
+        NewTier::look(path, config.fast.size_bytes, config.uuid, config.geometry)
+            .with_context(|| format!("fast tier {}", path.display()))?;
         // Held to the end, so that no writer comes meanwhile.
         let store = AnyStore::at(capacity).with_context(context)?;
         let store = if fence { store.fencing() } else { store };

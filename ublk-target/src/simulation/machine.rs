@@ -174,6 +174,7 @@ impl Machine {
         let disk = SimDisk::new(layout.tier_bytes, seed).with_garbage_from(layout.slots_offset);
         write(&disk, layout, &FormatOptions { volume: VOLUME, geometry, now_us: 1 }).expect("formatted");
         let store = MemoryStore::new(seed);
+        let store = if seed.is_multiple_of(3) { store.short_of_space() } else { store };
         CapacityTier::create_in(&store, VolumeUuid(*VOLUME.as_bytes()), geometry).await.expect("created");
         let shared_memory = std::path::Path::new("/dev/shm");
         let folder =

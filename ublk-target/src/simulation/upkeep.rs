@@ -25,7 +25,7 @@ async fn written_back(life: &Life, name: &str, limit: Duration) -> Duration {
 }
 
 #[test]
-fn a_snapshot_does_not_wait_for_upkeep_that_takes_minutes() {
+fn neither_a_snapshot_nor_a_stop_waits_for_upkeep_that_takes_minutes() {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
@@ -68,6 +68,10 @@ fn a_snapshot_does_not_wait_for_upkeep_that_takes_minutes() {
         let took = written_back(&life, &name, Duration::from_secs(20)).await;
         assert!(machine.store.deleting() > 0, "nothing was deleted meanwhile");
         assert!(took < Duration::from_secs(5), "{took:?}");
+        // Nor does a stop wait for it.
+        let begun = Instant::now();
         life.close().await.expect("closed");
+        assert!(machine.store.deleting() > 0, "nothing was deleted meanwhile");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     });
 }

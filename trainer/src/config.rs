@@ -56,7 +56,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cpu_seconds_per_epoch: 2.0,
-            steps_per_epoch: 48,
+            steps_per_epoch: 16,
             tracked_blocks: 1 << 20,
             frontier_candidates: 64 << 10,
             history_epochs: 4096,

@@ -13,9 +13,9 @@ use super::grow::GrowOptions;
 use super::import::ImportOptions;
 use super::predict::PlotFile;
 use super::prune::PruneOptions;
+use super::restore::RestoreOptions;
 use super::retention::RetentionOptions;
 use super::rollback::RollbackOptions;
-use super::source::SourceRef;
 
 /// A Linux block volume that sees writes coming.
 ///
@@ -194,56 +194,6 @@ pub struct Settings {
     /// room (expected), only the former (hot), everything by address, or nothing
     #[arg(long, value_name = "expected|hot|address|off", default_value = "expected")]
     pub hydrate: HydrateOrder,
-}
-
-/// Options of `restore`.
-#[derive(Args, Debug)]
-#[command(after_long_help = "\
-For when the machine is lost and the capacity tier is not: the volume goes on from its newest
-epoch that was written back. It takes a moment whatever the volume's size: nothing is copied, and
-data comes to the fast tier as it is used, and in the background, what was used most first
-(--hydrate); `forerun status` shows how warm it is. What was written after that epoch is lost; the
-moment is printed. Refused while another target writes to the capacity tier; a fast tier that turns
-up later is refused.
-
-On an object store no lock tells whether the machine is lost or just cannot be reached: where it
-did not close the volume, `restore` watches for half a minute whether it shows that it lives.
-With --fence it does not: should its target live after all, what that writes back from then on is
-refused, and told there.
-
-With PLACE@SNAPSHOT the result is another volume, as `forerun clone` makes one, with a capacity
-tier of its own (--capacity).
-
-Examples:
-  forerun restore /srv/forerun/data --as data --fast /dev/nvme0n1p3
-  forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3
-  forerun restore s3://bucket/data --as data --fast /dev/nvme0n1p3 --fence
-  forerun restore /srv/data@monday --as try --fast /fast/try.img --fast-size 4G --capacity /srv/try
-  forerun restore /mnt/backup/data --as data --fast /fast/data.img --fast-size 64G
-  forerun add data")]
-pub struct RestoreOptions {
-    /// The capacity tier of the volume (a directory or s3://BUCKET/PREFIX), or PLACE@SNAPSHOT for a new volume on that snapshot
-    pub source: SourceRef,
-    /// The volume's name here
-    #[arg(long = "as", value_name = "VOLUME")]
-    pub volume: VolumeName,
-    /// The new fast tier: a block device or a file that holds nothing
-    #[arg(long, value_name = "PATH")]
-    pub fast: PathBuf,
-    /// The size of the fast tier's file; needed when the file is not there yet
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub fast_size: Option<u64>,
-    /// With a snapshot: the new volume's own capacity tier, a directory, made when it is not there, or s3://BUCKET/PREFIX (gs://, az:// likewise)
-    #[arg(long, value_name = "PLACE")]
-    pub capacity: Option<CapacityAddress>,
-    /// Take the volume over at once from a machine that did not close it, without watching whether it lives (object stores)
-    #[arg(long)]
-    pub fence: bool,
-    #[command(flatten)]
-    pub settings: Settings,
-    /// Print what the volume goes on from as JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Options of `clone`.

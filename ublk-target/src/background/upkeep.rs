@@ -15,7 +15,7 @@ use crate::volume::lock;
 
 /// Steps of upkeep in a row, at most: then others that ask for it get their turn.
 const MAINTENANCE_STEPS: usize = 16;
-/// Layers without a name from which upkeep counts as behind: at rest there are some twenty.
+/// Layers without a name from which upkeep counts as behind: many times what merging leaves alone.
 const LAYERS_BEHIND: usize = 512;
 /// With less than this free on the capacity tier its upkeep presses for space, in bytes.
 const SPACE_SHORT_BYTES: u64 = 1 << 30;
@@ -42,13 +42,12 @@ pub(super) async fn keep_up(tasks: Rc<Tasks<impl World>>) {
 
 /// Steps of merging, compaction and deletion, as long as there is something to do, unless `gc` is at it.
 async fn maintain(tasks: &Tasks<impl World>) -> Result<(), CapacityError> {
-    let shared = &tasks.shared;
     let Ok(_one) = tasks.maintaining.try_lock() else { return Ok(()) };
     for _ in 0..MAINTENANCE_STEPS {
-        if gives_way(tasks) || shared.stopping() {
+        if gives_way(tasks) {
             break;
         }
-        let urgency = if is_space_short(shared) { Urgency::SpaceShort } else { Urgency::Relaxed };
+        let urgency = if is_space_short(&tasks.shared) { Urgency::SpaceShort } else { Urgency::Relaxed };
         if !step(tasks, urgency).await?.more {
             break;
         }

@@ -7,8 +7,9 @@
 //! The last thing it does is to fence off the lost machine's writer, by a HEAD that says what it said: should it be alive
 //! after all, it is told so; and the start of the volume waits for nobody.
 //!
-//! What a crash leaves: the capacity tier with the data it had, and half a fast tier, which the next attempt writes over. The volume's new epochs begin at a seam far beyond the old ones, as after a repair: a fast tier that turns up
-//! again is refused, and cannot be laid over what came since.
+//! What a crash leaves: the capacity tier with the data it had, and half a fast tier, which the next attempt writes over.
+//! The volume's new epochs begin at a seam far beyond the old ones, as after a repair: a fast tier that turns up again is
+//! refused once they have begun, and cannot be laid over what came since.
 
 use anyhow::{Context, bail};
 use forerun::config::{CapacityAddress, VolumeConfig, VolumePaths};

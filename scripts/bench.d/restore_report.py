@@ -26,13 +26,10 @@ def quick_from(cell, limit):
 
 
 def moved(cell, seconds):
-    """Bytes that had come to the fast tier by then: hydrated, and because they were read."""
+    """Bytes that had come to the fast tier at the first look after that many seconds: hydrated, and because they were read. No
+    less than had come by then, at most a second's too many."""
     curve = cell["curve"]
-    for before, after in zip(curve, curve[1:]):
-        if before["s"] <= seconds <= after["s"]:
-            share = (seconds - before["s"]) / (after["s"] - before["s"])
-            return before["moved_bytes"] + share * (after["moved_bytes"] - before["moved_bytes"])
-    return curve[0 if seconds < curve[0]["s"] else -1]["moved_bytes"]
+    return next((look["moved_bytes"] for look in curve if look["s"] >= seconds), curve[-1]["moved_bytes"])
 
 
 def report(found, table):

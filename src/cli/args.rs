@@ -731,6 +731,7 @@ Examples:
   # The old fast tier is gone for good
   forerun repair data --to-fast /fast/new.img --fast-size 64G --without-fast
   forerun repair data --to-capacity /srv/forerun/data-2
+  forerun repair data --to-capacity s3://bucket/data-2
   forerun repair data --to-fast /dev/nvme1n1p1 --to-capacity /srv/forerun/data-2 --json")]
 pub struct RepairOptions {
     /// The volume
@@ -741,9 +742,9 @@ pub struct RepairOptions {
     /// The size of the file to be made for it; without it as large as the old one's
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "to_fast")]
     pub fast_size: Option<u64>,
-    /// Make a new capacity tier here: a new or empty directory
-    #[arg(long, value_name = "DIR")]
-    pub to_capacity: Option<PathBuf>,
+    /// Make a new capacity tier here: a new or empty directory, or s3://BUCKET/PREFIX (gs://, az:// likewise) with nothing there
+    #[arg(long, value_name = "PLACE")]
+    pub to_capacity: Option<CapacityAddress>,
     /// The fast tier is gone for good, or not to be used: what was not yet on the capacity tier is lost
     #[arg(long, requires = "to_fast", conflicts_with = "without_capacity")]
     pub without_fast: bool,

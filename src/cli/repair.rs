@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use forerun::config::Paths;
 
 use super::args::RepairOptions;
+use super::create::absolute_address;
 use super::offline::{absolute, stopped};
 use super::programs;
 
@@ -22,10 +23,11 @@ pub fn run(paths: &Paths, options: &RepairOptions) -> anyhow::Result<()> {
     } = options;
     stopped(paths, volume)?;
     let mut arguments: Vec<OsString> = vec!["repair".into(), "--volume".into(), volume.as_str().into()];
-    for (option, path) in [("--to-fast", to_fast), ("--to-capacity", to_capacity)] {
-        if let Some(path) = path {
-            arguments.extend([option.into(), absolute(path)?.into()]);
-        }
+    if let Some(path) = to_fast {
+        arguments.extend(["--to-fast".into(), absolute(path)?.into()]);
+    }
+    if let Some(address) = to_capacity {
+        arguments.extend(["--to-capacity".into(), absolute_address(address)?.to_string().into()]);
     }
     if let Some(bytes) = fast_size {
         arguments.extend(["--fast-size".into(), bytes.to_string().into()]);

@@ -74,6 +74,17 @@ impl ObjectAddress {
         &self.prefix
     }
 
+    /// Whether the two are one place, or one is within the other.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let parts = |address: &Self| -> Vec<String> {
+            address.prefix.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        };
+        let (ours, theirs) = (parts(self), parts(other));
+        (self.scheme, &self.bucket) == (other.scheme, &other.bucket)
+            && (ours.starts_with(&theirs) || theirs.starts_with(&ours))
+    }
+
     fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
         let scheme = match scheme {
@@ -132,6 +143,17 @@ pub enum CapacityAddress {
 }
 
 impl CapacityAddress {
+    /// Where it is among this machine's files, if it is: a directory, used as one or as an object store.
+    #[must_use]
+    pub fn local_path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Directory(path) => Some(path.clone()),
+            Self::Objects(address) => {
+                (address.scheme == Scheme::File).then(|| Path::new("/").join(&address.prefix))
+            }
+        }
+    }
+
     /// The directory, if it is one.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
@@ -224,6 +246,29 @@ mod tests {
         assert_eq!("s3://bucket/a/".parse::<CapacityAddress>().unwrap().to_string(), "s3://bucket/a");
         let path: CapacityAddress = "/srv/s3:/x".parse().unwrap();
         assert_eq!(path.directory(), Some(Path::new("/srv/s3:/x")));
+        assert_eq!(path.local_path(), Some("/srv/s3:/x".into()));
+    }
+
+    #[test]
+    fn places_that_are_one_or_within_each_other_overlap() {
+        let address = |text: &str| match text.parse::<CapacityAddress>().unwrap() {
+            CapacityAddress::Objects(address) => address,
+            CapacityAddress::Directory(_) => panic!("{text}"),
+        };
+        for (a, b, expected) in [
+            ("s3://b/a", "s3://b/a/", true),
+            ("s3://b/a", "s3://b/a/c", true),
+            ("s3://b", "s3://b/a", true),
+            ("s3://b/a", "s3://b/ab", false),
+            ("s3://b/a", "s3://c/a", false),
+            ("s3://b/a", "gs://b/a", false),
+        ] {
+            assert_eq!(address(a).overlaps(&address(b)), expected, "{a} {b}");
+            assert_eq!(address(b).overlaps(&address(a)), expected, "{b} {a}");
+        }
+        let local: CapacityAddress = "file:///srv/objects".parse().unwrap();
+        assert_eq!(local.local_path(), Some("/srv/objects".into()));
+        assert_eq!("s3://b/a".parse::<CapacityAddress>().unwrap().local_path(), None);
     }
 
     #[test]

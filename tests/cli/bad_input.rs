@@ -41,7 +41,7 @@ fn usage_and_ranges_are_code_2() {
         ("repair data", "--to-fast <PATH>"),
         ("repair data --to-capacity /c --fast-size 1G", "--to-fast <PATH>"),
         ("repair data --to-capacity /c --without-fast", "--to-fast <PATH>"),
-        ("repair data --to-fast /f --without-capacity", "--to-capacity <DIR>"),
+        ("repair data --to-fast /f --without-capacity", "--to-capacity <PLACE>"),
         (
             "repair data --to-fast /f --to-capacity /c --without-fast --without-capacity",
             "cannot be used with",

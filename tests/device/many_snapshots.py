@@ -220,8 +220,8 @@ def many_snapshots_on_one_volume(lab):
         f"the capacity tier's use: {used_by_one // MIB} MiB with one snapshot, {used_by_all // MIB} with all, {now // MIB} without any, "
         f"{time.monotonic() - ended:.0f} s after the last was deleted"
     )
-    # Segments of which most is in use are left alone until space is short, or somebody asks.
+    # Segments of which most is in use are left alone until space is short, or somebody asks. What is deleted goes after half a minute.
     volume.forerun("gc", volume.name, limit=SPACE_LIMIT)
-    live = used_by_one + 16 * MIB
+    live = used_by_one + 4 * MIB
     now = until(f"`gc` to bring the capacity tier to {live // MIB} MiB or less", SPACE_LIMIT, lambda: used(volume) <= live and used(volume), 2)
     lab.note(f"after `gc`, which copies what is left in segments of which most is in use as well: {now // MIB} MiB")

@@ -81,6 +81,33 @@ def a_volume_on_an_object_store(lab):
 
 
 @test
+def an_object_that_the_store_lost(lab):
+    """`check` finds it, and `repair` makes a new capacity tier of all the others and of what the fast tier has."""
+    server = Server(lab)
+    volume = volume_on(lab, "lost", "256M", "128M", "--sync-interval", "2")
+    ledger = Ledger(volume.add(), 0, UNITS, seed=11)
+    lab.devices.append(ledger)
+    ledger.fill()
+    expect(ledger.flush(), "a flush failed")
+    volume.snapshot("then")
+    volume.written_back()
+    ledger.close()
+    volume.delete()
+    segments = [path for path in (server.root / "bucket/lost/segments").iterdir() if len(path.name) == 16]
+    max(segments, key=lambda path: path.stat().st_size).unlink()
+    found = volume.forerun.try_("check", volume.name)
+    expect(found.returncode == 5 and "--to-capacity" in found.stdout, lambda: f"check: {found.returncode} {found.stdout} {found.stderr}")
+    said = volume.forerun("repair", volume.name, "--to-capacity", "s3://bucket/repaired", limit=300)
+    expect("nothing is lost" in said.lower(), lambda: f"repair: {said}")
+    ledger.path = volume.add()
+    ledger.open()
+    equal(ledger.look(ledger.acknowledged), [], "what differs after the repair")
+    equal(ledger.look(ledger.acknowledged, volume.attach("then")), [], "what differs in the snapshot")
+    volume.detach("then")
+    lab.note(next(line.strip() for line in said.splitlines() if "s3://bucket/repaired" in line))
+
+
+@test
 def an_object_store_that_fails_now_and_then(lab):
     """Errors, resets, lost answers, bodies cut short and delays, under load with a kill: nothing is lost."""
     server = Server(lab)

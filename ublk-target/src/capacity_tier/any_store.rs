@@ -88,6 +88,36 @@ impl AnyStore {
     }
 }
 
+impl AnyStore {
+    /// Begins the making of a volume at the object store's `address` by a repair of `volume`: what an earlier attempt left is
+    /// deleted.
+    ///
+    /// # Errors
+    /// Something else is there, or it cannot be written; a directory, whose folders a repair makes by itself.
+    pub async fn begin_repair(&self, address: &CapacityAddress, volume: VolumeUuid) -> TierResult<()> {
+        let place = address.to_string();
+        let Self::Objects(store) = self else {
+            return Err(CapacityError::Misuse(format!("{place} is no object store")));
+        };
+        match store.begin_repair(volume).await {
+            Ok(None) => Ok(()),
+            Ok(Some(found)) => Err(CapacityError::NotEmpty { place, found }),
+            Err(source) => Err(CapacityError::Io { operation: "create", place, source }),
+        }
+    }
+
+    /// Ends what [`Self::begin_repair`] began.
+    ///
+    /// # Errors
+    /// The mark cannot be deleted.
+    pub async fn end_repair(&self, volume: VolumeUuid) -> io::Result<()> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::Objects(store) => store.end_repair(volume).await,
+        }
+    }
+}
+
 /// Takes back what was made at an address for a volume that nobody has written to; `whole` with the directory itself. What
 /// else is there stays.
 ///

@@ -81,7 +81,7 @@ pub use entry::{Entry, EntryCounts, EntryKind};
 pub use error::{CapacityError, Result};
 pub use fault::Fault;
 pub use garbage::Garbage;
-pub use head::{Head, LayerInfo, MAX_SNAPSHOTS};
+pub use head::{Head, LayerInfo, MAX_HEAD_BYTES, MAX_SNAPSHOTS};
 pub use inspect::{Inspector, Newest, SeenPage};
 pub use layer_page::{Closing, Opening, Page};
 pub use layer_writer::LayerWriter;

@@ -20,10 +20,11 @@ use super::error::{CapacityError, Result};
 use super::head::{Head, LayerInfo};
 use super::layer_page::Opening;
 use super::losses::{Account, ChangedSnapshot, Losses};
-use super::names::{LayerId, ObjectKind, SnapshotName, VolumeUuid};
+use super::names::{LayerId, ObjectKind, ObjectName, SnapshotName, VolumeUuid};
 use super::old_layers::{OldLayer, add_lost_layers, find_layers, lengths};
 use super::options::Options;
 use super::pin::Pin;
+use super::place::Place;
 use super::record::{RecordHeader, read_record};
 use super::segment_scan::{FoundRecord, RecordIndex, read_found};
 use super::segment_writer::SegmentWriter;
@@ -31,10 +32,12 @@ use super::state::Inner;
 use super::store::{HeadNumber, ReplaceError, Store};
 use super::table_scan::{BlockRange, TableScan};
 use super::table_writer::TableWriter;
-use super::tier::read_head;
+use super::tier::{lock_creator, read_head, release};
 
 /// What a snapshot that lost something is called.
 pub const DAMAGED: &str = ".damaged";
+/// So much of a segment is read at once (1 MiB): sixteen blocks that do not compress.
+const AHEAD_BYTES: usize = 1 << 20;
 
 /// Data that somebody else has of blocks as they were at the newest epoch of the capacity tier.
 pub trait Supply {
@@ -112,11 +115,30 @@ pub async fn rebuild<S: Store, T: Store>(
     }
     let target = match new {
         None => None,
-        Some(store) => Some(Target {
-            tier: Rc::new(Inner::for_rebuild(store, volume, geometry, Generation(head.generation.0 + 1))),
-            compressor: Compressor::default(),
-        }),
+        Some(store) => {
+            let generation = lock_creator(&store).await?;
+            let tier = Rc::new(Inner::for_rebuild(store, volume, geometry, generation));
+            Some(Target { tier, compressor: Compressor::default() })
+        }
     };
+    let made = target.as_ref().map(|target| Rc::clone(&target.tier));
+    let rebuilt = copy(old, target, head, head_lost, geometry, supply, progress).await;
+    if let Some(tier) = made {
+        release(&tier.store).await;
+    }
+    rebuilt
+}
+
+/// Reads the one, and writes the other.
+async fn copy<S: Store, T: Store>(
+    old: Option<S>,
+    target: Option<Target<T>>,
+    head: Head,
+    head_lost: Option<String>,
+    geometry: Geometry,
+    supply: &mut dyn Supply,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Rebuilt> {
     let source = old.map(|store| Inner::new(store, head.clone(), Vec::new(), Options::default(), None));
     let mut work = Rebuild {
         source,
@@ -124,6 +146,7 @@ pub async fn rebuild<S: Store, T: Store>(
         supply,
         geometry,
         layer_lens: BTreeMap::new(),
+        ahead: Ahead::default(),
         index: None,
         newest: HashMap::new(),
         mapped: BlockSet::new(geometry.blocks()),
@@ -147,7 +170,7 @@ pub async fn rebuild<S: Store, T: Store>(
     let count = infos.len() as u64;
     let new_head = Head {
         layers: infos,
-        generation: Generation(head.generation.0 + 1),
+        generation: work.target.as_ref().map_or(Ok(head.generation), |target| target.tier.writer())?,
         sequence: head.sequence + 1,
         // All of it is copied. The old tier is kept, and what that needs of its origins stays pinned.
         origins: Vec::new(),
@@ -190,6 +213,7 @@ struct Rebuild<'a, S: Store, T: Store> {
     supply: &'a mut dyn Supply,
     geometry: Geometry,
     layer_lens: BTreeMap<u64, u64>,
+    ahead: Ahead,
     /// Made when something is missing.
     index: Option<RecordIndex>,
     /// Of each block that [`Supply`] has: the epoch there, and that of its newest entry.
@@ -216,7 +240,8 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
     async fn find(&mut self, head: &Head, head_lost: bool) -> Result<Vec<OldLayer>> {
         let Some(source) = &self.source else { return Ok(Vec::new()) };
         self.layer_lens = lengths(source, ObjectKind::Layer).await?;
-        if head_lost && lengths(source, ObjectKind::Segment).await?.is_empty() {
+        self.ahead.segment_lens = lengths(source, ObjectKind::Segment).await?;
+        if head_lost && self.ahead.segment_lens.is_empty() {
             self.notes.push("there is no segment at all".to_owned());
         }
         let mut layers: Vec<OldLayer> = head.layers().iter().map(OldLayer::from).collect();
@@ -398,14 +423,12 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
 
     async fn read_placed(&mut self, entry: &Entry, block: &mut [u8]) -> Result<Option<Data>> {
         let (Some(source), Some(place)) = (&self.source, entry.place) else { return Ok(None) };
-        let name = super::names::ObjectName::segment(place.segment());
-        let read = source.read_range(name, place.offset_bytes(), place.len_bytes(), Vec::new()).await;
-        let record = match read {
+        let record = match self.ahead.read(source, place).await {
             Ok(record) => record,
             Err(error) if super::damage::is_damage(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Ok(header) = read_record(&record, source.owner(place.segment().0), place, entry.block, block)
+        let Ok(header) = read_record(record, source.owner(place.segment().0), place, entry.block, block)
         else {
             return Ok(None);
         };
@@ -413,8 +436,49 @@ impl<S: Store, T: Store> Rebuild<'_, S, T> {
             return Ok(None);
         }
         self.records += 1;
-        let stored = header.verify_data(&record).map(<[u8]>::to_vec);
+        let stored = header.verify_data(record).map(<[u8]>::to_vec);
         Ok(stored.ok().map(|stored| Data::Stored(header, stored)))
+    }
+}
+
+/// Records are mostly in the order in which they are asked for: a request of an object store takes as long for some of them as
+/// for one.
+#[derive(Default)]
+struct Ahead {
+    /// The lengths of the segments that are here, by number, in bytes.
+    segment_lens: BTreeMap<u64, u64>,
+    segment: SegmentId,
+    offset_bytes: u64,
+    bytes: Vec<u8>,
+}
+
+impl Ahead {
+    /// The bytes of a record.
+    async fn read<S: Store>(&mut self, source: &Inner<S>, place: Place) -> Result<&[u8]> {
+        let (offset, len) = (place.offset_bytes(), place.len_bytes());
+        if self.segment != place.segment() || self.within(offset, len).is_none() {
+            let name = ObjectName::segment(place.segment());
+            let left = self.segment_lens.get(&place.segment().0).map_or(0, |all| all.saturating_sub(offset));
+            let wanted = usize::try_from(left).unwrap_or(AHEAD_BYTES).min(AHEAD_BYTES);
+            let buffer = std::mem::take(&mut self.bytes);
+            self.bytes = if wanted > len {
+                match source.read_range(name, offset, wanted, buffer).await {
+                    Ok(bytes) => bytes,
+                    // What is behind it may be damaged.
+                    Err(_) => source.read_range(name, offset, len, Vec::new()).await?,
+                }
+            } else {
+                source.read_range(name, offset, len, buffer).await?
+            };
+            (self.segment, self.offset_bytes) = (place.segment(), offset);
+        }
+        self.within(offset, len)
+            .ok_or_else(|| CapacityError::Misuse("a read that gave too little".to_owned()))
+    }
+
+    fn within(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let from = usize::try_from(offset.checked_sub(self.offset_bytes)?).ok()?;
+        self.bytes.get(from..from.checked_add(len)?)
     }
 }
 
@@ -430,7 +494,7 @@ impl<T: Store> Target<T> {
         segments: &mut SegmentWriter<T>,
         entry: &Entry,
         data: Data,
-    ) -> Result<Option<super::place::Place>> {
+    ) -> Result<Option<Place>> {
         let volume = self.tier.volume;
         match data {
             Data::None => Ok(None),

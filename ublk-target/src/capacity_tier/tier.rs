@@ -390,15 +390,7 @@ impl<S: Store> CapacityTier<S> {
 /// Writes a volume's first HEAD into a store that has none, and gives it as it was written.
 pub(super) async fn write_first_head<S: Store>(store: &S, head: Head) -> Result<Head> {
     let place = store.place();
-    let locked = store.lock_creator().await.map_err(|source| CapacityError::Io {
-        operation: "lock",
-        place: place.clone(),
-        source,
-    })?;
-    let generation = match locked {
-        Ok(generation) => generation,
-        Err(holder) => return Err(CapacityError::InUse { place, holder }),
-    };
+    let generation = lock_creator(store).await?;
     let head = Head { generation, sequence: 1, ..head };
     let number = HeadNumber { generation, sequence: 1 };
     let bytes = head.encode();
@@ -415,6 +407,16 @@ pub(super) async fn write_first_head<S: Store>(store: &S, head: Head) -> Result<
     };
     release(store).await;
     made.map(|()| head)
+}
+
+/// Locks a store in which a volume is being made; the generation that its first HEAD has.
+pub(super) async fn lock_creator<S: Store>(store: &S) -> Result<Generation> {
+    let place = store.place();
+    match store.lock_creator().await {
+        Ok(Ok(generation)) => Ok(generation),
+        Ok(Err(holder)) => Err(CapacityError::InUse { place, holder }),
+        Err(source) => Err(CapacityError::Io { operation: "lock", place, source }),
+    }
 }
 
 pub(super) async fn release<S: Store>(store: &S) {

@@ -186,9 +186,9 @@ pub struct RepairArgs {
     /// The size of the file to be made for it, in bytes
     #[arg(long, value_name = "BYTES", requires = "to_fast")]
     pub fast_size: Option<u64>,
-    /// Make a new capacity tier here: directory
-    #[arg(long, value_name = "DIR")]
-    pub to_capacity: Option<PathBuf>,
+    /// Make a new capacity tier here: directory or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "PLACE")]
+    pub to_capacity: Option<CapacityAddress>,
     /// The fast tier is lost for good
     #[arg(long)]
     pub without_fast: bool,

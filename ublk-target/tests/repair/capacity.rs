@@ -19,9 +19,7 @@ type Harm = fn(&mut [u8]);
 const HARMS: [Harm; 2] = [noise, |bytes| bytes.fill(0)];
 
 fn segments(case: &Case) -> Vec<PathBuf> {
-    let list =
-        std::fs::read_dir(case.config.capacity.address.directory().expect("a directory").join("segments"))
-            .expect("a folder");
+    let list = std::fs::read_dir(case.folder().join("segments")).expect("a folder");
     let mut all: Vec<PathBuf> = list.map(|entry| entry.expect("an entry").path()).collect();
     all.sort();
     all
@@ -29,9 +27,9 @@ fn segments(case: &Case) -> Vec<PathBuf> {
 
 /// The tables that HEAD names, by number: one that was merged into another stays for a while, and nobody looks at it.
 fn tables(case: &Case) -> Vec<PathBuf> {
-    let folder = case.config.capacity.address.directory().expect("a directory");
+    let (folder, address) = (case.folder(), &case.config.capacity.address);
     let head =
-        tokio_uring::start(async { CapacityTier::open_reader(folder, None).await.expect("a tier").head() });
+        tokio_uring::start(async { CapacityTier::open_reader(address, None).await.expect("a tier").head() });
     let mut ids: Vec<LayerId> = head.layers().iter().map(|layer| layer.id).collect();
     ids.sort_unstable_by_key(|id| id.0);
     ids.iter().map(|id| folder.join(ObjectName::layer(*id).to_string())).collect()
@@ -56,8 +54,16 @@ fn noise(bytes: &mut [u8]) {
 }
 
 /// Damages a copy, checks, repairs with these options, compares.
-fn case(what: &str, options: fn(&Case) -> RepairOptions, damage: impl FnOnce(&Case)) -> Report {
-    let mut case = Case::of(&Template::get().crashed);
+fn case(what: &str, options: fn(&Case) -> RepairOptions, damage: impl Fn(&Case)) -> Report {
+    case_in(Case::of(&Template::get().crashed), what, options, damage)
+}
+
+fn case_in(
+    mut case: Case,
+    what: &str,
+    options: fn(&Case) -> RepairOptions,
+    damage: impl Fn(&Case),
+) -> Report {
     damage(&case);
     let outcome = case.check();
     assert!(!outcome.is_clean(), "{what}: not found");
@@ -78,9 +84,12 @@ fn new_capacity(case: &Case) -> RepairOptions {
     case.new_capacity()
 }
 
+fn remove_heads(case: &Case) {
+    case.heads().iter().for_each(|head| std::fs::remove_file(head).expect("removed"));
+}
+
 #[test]
 fn head() {
-    let head = |case: &Case| case.config.capacity.address.directory().expect("a directory").join("HEAD");
     let lost: [(&str, Change); 4] = [
         ("random", |bytes| noise(bytes)),
         ("zeros", |bytes| bytes.fill(0)),
@@ -88,14 +97,14 @@ fn head() {
         ("empty", Vec::clear),
     ];
     for (what, how) in lost {
-        let report = case(what, both, |case| change(&head(case), how));
+        let report = case(what, both, |case| case.heads().iter().for_each(|head| change(head, how)));
         assert!(report.lost.blocks.is_empty() && report.lost.doubtful.is_empty(), "{what}: {report:?}");
         assert!(report.lost.snapshots.iter().any(|change| change.name.is_none()), "{what}: names are lost");
     }
-    case("missing", both, |case| std::fs::remove_file(head(case)).expect("removed"));
+    case("missing", both, remove_heads);
     // Of another volume, or a table in its place.
     case("a table", both, |case| {
-        std::fs::copy(&tables(case)[0], head(case)).expect("copied");
+        std::fs::copy(&tables(case)[0], &case.heads()[0]).expect("copied");
     });
 }
 
@@ -104,7 +113,7 @@ fn head() {
 fn an_old_head() {
     let mut case = Case::of(&Template::get().crashed);
     case.repaired(&case.new_fast());
-    let head = case.config.capacity.address.directory().expect("a directory").join("HEAD");
+    let head = case.folder().join("HEAD");
     std::fs::copy(Template::get().earlier.capacity.join("HEAD"), &head).expect("copied");
     let outcome = case.check();
     assert!(outcome.findings.iter().any(|finding| finding.tier == "both"), "{}", outcome.text());
@@ -164,8 +173,7 @@ fn whole_tables() {
     });
     case("a table and HEAD", both, |case| {
         std::fs::remove_file(&tables(case)[0]).expect("removed");
-        std::fs::remove_file(case.config.capacity.address.directory().expect("a directory").join("HEAD"))
-            .expect("removed");
+        remove_heads(case);
     });
 }
 
@@ -216,6 +224,29 @@ fn segments_and_records() {
     });
 }
 
+/// What is read and how is the same on an object store; that it is found and named there is not.
+#[test]
+fn objects() {
+    type Damage = fn(&Case);
+    let kinds: [(&str, fn(&Case) -> RepairOptions, Damage); 5] = [
+        ("HEADs missing", both, remove_heads),
+        ("HEADs random", both, |case| {
+            case.heads().iter().for_each(|head| change(head, |bytes| noise(bytes)))
+        }),
+        ("a table missing", new_capacity, |case| std::fs::remove_file(&tables(case)[0]).expect("removed")),
+        ("a segment missing", new_capacity, |case| {
+            std::fs::remove_file(largest(&segments(case))).expect("removed");
+        }),
+        ("a segment cut", new_capacity, |case| {
+            change(&largest(&segments(case)), |bytes| bytes.truncate(bytes.len() / 3));
+        }),
+    ];
+    let image = &Template::get().crashed;
+    for (what, options, damage) in kinds {
+        case_in(Case::in_objects(image), what, options, damage);
+    }
+}
+
 /// A partly valid dirty slot over a damaged record cannot be written back: the volume goes on, but never comes clean.
 #[test]
 fn a_damaged_record_below_a_dirty_slot() {
@@ -241,9 +272,15 @@ fn a_damaged_record_below_a_dirty_slot() {
 
 #[test]
 fn the_capacity_tier_is_gone() {
-    for segments_only in [true, false] {
-        let mut case = Case::of(&Template::get().crashed);
-        let directory = case.config.capacity.address.directory().expect("a directory").to_owned();
+    let image = &Template::get().crashed;
+    for (segments_only, kind) in [
+        (true, Case::of as fn(_) -> _),
+        (false, Case::of),
+        (true, Case::in_objects),
+        (false, Case::in_objects),
+    ] {
+        let mut case: Case = kind(image);
+        let directory = case.folder();
         if segments_only {
             std::fs::remove_dir_all(directory.join("segments")).expect("removed");
             assert!(!case.check().is_clean());
@@ -261,8 +298,7 @@ fn the_capacity_tier_is_gone() {
 #[test]
 fn both_tiers_are_damaged() {
     let mut case = Case::of(&Template::get().crashed);
-    std::fs::remove_file(case.config.capacity.address.directory().expect("a directory").join("HEAD"))
-        .expect("removed");
+    remove_heads(&case);
     case.fast(|bytes| {
         let end = bytes.len();
         noise(&mut bytes[..PAGE]);

@@ -1,9 +1,9 @@
 //! One case: a copy of the volume, damage, check, repair, and the comparison.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use forerun::config::{FastTierConfig, Paths, VolumeConfig};
+use forerun::config::{CapacityAddress, FastTierConfig, Paths, VolumeConfig};
 use forerun::geometry::BlockIndex;
 use ublk_target::capacity_tier::{CapacityTier, Place, SnapshotName, VolumeUuid};
 use ublk_target::control::ControlPlane;
@@ -36,12 +36,45 @@ impl Case {
         let paths = Paths::new(root.join("state"), root.join("run"));
         let mut config = template.config().clone();
         config.fast = FastTierConfig { path: root.join("fast"), size_bytes: Some(FAST_BYTES) };
-        config.capacity.address = root.join("capacity").into();
+        let capacity = root.join("capacity");
+        config.capacity.address = capacity.clone().into();
         std::fs::create_dir_all(paths.volume(&config.name).run_dir()).expect("a run folder");
         copy(&image.fast, &config.fast.path);
-        copy(&image.capacity, config.capacity.address.directory().expect("a directory"));
+        copy(&image.capacity, &capacity);
         config.store(&paths.volume(&config.name)).expect("stored");
         Self { _folder: folder, root, config, paths, image: image.clone(), template }
+    }
+
+    /// The same, the capacity tier an object store: among files, too.
+    pub fn in_objects(image: &Image) -> Self {
+        let mut case = Self::of(image);
+        let folder = case.folder();
+        let (generation, sequence) = tokio_uring::start(async {
+            let head = CapacityTier::open_reader(&folder, None).await.expect("a tier").head();
+            (head.generation.0, head.sequence)
+        });
+        std::fs::create_dir(folder.join("heads")).expect("a folder");
+        let name = format!("heads/{generation:016x}-{sequence:016x}");
+        std::fs::rename(folder.join("HEAD"), folder.join(name)).expect("moved");
+        case.config.capacity.address = objects(&folder);
+        case.config.store(&case.paths.volume(&case.config.name)).expect("stored");
+        case
+    }
+
+    /// Where the files of the capacity tier are.
+    pub fn folder(&self) -> PathBuf {
+        self.config.capacity.address.local_path().expect("files")
+    }
+
+    /// The files that are HEAD, or HEADs.
+    pub fn heads(&self) -> Vec<PathBuf> {
+        match self.config.capacity.address {
+            CapacityAddress::Directory(_) => vec![self.folder().join("HEAD")],
+            CapacityAddress::Objects(_) => {
+                let listed = std::fs::read_dir(self.folder().join("heads")).expect("a folder");
+                listed.map(|entry| entry.expect("an entry").path()).collect()
+            }
+        }
     }
 
     pub fn check(&self) -> Outcome {
@@ -89,7 +122,7 @@ impl Case {
     }
 
     pub fn both(&self) -> RepairOptions {
-        RepairOptions { to_capacity: Some(self.root.join("new-capacity")), ..self.new_fast() }
+        RepairOptions { to_capacity: Some(self.new_place()), ..self.new_fast() }
     }
 
     pub fn new_fast(&self) -> RepairOptions {
@@ -98,7 +131,16 @@ impl Case {
     }
 
     pub fn new_capacity(&self) -> RepairOptions {
-        RepairOptions { to_capacity: Some(self.root.join("new-capacity")), ..RepairOptions::default() }
+        RepairOptions { to_capacity: Some(self.new_place()), ..RepairOptions::default() }
+    }
+
+    /// A new capacity tier of the same kind.
+    fn new_place(&self) -> CapacityAddress {
+        let path = self.root.join("new-capacity");
+        match self.config.capacity.address {
+            CapacityAddress::Directory(_) => path.into(),
+            CapacityAddress::Objects(_) => objects(&path),
+        }
     }
 
     pub fn try_repair(&mut self, options: &RepairOptions) -> anyhow::Result<Report> {
@@ -199,12 +241,8 @@ impl Case {
         let volume = VolumeUuid(*self.config.uuid.as_bytes());
         let name = SnapshotName::new(shown).expect("a name");
         tokio_uring::start(async {
-            let opened = CapacityTier::open_snapshot(
-                self.config.capacity.address.directory().expect("a directory"),
-                Some(volume),
-                &name,
-            )
-            .await;
+            let opened =
+                CapacityTier::open_snapshot(&self.config.capacity.address, Some(volume), &name).await;
             let (tier, epoch) = opened.expect("the snapshot opens");
             let mut places = BTreeMap::new();
             let mut sink = |block: BlockIndex, _, place: Option<Place>| {
@@ -222,6 +260,11 @@ impl Case {
             blocks
         })
     }
+}
+
+/// A folder as an object store.
+pub fn objects(folder: &Path) -> CapacityAddress {
+    format!("file://{}", folder.display()).parse().expect("an address")
 }
 
 /// Compares every sub-block; what differs has to be told: of the volume, or of a snapshot.

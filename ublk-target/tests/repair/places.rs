@@ -1,10 +1,12 @@
 //! Where a repair writes, and where it never does; what an attempt that did not come to its end leaves.
 
+use forerun::config::CapacityAddress;
+use ublk_target::capacity_tier::VolumeUuid;
 use ublk_target::engine::{Open, Opened};
 use ublk_target::fast_tier::PendingState;
 use ublk_target::offline::repair::RepairOptions;
 
-use crate::cases::Case;
+use crate::cases::{Case, objects};
 use crate::support::write;
 use crate::template::Template;
 
@@ -24,11 +26,16 @@ fn never_over_what_is_there() {
         let options = RepairOptions { to_fast: Some(to_fast), ..case.new_fast() };
         refused(&mut case, &options, "the only copy");
     }
-    for to_capacity in [
-        old.capacity.address.directory().expect("a directory").to_owned(),
-        old.capacity.address.directory().expect("a directory").join("segments"),
-        case.root.clone(),
-    ] {
+    let folder = case.folder();
+    let places: [CapacityAddress; 5] = [
+        folder.clone().into(),
+        folder.join("segments").into(),
+        case.root.clone().into(),
+        // The same among objects.
+        objects(&folder),
+        objects(&case.root),
+    ];
+    for to_capacity in places {
         let options = RepairOptions { to_capacity: Some(to_capacity), ..case.both() };
         refused(&mut case, &options, "the only copy");
     }
@@ -36,8 +43,10 @@ fn never_over_what_is_there() {
     let others = case.root.join("others");
     std::fs::create_dir(&others).expect("a folder");
     std::fs::write(others.join("letter"), "dear").expect("written");
-    let options = RepairOptions { to_capacity: Some(others.clone()), ..case.both() };
+    let options = RepairOptions { to_capacity: Some(others.clone().into()), ..case.both() };
     refused(&mut case, &options, "not empty");
+    let options = RepairOptions { to_capacity: Some(objects(&others)), ..case.both() };
+    refused(&mut case, &options, "letter");
     let options = RepairOptions { to_fast: Some(others.join("letter")), ..case.new_fast() };
     refused(&mut case, &options, "fast tier");
     assert_eq!(std::fs::read(others.join("letter")).expect("there"), b"dear");
@@ -67,6 +76,31 @@ fn a_sound_volume_moves() {
     }
 }
 
+/// From a directory to an object store, from there to another place of it, and back into a directory.
+#[test]
+fn a_sound_volume_moves_to_an_object_store_and_back() {
+    let mut case = Case::of(&Template::get().crashed);
+    let places = [objects(&case.root.join("store/a")), objects(&case.root.join("store/b"))];
+    for address in [&places[0], &places[1]] {
+        let options = RepairOptions { to_capacity: Some(address.clone()), ..RepairOptions::default() };
+        let report = case.try_repair(&options).expect("moved");
+        assert!(report.lost.is_empty(), "{report:?}");
+        assert_eq!(&case.config.capacity.address, address);
+        assert!(case.check().is_clean(), "{}", case.check().text());
+    }
+    // One in the other.
+    let inside = objects(&case.root.join("store/b/c"));
+    let inside = RepairOptions { to_capacity: Some(inside), ..case.new_fast() };
+    refused(&mut case, &inside, "the only copy");
+    // The old ones are volumes, not attempts.
+    let back = RepairOptions { to_capacity: Some(places[0].clone()), ..case.new_fast() };
+    refused(&mut case, &back, "not empty");
+    let options =
+        RepairOptions { to_capacity: Some(case.root.join("directory").into()), ..RepairOptions::default() };
+    let report = case.repaired(&options);
+    assert!(report.lost.is_empty(), "{report:?}");
+}
+
 /// An attempt that was cut off before the configuration was replaced is begun anew, whatever it had come to.
 #[test]
 fn an_attempt_that_was_cut_off_is_begun_anew() {
@@ -89,6 +123,25 @@ fn an_attempt_that_was_cut_off_is_begun_anew() {
     std::fs::write(case.root.join("new-fast"), vec![0; 64 << 20]).expect("half a tier");
     let third = case.repaired(&case.both());
     assert!(third.lost.is_empty());
+    // The same among objects; another volume's attempt is left alone.
+    let mut case = Case::in_objects(&Template::get().crashed);
+    let folder = case.root.join("new-capacity");
+    let theirs = folder.join("repairs/00000000000000000000000000000001");
+    for (path, bytes) in [
+        (folder.join("segments/0000000000000001"), "half"),
+        (folder.join("heads/0000000000000000-0000000000000001"), "a HEAD"),
+        (theirs.clone(), "a mark"),
+    ] {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, bytes).expect("an object");
+    }
+    let both = case.both();
+    refused(&mut case, &both, "not empty");
+    std::fs::rename(&theirs, theirs.with_file_name(VolumeUuid(*case.config.uuid.as_bytes()).to_string()))
+        .expect("ours");
+    let fourth = case.repaired(&both);
+    assert!(fourth.lost.is_empty());
+    assert_eq!(std::fs::read_dir(folder.join("repairs")).map_or(0, Iterator::count), 0, "the mark is gone");
 }
 
 /// A log of pending changes of before, whose generation the new tier would have had by chance, is not believed.

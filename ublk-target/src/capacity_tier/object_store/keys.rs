@@ -10,9 +10,10 @@
 //! PREFIX/segments/<number>                  as in a directory
 //! PREFIX/layers/<number>
 //! PREFIX/probes/<uuid>                      for a moment: what the server can do
+//! PREFIX/repairs/<uuid>                     a repair of this volume writes here; gone when it has ended
 //! ```
 //! Generation, sequence and number are 16 lower-case hex digits, so that keys sort as they count; an epoch has 8,
-//! a uuid 32. All but `.alive`, leases, pins and probes are written once and never changed. What is not of this form is left
+//! a uuid 32. All but `.alive`, leases, pins, probes and repairs are written once and never changed. What is not of this form is left
 //! alone.
 
 use std::fmt;
@@ -27,6 +28,7 @@ pub const WRITERS: &str = "writers";
 pub const LEASES: &str = "leases";
 pub const CLONES: &str = "clones";
 pub const PROBES: &str = "probes";
+pub const REPAIRS: &str = "repairs";
 
 /// Reads exactly `digits` lower-case hex digits.
 fn hex(text: &str, digits: usize) -> Option<u128> {

@@ -38,7 +38,7 @@ pub use address::open_address;
 use bucket::{Bucket, Clients, Write};
 use claims::{Claim, Unclosed, Verdict};
 use holder::Holder;
-use keys::{HEADS, LEASES, PROBES, WRITERS, head_name};
+use keys::{HEADS, LEASES, PROBES, REPAIRS, WRITERS, head_name};
 pub use leases::ObjectLease;
 use leases::Watch;
 pub use upload::ObjectUpload;
@@ -88,6 +88,39 @@ impl ObjectStore {
             return Ok(Some("a volume (HEAD)".to_owned()));
         }
         self.bucket.find_other(&[WRITERS, LEASES, PROBES]).await
+    }
+
+    /// Begins the making of a volume by a repair: deletes what an earlier attempt of the same volume left. Tells what else
+    /// is below the prefix, if anything is; nothing is changed then.
+    ///
+    /// # Errors
+    /// A store that cannot be listed or written.
+    pub async fn begin_repair(&self, volume: VolumeUuid) -> io::Result<Option<String>> {
+        let mark = volume.to_string();
+        if self.bucket.list(REPAIRS).await?.iter().any(|object| object.name == mark) {
+            // First what makes it a volume.
+            let of_objects =
+                [ObjectKind::Segment, ObjectKind::Layer, ObjectKind::Warm].map(ObjectKind::folder);
+            for folder in std::iter::once(HEADS).chain(of_objects) {
+                for object in self.bucket.list(folder).await? {
+                    self.bucket.delete(folder, &object.name).await?;
+                }
+            }
+            return Ok(None);
+        }
+        if let Some(found) = self.prepare().await? {
+            return Ok(Some(found));
+        }
+        let text = Bytes::from_static(b"a repair of this volume is under way, or was cut off\n");
+        self.bucket.put(REPAIRS, &mark, text, Write::Replace).await.map(|()| None)
+    }
+
+    /// The volume that a repair has made counts from here on: the next repair will not take it for an attempt.
+    ///
+    /// # Errors
+    /// The mark cannot be deleted.
+    pub async fn end_repair(&self, volume: VolumeUuid) -> io::Result<()> {
+        self.bucket.delete(REPAIRS, &volume.to_string()).await
     }
 
     /// Deletes the HEAD of a volume that nobody has written to, and what belongs to it.

@@ -143,7 +143,7 @@ pub(super) fn account(
         },
         capacity: TierReport {
             from: config.capacity.address.to_string().into(),
-            to: options.to_capacity.clone(),
+            to: options.to_capacity.as_ref().map(|address| address.to_string().into()),
             used,
             notes: rebuilt.losses.notes.clone(),
         },

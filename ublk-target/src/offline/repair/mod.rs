@@ -2,8 +2,8 @@
 //!
 //! In order, and what a crash leaves:
 //! 1. both tiers are read, and what will be lost is known: nothing has changed;
-//! 2. a new capacity tier is written, its HEAD last: the volume is as it was, a directory with the mark
-//!    `REPAIR` is left, which the next attempt begins anew;
+//! 2. a new capacity tier is written, its HEAD last: the volume is as it was, a directory with the mark `REPAIR`, or
+//!    objects with one below `repairs/`, is left, which the next attempt begins anew;
 //! 3. a new fast tier is written, its superblocks last: the same, and the next attempt writes over it;
 //! 4. the pair that results is checked: the same;
 //! 5. the old configuration and the report are stored beside the volume's: the same;
@@ -19,11 +19,13 @@ mod switch;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use forerun::config::{VolumeConfig, VolumePaths};
+use forerun::config::{CapacityAddress, VolumeConfig, VolumePaths};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex, Epoch, SUB_BLOCK_BYTES, SlotId, SubBlockMask};
 
 use crate::aligned::AlignedBuffer;
-use crate::capacity_tier::{DirectoryStore, Rebuilt, VolumeUuid, rebuild};
+use crate::capacity_tier::{
+    AnyStore, CapacityTier, MAX_HEAD_BYTES, ObjectKind, Rebuilt, Store, VolumeUuid, rebuild,
+};
 use crate::fast_tier::rebuild::NewTier;
 use crate::fast_tier::salvage::{Extent, Known, Salvaged, pending_generation, salvage};
 use crate::fast_tier::{FastTierError, check};
@@ -43,8 +45,8 @@ pub struct RepairOptions {
     pub to_fast: Option<PathBuf>,
     /// The size of the file to be made for it, in bytes.
     pub fast_bytes: Option<u64>,
-    /// The new capacity tier, if there is to be one: a new or empty directory.
-    pub to_capacity: Option<PathBuf>,
+    /// The new capacity tier, if there is to be one: a new or empty directory, or where an object store has nothing.
+    pub to_capacity: Option<CapacityAddress>,
     /// The fast tier is gone for good, or not to be used.
     pub without_fast: bool,
     /// The capacity tier is gone for good, or not to be used.
@@ -83,20 +85,19 @@ pub fn repair(
     let mut found = look(config, paths, options)?;
     let mut supply = FastSupply::new(found.fast.as_ref());
     let volume = VolumeUuid(*config.uuid.as_bytes());
-    let old = if options.without_capacity { None } else { Some(old_directory(config)?) };
-    let new = options.to_capacity.as_deref().filter(|_| !options.dry_run);
-    if let Some(new) = new {
-        switch::begin_capacity(new, config.uuid)?;
-    }
-    let rebuilt = tokio_uring::start(rebuild(
-        old.map(DirectoryStore::new),
-        new.map(DirectoryStore::new),
-        volume,
-        config.geometry,
-        found.head_is_old,
-        &mut supply,
-        &mut |layers, total| progress.step("layers read", layers, total),
-    ))
+    let new = options.to_capacity.as_ref().filter(|_| !options.dry_run);
+    let rebuilt = tokio_uring::start(async {
+        // A client of an object store belongs to the runtime that it is used on.
+        let old = if options.without_capacity { None } else { Some(AnyStore::at(&config.capacity.address)?) };
+        let new = match new {
+            None => None,
+            Some(new) => Some(switch::begin_capacity(new, config.uuid).await?),
+        };
+        let mut progress = |layers, total| progress.step("layers read", layers, total);
+        rebuild(old, new, volume, config.geometry, found.head_is_old, &mut supply, &mut progress)
+            .await
+            .map_err(anyhow::Error::new)
+    })
     .with_context(|| format!("capacity tier {}", config.capacity.address))?;
     drop(supply);
     finish_layers(&mut found, &rebuilt, options.without_capacity || rebuilt.end_unknown, now_us);
@@ -106,7 +107,7 @@ pub fn repair(
     let mut report = account(config, options, &found, &rebuilt);
     if options.to_capacity.is_none() && (rebuilt.head_lost.is_some() || !rebuilt.losses.is_empty()) {
         bail!(
-            "the capacity tier {} is damaged ({}): give --to-capacity DIR to have a new one made of what can be read; \
+            "the capacity tier {} is damaged ({}): give --to-capacity PLACE to have a new one made of what can be read; \
              `forerun check` lists the damage; nothing was changed",
             config.capacity.address,
             rebuilt.head_lost.as_deref().unwrap_or("blocks or layers are lost")
@@ -141,25 +142,43 @@ pub fn repair(
     Ok(report)
 }
 
-/// The directory that the old capacity tier is in.
-fn old_directory(config: &VolumeConfig) -> anyhow::Result<&Path> {
-    config.capacity.address.directory().with_context(|| {
-        format!(
-            "the capacity tier {} is on an object store, which this forerun cannot repair yet: copy its objects into a \
-             directory (DIR/segments, DIR/layers, and the greatest of heads/ as DIR/HEAD) and repair that; nothing was changed",
-            config.capacity.address
-        )
-    })
+/// Sees that there is something to repair from: a file system that is not mounted, or a bucket that is not there, looks as if all
+/// were lost.
+fn see_capacity(config: &VolumeConfig) -> anyhow::Result<()> {
+    let address = &config.capacity.address;
+    let is_there = match address.directory() {
+        Some(directory) => directory.is_dir(),
+        None => {
+            tokio_uring::start(has_objects(address)).with_context(|| format!("capacity tier {address}"))?
+        }
+    };
+    if !is_there {
+        let advice = match address.directory() {
+            Some(_) => "see that its file system is mounted",
+            None => "see that its bucket is there",
+        };
+        bail!(
+            "the capacity tier {address} is not there: {advice}; if it is lost for good, say --without-capacity; nothing was changed"
+        );
+    }
+    Ok(())
+}
+
+async fn has_objects(address: &CapacityAddress) -> anyhow::Result<bool> {
+    let store = AnyStore::at(address)?;
+    for kind in [ObjectKind::Layer, ObjectKind::Segment] {
+        if !store.list(kind).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    // A volume that nothing has been written back of; a HEAD that cannot be read is there.
+    Ok(store.read_head(MAX_HEAD_BYTES).await.map_or(true, |head| head.is_some()))
 }
 
 /// Reads the fast tier, and sees how it fits the capacity tier's HEAD.
 fn look(config: &VolumeConfig, paths: &VolumePaths, options: &RepairOptions) -> anyhow::Result<Found> {
-    if !options.without_capacity && !old_directory(config)?.is_dir() {
-        bail!(
-            "the capacity tier {} is not there: see that its file system is mounted; if it is lost for good, say \
-             --without-capacity; nothing was changed",
-            config.capacity.address
-        );
+    if !options.without_capacity {
+        see_capacity(config)?;
     }
     let written_back = if options.without_capacity { None } else { head_epoch(config)? };
     let fast = if options.without_fast { None } else { Some(read_fast(config, paths, written_back)?) };
@@ -220,7 +239,7 @@ fn fit(fast: &Salvaged, written_back: Option<Epoch>) -> HeadFit {
 fn head_epoch(config: &VolumeConfig) -> anyhow::Result<Option<Epoch>> {
     let volume = VolumeUuid(*config.uuid.as_bytes());
     let address = &config.capacity.address;
-    let read = tokio_uring::start(crate::capacity_tier::CapacityTier::open_reader(address, Some(volume)));
+    let read = tokio_uring::start(CapacityTier::open_reader(address, Some(volume)));
     match read {
         Ok(tier) => Ok(Some(tier.head().written_back_epoch())),
         Err(error)

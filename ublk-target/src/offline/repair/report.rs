@@ -1,8 +1,9 @@
 //! What a repair did, and exactly what is lost by it: as text for people, as JSON for programs.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use forerun::config::CapacityAddress;
 use serde::Serialize;
 
 /// The most lines of a list that the text shows; the JSON has all.
@@ -121,6 +122,12 @@ pub struct Report {
     pub kept: Vec<PathBuf>,
 }
 
+/// Whether an old tier is still there; what is not on this machine is not looked for.
+fn is_there(tier: &Path) -> bool {
+    let address = tier.to_string_lossy().parse::<CapacityAddress>().ok();
+    address.and_then(|address| address.local_path()).is_none_or(|path| path.exists())
+}
+
 impl Report {
     /// The report for people.
     #[must_use]
@@ -154,7 +161,7 @@ impl Report {
             (true, _) => writeln!(out, "nothing was changed (--dry-run)"),
             (_, true) => {
                 for tier in [fast, capacity].into_iter().filter(|tier| tier.to.is_some()) {
-                    let kept = if tier.from.exists() { "kept as it was" } else { "not there" };
+                    let kept = if is_there(&tier.from) { "kept as it was" } else { "not there" };
                     writeln!(out, "{kept}: {}", tier.from.display())?;
                 }
                 for path in &self.kept {

@@ -6,13 +6,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use forerun::config::{CapacityTierConfig, FastTierConfig, VolumeConfig, VolumePaths, replace_file};
+use forerun::config::{
+    CapacityAddress, CapacityTierConfig, FastTierConfig, VolumeConfig, VolumePaths, replace_file,
+};
 use forerun::utc::Utc;
 use nix::fcntl::{Flock, FlockArg};
 use uuid::Uuid;
 
 use super::{RepairOptions, Report};
-use crate::capacity_tier::prepare_directory;
+use crate::capacity_tier::{AnyStore, VolumeUuid, prepare_directory};
 
 /// The mark of a capacity directory that a repair has begun; it holds the volume's uuid.
 const MARK: &str = "REPAIR";
@@ -21,7 +23,7 @@ const MARK: &str = "REPAIR";
 pub(super) fn check_places(config: &VolumeConfig, options: &RepairOptions) -> anyhow::Result<()> {
     let RepairOptions { to_fast, to_capacity, without_fast, without_capacity, .. } = options;
     if to_fast.is_none() && to_capacity.is_none() {
-        bail!("nothing is to be made: give --to-fast PATH, --to-capacity DIR, or both");
+        bail!("nothing is to be made: give --to-fast PATH, --to-capacity PLACE, or both");
     }
     if *without_fast && *without_capacity {
         bail!("without both tiers there is nothing to repair from");
@@ -30,9 +32,10 @@ pub(super) fn check_places(config: &VolumeConfig, options: &RepairOptions) -> an
         bail!("--without-fast needs --to-fast PATH for the new fast tier");
     }
     if *without_capacity && (to_capacity.is_none() || to_fast.is_none()) {
-        bail!("--without-capacity needs both --to-capacity DIR and --to-fast PATH");
+        bail!("--without-capacity needs both --to-capacity PLACE and --to-fast PATH");
     }
-    for path in to_fast.iter().chain(to_capacity) {
+    let new_directory = to_capacity.as_ref().and_then(CapacityAddress::directory);
+    for path in to_fast.iter().map(PathBuf::as_path).chain(new_directory) {
         if !path.is_absolute() {
             bail!("{} is not an absolute path", path.display());
         }
@@ -45,16 +48,23 @@ pub(super) fn check_places(config: &VolumeConfig, options: &RepairOptions) -> an
             new.display()
         );
     }
-    if let (Some(new), Some(old)) = (to_capacity, config.capacity.address.directory()) {
-        let (new, old) = (resolved(new), resolved(old));
-        if new.starts_with(&old) || old.starts_with(&new) {
-            bail!(
-                "{} and the volume's capacity tier {} are the same directory, or one is in the other: a repair never \
-                 writes over the only copy; give another",
-                new.display(),
-                old.display()
-            );
-        }
+    let Some(new) = to_capacity else { return Ok(()) };
+    let old = &config.capacity.address;
+    let overlap = match (new, old) {
+        (CapacityAddress::Objects(new), CapacityAddress::Objects(old)) if new.overlaps(old) => true,
+        _ => match (new.local_path(), old.local_path()) {
+            (Some(new), Some(old)) => {
+                let (new, old) = (resolved(&new), resolved(&old));
+                new.starts_with(&old) || old.starts_with(&new)
+            }
+            _ => false,
+        },
+    };
+    if overlap {
+        bail!(
+            "{new} and the volume's capacity tier {old} are the same place, or one is in the other: a repair never \
+             writes over the only copy; give another"
+        );
     }
     Ok(())
 }
@@ -101,8 +111,32 @@ pub(super) fn lock(paths: &VolumePaths) -> anyhow::Result<Flock<File>> {
         .map_err(|_| anyhow!("another repair or creation of the same volume is under way"))
 }
 
-/// Makes the folders of a new capacity tier; what an attempt that did not come to its end left is removed.
-pub(super) fn begin_capacity(directory: &Path, volume: Uuid) -> anyhow::Result<()> {
+/// Begins a new capacity tier; what an attempt that did not come to its end left is removed.
+pub(super) async fn begin_capacity(address: &CapacityAddress, volume: Uuid) -> anyhow::Result<AnyStore> {
+    let store = AnyStore::at(address)?;
+    match address.directory() {
+        Some(directory) => begin_directory(directory, volume)?,
+        None => store.begin_repair(address, VolumeUuid(*volume.as_bytes())).await?,
+    }
+    Ok(store)
+}
+
+/// The mark is only for attempts: a tier that counts must not be taken for one.
+fn end_capacity(address: &CapacityAddress, volume: Uuid) -> anyhow::Result<()> {
+    match address.directory() {
+        Some(directory) => fs::remove_file(directory.join(MARK))?,
+        None => tokio_uring::start(async {
+            AnyStore::at(address)?
+                .end_repair(VolumeUuid(*volume.as_bytes()))
+                .await
+                .map_err(anyhow::Error::new)
+        })?,
+    }
+    Ok(())
+}
+
+/// Makes the folders.
+fn begin_directory(directory: &Path, volume: Uuid) -> anyhow::Result<()> {
     let context = || format!("capacity tier {}", directory.display());
     let mark = directory.join(MARK);
     // No link, and nothing that is waited for: others may write to the folder.
@@ -147,8 +181,8 @@ pub(super) fn repaired(config: &VolumeConfig, options: &RepairOptions) -> Volume
         let file = fs::metadata(path).ok().filter(fs::Metadata::is_file);
         repaired.fast = FastTierConfig { path: path.clone(), size_bytes: file.map(|file| file.len()) };
     }
-    if let Some(path) = &options.to_capacity {
-        repaired.capacity = CapacityTierConfig { address: path.into() };
+    if let Some(address) = &options.to_capacity {
+        repaired.capacity = CapacityTierConfig { address: address.clone() };
     }
     repaired
 }
@@ -183,10 +217,10 @@ pub(super) fn switch(
     let text = serde_json::to_vec_pretty(&report)?;
     replace_file(&kept_report, &text, 0o600).with_context(|| format!("write {}", kept_report.display()))?;
     new.store(paths)?;
-    if let Some(directory) = &options.to_capacity
-        && let Err(error) = fs::remove_file(directory.join(MARK))
+    if let Some(address) = &options.to_capacity
+        && let Err(error) = end_capacity(address, new.uuid)
     {
-        tracing::warn!(%error, directory = %directory.display(), "the mark {MARK} is left there; it does no harm");
+        tracing::warn!(error = format!("{error:#}"), place = %address, "the mark of a repair is left there; it does no harm");
     }
     Ok(())
 }

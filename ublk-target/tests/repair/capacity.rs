@@ -227,8 +227,9 @@ fn segments_and_records() {
 /// What is read and how is the same on an object store; that it is found and named there is not.
 #[test]
 fn objects() {
+    type Wanted = fn(&Case) -> RepairOptions;
     type Damage = fn(&Case);
-    let kinds: [(&str, fn(&Case) -> RepairOptions, Damage); 5] = [
+    let kinds: [(&str, Wanted, Damage); 5] = [
         ("HEADs missing", both, remove_heads),
         ("HEADs random", both, |case| {
             case.heads().iter().for_each(|head| change(head, |bytes| noise(bytes)))

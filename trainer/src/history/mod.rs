@@ -21,7 +21,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forerun::change_vector::ChangeVector;
 use forerun::geometry::Epoch;
@@ -35,6 +35,8 @@ const CHUNK_BYTES: usize = 60_000;
 const SEGMENT_BYTES: usize = 8 << 20;
 const CACHE_BYTES: u64 = 8 << 20;
 const VOLUME_KEY: &[u8] = b"volume";
+/// So long another handle may keep the database.
+const IN_USE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the history cannot do.
 #[derive(Debug, Error)]
@@ -82,29 +84,58 @@ pub struct Opened {
     folder: PathBuf,
 }
 
-/// Opens the history in `folder`, putting it aside where it is damaged.
+/// Opens the history in `folder`, putting it aside where it is damaged. One that somebody else has open is waited for: sled's
+/// threads may let go of it a moment after the last handle is gone.
 ///
 /// # Errors
-/// The folder cannot be created, renamed or written.
+/// The folder cannot be created, renamed or written, or is in use for longer.
 pub fn open(folder: &Path) -> Result<Opened, HistoryError> {
-    match try_open(folder) {
-        Ok((database, volume)) => {
-            Ok(Opened { volume, quarantined: None, database, folder: folder.to_path_buf() })
-        }
-        Err(problem) => {
+    let failed = |action, text| HistoryError::Io {
+        action,
+        path: folder.to_path_buf(),
+        source: io::Error::other(text),
+    };
+    let opened = |(database, volume), quarantined| Opened {
+        volume,
+        quarantined,
+        database,
+        folder: folder.to_path_buf(),
+    };
+    match open_when_free(folder) {
+        Ok(found) => Ok(opened(found, None)),
+        Err(Trouble::InUse(text)) => Err(failed("open", text)),
+        Err(Trouble::Damaged(problem)) => {
             let aside = quarantine(folder)?;
-            let (database, volume) = try_open(folder).map_err(|again| {
-                let source = io::Error::other(again);
-                HistoryError::Io { action: "create", path: folder.to_path_buf(), source }
-            })?;
-            let quarantined = Some((aside, problem));
-            Ok(Opened { volume, quarantined, database, folder: folder.to_path_buf() })
+            let found = open_when_free(folder)
+                .map_err(|(Trouble::InUse(text) | Trouble::Damaged(text))| failed("create", text))?;
+            Ok(opened(found, Some((aside, problem))))
+        }
+    }
+}
+
+/// Why a history was not opened.
+enum Trouble {
+    /// Another handle has it; nothing is wrong with it.
+    InUse(String),
+    Damaged(String),
+}
+
+type Found = (sled::Db, Option<[u8; 16]>);
+
+fn open_when_free(folder: &Path) -> Result<Found, Trouble> {
+    let began = Instant::now();
+    loop {
+        match try_open(folder) {
+            Err(Trouble::InUse(_)) if began.elapsed() < IN_USE_LIMIT => {
+                std::thread::sleep(IN_USE_LIMIT / 500)
+            }
+            ended => return ended,
         }
     }
 }
 
 /// Opens and reads everything once. Damage makes sled panic; that must not end the trainer.
-fn try_open(folder: &Path) -> Result<(sled::Db, Option<[u8; 16]>), String> {
+fn try_open(folder: &Path) -> Result<Found, Trouble> {
     let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<_, HistoryError> {
         let database = sled::Config::new()
             .path(folder)
@@ -130,8 +161,16 @@ fn try_open(folder: &Path) -> Result<(sled::Db, Option<[u8; 16]>), String> {
     }));
     match attempt {
         Ok(Ok(opened)) => Ok(opened),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("opening the database panicked".to_owned()),
+        Ok(Err(error)) => {
+            let text = error.to_string();
+            // The words are all that sled 0.34 tells it by.
+            Err(if text.contains("could not acquire lock") {
+                Trouble::InUse(text)
+            } else {
+                Trouble::Damaged(text)
+            })
+        }
+        Err(_) => Err(Trouble::Damaged("opening the database panicked".to_owned())),
     }
 }
 

@@ -89,11 +89,29 @@ fn damage_is_put_aside_and_the_history_can_be_filled_again() {
             history.append(&vector(epoch, 200)).expect("stored");
         }
         drop(history);
-        let history = open(&folder).expect("opens").of_volume(VOLUME, 4096).expect("ours");
+        let opened = open(&folder).expect("opens");
+        assert!(opened.quarantined.is_none(), "{damage}: {:?}", opened.quarantined);
+        let history = opened.of_volume(VOLUME, 4096).expect("ours");
         let stored: Vec<_> = history.from(Epoch(0)).map(|vector| vector.expect("readable").epoch.0).collect();
         assert_eq!(stored.last(), Some(&41), "{damage}");
         assert!(stored.is_sorted(), "{damage}");
     }
+}
+
+/// A history that somebody else has open is not damaged: it is waited for, then refused, and never put aside.
+#[test]
+fn a_history_in_use_stays_where_it_is() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("history");
+    filled(&folder, 3);
+    let holder = open(&folder).expect("opens");
+    let refused = open(&folder).expect_err("it is in use").to_string();
+    assert!(refused.contains("could not acquire lock"), "{refused}");
+    drop(holder);
+    let opened = open(&folder).expect("opens");
+    assert!(opened.quarantined.is_none());
+    assert_eq!(opened.of_volume(VOLUME, 4096).expect("ours").last(), Some(Epoch(3)));
+    assert_eq!(fs::read_dir(dir.path()).expect("the folder").count(), 1, "nothing was put aside");
 }
 
 #[test]

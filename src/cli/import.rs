@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use forerun::api::v1::{CreatePredictiveSnapshotRequest, DeleteSnapshotRequest, DiffSnapshotsRequest};
 use forerun::config::{Paths, VolumeName, format_size};
@@ -23,7 +23,7 @@ use super::export::Progress;
 use super::failure::Failure;
 use super::output::{self, counted};
 use super::volume_device::{Holders, VolumeDevice};
-use super::{client, devices};
+use super::{client, devices, snapshot};
 
 /// Bytes after which what was written is made durable and noted.
 const NOTE_EACH_BYTES: u64 = 256 << 20;
@@ -261,22 +261,7 @@ impl Import<'_> {
     }
 
     fn snapshot(&self, name: &str) -> anyhow::Result<()> {
-        let created = client::block_on(async {
-            let mut client = client::connect(self.paths, self.volume(), client::CALL_LIMIT).await?;
-            let request = CreatePredictiveSnapshotRequest {
-                volume_id: self.volume().to_string(),
-                prediction_horizon: 0,
-                name: name.to_owned(),
-            };
-            client.create_predictive_snapshot(request).await.map_err(client::failure)
-        })?;
-        if !created.into_inner().created {
-            bail!(
-                "volume {} has a snapshot {name} of another moment already; delete it, then give the stream again",
-                self.volume()
-            );
-        }
-        Ok(())
+        snapshot::make(self.paths, self.volume(), name, "delete it, then give the stream again")
     }
 
     fn say(&self, what: &str, snapshot: Option<&str>) -> anyhow::Result<()> {

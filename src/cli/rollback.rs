@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
-use forerun::api::v1::{ChangeKind, CreatePredictiveSnapshotRequest};
-use forerun::config::{Paths, SnapshotName, VolumeName, format_size};
+use forerun::api::v1::ChangeKind;
+use forerun::config::{Paths, SnapshotName, format_size};
 use forerun::geometry::{BLOCK_BYTES, BlockIndex};
 use forerun::utc::now_us;
 use serde::Serialize;
@@ -94,15 +94,24 @@ pub fn run(paths: &Paths, options: &RollbackOptions) -> anyhow::Result<()> {
         Some(kept) => kept.clone(),
         None => SnapshotName::new(format!("before-rollback-{}", stamp()))?,
     };
-    keep(paths, volume, &kept)?;
-    snapshot::sync(paths, volume, name)?;
-    snapshot::sync(paths, volume, &kept)?;
-    let changed = changed_blocks(paths, volume, Some(name), &kept)?;
+    snapshot::make(paths, volume, kept.as_str(), "give --keep another name")?;
+    let differs = || {
+        snapshot::sync(paths, volume, name)?;
+        snapshot::sync(paths, volume, &kept)?;
+        changed_blocks(paths, volume, Some(name), &kept)
+    };
+    let changed = differs();
+    if options.dry_run {
+        // Whatever came of it, and why it failed is told before why its snapshot is still there.
+        let deleted = snapshot::delete_one(paths, volume, &kept);
+        if changed.is_ok() {
+            deleted?;
+        }
+    }
+    let changed = changed?;
     let cleared_blocks = changed.iter().filter(|change| change.kind == ChangeKind::Added).count();
     let copied_blocks = changed.len() - cleared_blocks;
-    if options.dry_run {
-        snapshot::delete_one(paths, volume, &kept)?;
-    } else {
+    if !options.dry_run {
         let source = Attached::attach(paths, &options.which)?;
         set_back(&device, &source.path, &changed).with_context(|| {
             format!("volume {volume} is half-way: give the same command again. The state before is its snapshot {kept}")
@@ -145,23 +154,6 @@ fn stamp() -> String {
             _ => None,
         })
         .collect()
-}
-
-/// Makes the snapshot of the state before.
-fn keep(paths: &Paths, volume: &VolumeName, name: &SnapshotName) -> anyhow::Result<()> {
-    let created = client::block_on(async {
-        let mut client = client::connect(paths, volume, client::CALL_LIMIT).await?;
-        let request = CreatePredictiveSnapshotRequest {
-            volume_id: volume.to_string(),
-            prediction_horizon: 0,
-            name: name.to_string(),
-        };
-        client.create_predictive_snapshot(request).await.map_err(client::failure)
-    })?;
-    if !created.into_inner().created {
-        bail!("volume {volume} has a snapshot {name} of another moment already; give --keep another name");
-    }
-    Ok(())
 }
 
 /// Makes each changed block what it is on the snapshot's device, durably.

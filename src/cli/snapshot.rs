@@ -185,6 +185,26 @@ pub fn attach(paths: &Paths, options: &SnapshotAttachOptions) -> anyhow::Result<
     add::start(paths, &options.volume, Some(&options.name), &options.device, options.json)
 }
 
+/// Makes a snapshot of this moment that no later step may take for another one.
+///
+/// # Errors
+/// There is one of that name, of another moment: says so, and `advice`.
+pub fn make(paths: &Paths, volume: &VolumeName, name: &str, advice: &str) -> anyhow::Result<()> {
+    let made = client::block_on(async {
+        let mut client = client::connect(paths, volume, client::CALL_LIMIT).await?;
+        let request = CreatePredictiveSnapshotRequest {
+            volume_id: volume.to_string(),
+            prediction_horizon: 0,
+            name: name.to_owned(),
+        };
+        client.create_predictive_snapshot(request).await.map_err(client::failure)
+    })?;
+    if !made.into_inner().created {
+        bail!("volume {volume} has a snapshot {name} of another moment already; {advice}");
+    }
+    Ok(())
+}
+
 /// Has a running volume write the snapshot back. A stopped one has only what is on the capacity tier.
 ///
 /// # Errors

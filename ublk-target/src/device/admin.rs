@@ -271,8 +271,15 @@ fn ask_target_to_stop(control: &mut Control, id: u32) -> Result<bool, DeviceErro
 
 /// Whether a process serves devices: another one may have got the number of one that died.
 fn is_target(pid: i32) -> bool {
+    pid > 1 && fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| tells_of_a_target(&stat))
+}
+
+/// By what `/proc/PID/stat` says: name in brackets, state. One that has ended and that nobody has waited for serves nothing.
+fn tells_of_a_target(stat: &str) -> bool {
+    let Some((before, after)) = stat.rsplit_once(')') else { return false };
     // Installed as ublk-target and as ublk.forerun.
-    pid > 1 && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("ublk"))
+    let name = before.split_once('(').is_some_and(|(_, name)| name.starts_with("ublk"));
+    name && !matches!(after.trim_start().as_bytes().first(), Some(b'Z' | b'X') | None)
 }
 
 /// Waits until the process of a device that was stopped has closed what is behind it, but not for ever.
@@ -301,6 +308,23 @@ mod tests {
             numbers: [239, 3, 259, 1],
             owner: (0, 0),
             ours: true,
+        }
+    }
+
+    #[test]
+    fn a_target_is_told_by_its_name_and_state() {
+        for (stat, expected) in [
+            ("140 (ublk-target) S 1 140 140 0", true),
+            ("140 (ublk.forerun) D 1 140", true),
+            ("140 (ublk-target) Z 1 140", false),
+            ("140 (ublk-target) X 1 140", false),
+            ("140 (bash) S 1 140", false),
+            ("140 (a ) ublk (b) S 1 140", false),
+            ("140 (ublk ) Z) S 1 140", true),
+            ("140 (ublk-target)", false),
+            ("", false),
+        ] {
+            assert_eq!(tells_of_a_target(stat), expected, "{stat:?}");
         }
     }
 

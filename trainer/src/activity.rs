@@ -179,6 +179,7 @@ impl Activity {
             rates: [0.0; 4],
         };
         let blocks = vector.changes().iter().map(|change| change.block.0);
+        debug_assert!(self.began.is_sorted(), "those that began before ascend");
         self.blocks.add_missing(blocks.clone(), new);
         let mut began = Vec::new();
         let mut changes = vector.changes().iter();
@@ -186,6 +187,8 @@ impl Activity {
         self.blocks.visit(blocks, |block, entry| {
             // All blocks are there by now: they come in step with the changes.
             let Some(change) = changes.next() else { return };
+            debug_assert_eq!(change.block.0, block, "blocks come in step with the changes");
+            debug_assert!(entry.first <= entry.last && entry.last <= step);
             let gap = step - entry.last;
             if entry.count == 0 || gap > 1 {
                 began.push(block);
@@ -239,6 +242,7 @@ impl Activity {
             over = over.saturating_sub(usize::from(goes));
             !goes
         });
+        debug_assert!(self.len() <= self.limit, "{} of {} blocks", self.len(), self.limit);
     }
 }
 

@@ -82,6 +82,13 @@ impl Calibration {
             ((bin.logits + PRIOR * centre(index)) / (bin.all + PRIOR)).clamp(low, low + width())
         });
         self.curve = logits.zip(shares).collect();
+        debug_assert_eq!(self.curve.len(), BINS);
+        debug_assert!(self.curve.is_sorted_by(|a, b| a.0 <= b.0), "logits ascend: {:?}", self.curve);
+        debug_assert!(
+            self.curve.is_sorted_by(|a, b| a.1 <= b.1 + 1e-6),
+            "shares do not fall: {:?}",
+            self.curve
+        );
     }
 
     /// The probability that a score has meant; 0 for no score.

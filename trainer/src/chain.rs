@@ -165,6 +165,7 @@ impl Chains {
         };
         let newest = chain.members.back().and_then(|member| member.signature.as_ref());
         let likeness = newest.map_or(Likeness::SAME, |newest| signature.likeness(newest));
+        debug_assert!((0.0..=1.0).contains(&likeness.total()), "{likeness:?}");
         chain.members.push_back(Member {
             epoch: vector.epoch,
             sealed_us: vector.sealed_us,
@@ -178,6 +179,7 @@ impl Chains {
         }
         chain.prune_surplus(self.config.max_epochs);
         let id = chain.id;
+        debug_assert!(!chain.members.is_empty() && chain.members.len() <= self.config.max_epochs.max(1));
         self.chains.insert(0, chain);
         self.chains.truncate(self.config.max_chains);
         Some(id)

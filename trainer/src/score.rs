@@ -25,6 +25,8 @@ impl Truth {
     /// Compares candidates, ascending, with what changed; `empty` says of each candidate whether it held no data.
     #[must_use]
     pub fn new(candidates: &[u32], empty: Vec<bool>, vector: &ChangeVector) -> Self {
+        debug_assert!(candidates.is_sorted_by(|a, b| a < b), "candidates ascend");
+        debug_assert_eq!(candidates.len(), empty.len(), "each candidate held data or not");
         let mut changed = vector.changes().iter().map(|change| change.block.0).peekable();
         let label = |candidate: &u32| {
             while changed.next_if(|block| block < candidate).is_some() {}
@@ -60,6 +62,8 @@ pub struct Quality {
 /// budgets are for each of the two: blocks that changed, and that were added, in the epoch before.
 #[must_use]
 pub fn qualities(scores: &[f32], truth: &Truth, budgets: [usize; 2]) -> [Option<Quality>; 2] {
+    debug_assert_eq!(scores.len(), truth.changed.len(), "one score for each candidate");
+    debug_assert!(truth.added <= truth.total);
     let labels = truth.changed.iter().copied().zip(truth.empty.iter().copied());
     let mut order: Vec<(f32, bool, bool)> = scores
         .iter()
@@ -100,6 +104,7 @@ fn quality(ranking: impl Iterator<Item = (f32, bool)>, total: usize, budget: usi
         hits += new;
         sum += new as f64 * hits as f64 / taken as f64;
     }
+    debug_assert!(hits <= total, "{hits} of {total} changes were candidates");
     let of_total = |value: f64| value / total as f64;
     let [coverage_10, coverage_100] = covered.map(of_total);
     Quality { average_precision: of_total(sum), coverage_10, coverage_100 }
@@ -146,6 +151,7 @@ impl Outcome {
 /// The loss of a probability whose truth is known, in nats; no more than that of a probability of 1 in 100,000.
 #[must_use]
 pub fn log_loss(probability: f32, changed: bool) -> f64 {
+    debug_assert!(!probability.is_nan());
     let told = f64::from(probability).clamp(1e-5, 1.0 - 1e-5);
     match changed {
         true => -told.ln(),
@@ -176,6 +182,8 @@ struct ReliabilityBin {
 impl Reliability {
     /// Counts a candidate.
     pub fn take(&mut self, probability: f32, changed: bool) {
+        // A mean of probabilities may be above 1 by its rounding.
+        debug_assert!((0.0..=1.0 + 1e-5).contains(&probability), "{probability}");
         let at = ((probability * RELIABILITY_BINS as f32) as usize).min(RELIABILITY_BINS - 1);
         if let Some(bin) = self.bins.get_mut(at) {
             let told = f64::from(probability);

@@ -112,6 +112,8 @@ impl Default for Scoreboard {
 impl Scoreboard {
     /// Takes what an epoch said of one predictor.
     pub fn learn(&mut self, predictor: Predictor, score: EpochScore) {
+        debug_assert!((0.0..=1.0).contains(&score.average_precision), "{score:?}");
+        debug_assert!(score.log_loss >= 0.0 && score.outcome.right <= score.outcome.predicted, "{score:?}");
         if let Some(tally) = self.tallies.get_mut(predictor as usize) {
             tally.average_precision = tally.average_precision * KEPT + score.average_precision;
             tally.log_loss = tally.log_loss * KEPT + score.log_loss;
@@ -167,6 +169,8 @@ impl Scoreboard {
         let least = members.iter().map(loss).fold(f64::MAX, f64::min);
         let parts: Vec<f64> = members.iter().map(|own| ((least - loss(own)) / MEMBER_NATS).exp()).collect();
         let all: f64 = parts.iter().sum();
+        // The one with the least loss has a part of 1.
+        debug_assert!((1.0..=members.len() as f64).contains(&all), "{parts:?}");
         members.into_iter().zip(parts).map(|(predictor, part)| (predictor, (part / all) as f32)).collect()
     }
 

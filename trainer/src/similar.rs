@@ -149,6 +149,7 @@ impl Signature {
         if self.is_empty() || other.is_empty() {
             return if self.is_empty() && other.is_empty() { Likeness::SAME } else { Likeness::default() };
         }
+        debug_assert!(self.blocks.is_sorted() && other.blocks.is_sorted(), "blocks are compared in order");
         let (less, more) = (self.changes.min(other.changes), self.changes.max(other.changes));
         Likeness {
             blocks: shared(&self.blocks, &other.blocks),

@@ -308,6 +308,7 @@ impl Learner {
             self.take_scores(scored, &truth, report);
             self.scoreboard.choose(self.config.pays_from_mean_average_precision);
         }
+        debug_assert_eq!(scored.cells.len(), scored.blocks.len(), "each candidate has its cells");
         let samples = self.samples(scored, vector, &chosen);
         for sample in std::iter::repeat_n(&samples, LINEAR_PASSES).flatten() {
             self.linear.learn(&sample.wide, sample.changed.is_some(), sample.stands_for.min(4.0));

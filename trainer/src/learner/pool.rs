@@ -20,6 +20,7 @@ impl Learner {
             .members(|predictor| predictor != Predictor::Pool && scored.of(predictor).is_some());
         let mut pool = vec![0.0; scored.blocks.len()];
         for (predictor, share) in members {
+            debug_assert!(predictor != Predictor::Pool && (0.0..=1.0).contains(&share));
             let calibration = self.calibrations.get(predictor as usize);
             for (sum, score) in pool.iter_mut().zip(scored.of(predictor).unwrap_or_default()) {
                 let probability = probability_by(calibration, *score);

@@ -110,6 +110,7 @@ impl Budget {
             average > QUICK_NS && average > best * SLOW
         });
         let rate = if slow { self.rate.get() / 2.0 } else { self.rate.get() * RISE };
+        debug_assert!(rate.is_finite() && rate > 0.0, "{rate}");
         self.rate.set(rate.clamp(RATE_MIN, RATE_MAX));
     }
 }

@@ -40,6 +40,7 @@ impl Drop for Pace<'_> {
 
 /// Slots to be kept for the rest of the layer.
 fn to_keep(spread: u64, blocks: u64, done: u64) -> u32 {
+    debug_assert!(spread <= blocks && done <= blocks, "{spread} spread, {done} done of {blocks}");
     let left = blocks.saturating_sub(done);
     u32::try_from(spread * left / blocks.max(1)).unwrap_or(u32::MAX)
 }

@@ -91,6 +91,10 @@ async fn write_back(tasks: &Rc<Tasks<impl World>>, layer: LayerNumber) -> anyhow
         closing(shared)?;
     }
     let content = volume.layer_content(layer);
+    debug_assert!(
+        content.blocks.is_sorted_by(|a, b| a.change.block < b.change.block),
+        "a layer's blocks ascend, each once"
+    );
     let (opened_us, sealed_us, mapped) =
         volume.layers().with_info(layer, |info| (info.opened_us, info.sealed_us, info.mapped_blocks));
     shared.note_progress(|progress| {

@@ -152,6 +152,7 @@ impl<S: Store> Inner<S> {
             done.objects += 1;
             done.bytes += deletion.bytes;
         }
+        debug_assert!(done.objects as usize <= DELETIONS_PER_STEP);
         Ok(done)
     }
 }

@@ -74,6 +74,7 @@ pub fn choose_merge(
         while joins(last) && (reclaims(last) || last >= old) && last + 1 < first + MERGE_WIDTH {
             last += 1;
         }
+        debug_assert!(first <= found && found <= last && first < last, "{first}, {found}, {last}");
         return Some(first..last + 1);
     }
     let entries = |at: usize| layers.get(at).map_or(0, |layer| layer.counts.entries());
@@ -85,6 +86,7 @@ pub fn choose_merge(
         let newer: u64 = (first + 1..=last).map(entries).sum();
         let short = urgency == Urgency::SpaceShort || layers.len() >= CROWDED_LAYERS;
         let pays = short || entries(first) <= newer.saturating_mul(MERGE_RATIO);
+        debug_assert!(last - first < MERGE_WIDTH);
         if last > first && pays {
             return Some(first..last + 1);
         }

@@ -88,6 +88,7 @@ impl<S: Store> TableWriter<S> {
     }
 
     fn close_page(&mut self) {
+        debug_assert!(self.page.len() <= ENTRIES_PER_PAGE && !self.page.is_empty());
         encode_entries(self.table, self.next_page, &self.page, &mut self.piece);
         self.page.clear();
         self.next_page += 1;

@@ -68,7 +68,12 @@ impl Usage {
 
     /// Takes a segment in.
     pub fn insert(&mut self, segment: SegmentId, usage: SegmentUse) {
-        self.0.insert(segment, usage);
+        debug_assert!(
+            usage.live_units <= usage.units && usage.live_records <= usage.live_units,
+            "{segment}: {usage:?}"
+        );
+        let before = self.0.insert(segment, usage);
+        debug_assert!(before.is_none(), "{segment} is taken in twice");
     }
 
     /// Takes released records off; gives the segments that nothing refers to any more, with their bytes.
@@ -77,8 +82,10 @@ impl Usage {
         for (segment, (records, units)) in released {
             let Some(usage) = self.0.get_mut(segment) else { continue };
             debug_assert!(usage.live_records >= *records, "{segment}: more released than referred to");
+            debug_assert!(usage.live_units >= *units, "{segment}: more units released than referred to");
             usage.live_records = usage.live_records.saturating_sub(*records);
             usage.live_units = usage.live_units.saturating_sub(*units);
+            debug_assert!(usage.live_records > 0 || usage.live_units == 0, "{segment}: units of no record");
             if usage.live_records == 0 {
                 dead.push((*segment, u64::from(usage.units) * UNIT_BYTES));
                 self.0.remove(segment);

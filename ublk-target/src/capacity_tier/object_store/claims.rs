@@ -155,6 +155,7 @@ impl Claim {
 
     /// Whether the HEAD that was just written counts.
     pub async fn verify(&self, bucket: &Bucket, ours: HeadNumber) -> io::Result<Verdict> {
+        debug_assert_eq!(self.name.generation, ours.generation, "a HEAD is of its writer's generation");
         let begun = Instant::now();
         loop {
             // Claims first: see above.
@@ -227,6 +228,7 @@ async fn attempt(bucket: &Bucket, here: &Holder, unclosed: Unclosed) -> io::Resu
     }
     let highest = seen.claims.iter().map(|claim| claim.generation).chain(superseded_below).max();
     let generation = Generation(highest.map_or(0, |highest| highest.0 + 1));
+    debug_assert!(superseded_below.is_none_or(|newest| newest < generation), "above all that was seen");
     let name = ClaimName { generation, uuid: Uuid::new_v4() };
     let held = HeldHere::new(name.uuid);
     let written = bucket.put(WRITERS, &ClaimPart::Claim.of(name), here.encode().into(), Write::Create).await;

@@ -42,6 +42,7 @@ pub async fn read_newest(bucket: &Bucket, limit: usize) -> io::Result<Option<Vec
 /// Deletes old HEADs of the sorted `heads`, when there are enough of them; `ours`, which is durable, stays with the few
 /// before it and all after it. Failing is no harm.
 pub async fn delete_old(bucket: &Bucket, heads: &[HeadNumber], ours: HeadNumber) {
+    debug_assert!(heads.is_sorted() && heads.contains(&ours), "ours is among them, in order");
     let older = heads.iter().filter(|head| **head < ours).count();
     if older < KEPT + SPARE {
         return;

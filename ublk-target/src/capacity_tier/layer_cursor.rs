@@ -1,4 +1,5 @@
-//! Reading a layer's table from the store, in order, a bounded piece at a time.
+//! Reading a layer's table from the store, in order, a bounded piece at a time; and many tables, one after the other, with many
+//! pieces on their way at once.
 //!
 //! A cursor that has come to the end without seeking has verified the whole table: every page, the order of the
 //! entries over all pages, their number by kind, and all of it against what HEAD says. One that
@@ -8,6 +9,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use forerun::geometry::BlockIndex;
+use futures_util::StreamExt;
+use futures_util::stream;
 
 use super::entry::{Entry, EntryCounts};
 use super::error::{CapacityError, Result};
@@ -20,6 +23,9 @@ use super::store::Store;
 
 /// Pages read at a time where one table is read from front to end (256 KiB).
 pub const PAGES_PER_READ: u32 = 64;
+/// Reads on their way at once where whole tables are read (8 MiB, and twice that of entries): an object store answers each after
+/// tens of milliseconds, and a volume with a thousand snapshots has a thousand tables.
+const READS_AT_ONCE: usize = 32;
 
 const WHAT: &str = "the layer's table";
 
@@ -42,7 +48,7 @@ impl<S: Store> LayerCursor<S> {
     pub fn new(tier: &Rc<Inner<S>>, layer: &LayerInfo, pages_per_read: u32) -> Self {
         Self {
             tier: Rc::clone(tier),
-            table: TableIdentity { volume: tier.owner(layer.id.0), layer: layer.id },
+            table: identity(tier, layer),
             layer: layer.clone(),
             entries: VecDeque::new(),
             next_page: 0,
@@ -76,10 +82,17 @@ impl<S: Store> LayerCursor<S> {
             let first = self.next_page;
             let count = self.pages_per_read.min(self.layer.pages - first);
             let pages = self.read_pages(first, count).await?;
-            for (number, page) in (first..).zip(pages) {
-                self.take_page(number, page)?;
-            }
-            self.next_page = first + count;
+            self.accept(first, pages)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next pages of the table, which somebody has read.
+    fn accept(&mut self, first: u32, pages: Vec<Page>) -> Result<()> {
+        debug_assert_eq!(first, self.next_page, "pages come in order");
+        for (number, page) in (first..).zip(pages) {
+            self.take_page(number, page)?;
+            self.next_page = number + 1;
         }
         Ok(())
     }
@@ -108,19 +121,9 @@ impl<S: Store> LayerCursor<S> {
     }
 
     async fn read_pages(&mut self, first: u32, count: u32) -> Result<Vec<Page>> {
-        let name = ObjectName::layer(self.layer.id);
-        let (offset, len) = (u64::from(first) * PAGE_BYTES as u64, count as usize * PAGE_BYTES);
         let buffer = std::mem::take(&mut self.buffer);
-        let read = self.tier.read_range(name, offset, len, buffer).await;
-        self.buffer = read.map_err(|error| self.tier.note_damage(name, error))?;
-        let mut pages = Vec::with_capacity(count as usize);
-        for (number, bytes) in (first..).zip(self.buffer.chunks_exact(PAGE_BYTES)) {
-            let page = decode(bytes, self.table, number);
-            pages.push(page.map_err(|fault| {
-                let at = u64::from(number) * PAGE_BYTES as u64;
-                self.tier.note_damage(name, self.tier.corrupt(format_args!("{name} at {at}"), fault))
-            })?);
-        }
+        let (pages, buffer) = read_pages(&self.tier, self.table, first, count, buffer).await?;
+        self.buffer = buffer;
         Ok(pages)
     }
 
@@ -180,4 +183,61 @@ impl<S: Store> LayerCursor<S> {
         }
         Ok(())
     }
+}
+
+fn identity<S: Store>(tier: &Inner<S>, layer: &LayerInfo) -> TableIdentity {
+    TableIdentity { volume: tier.owner(layer.id.0), layer: layer.id }
+}
+
+/// Reads some pages of a table, each verified by itself; gives the memory back.
+async fn read_pages<S: Store>(
+    tier: &Inner<S>,
+    table: TableIdentity,
+    first: u32,
+    count: u32,
+    buffer: Vec<u8>,
+) -> Result<(Vec<Page>, Vec<u8>)> {
+    let name = ObjectName::layer(table.layer);
+    let (offset, len) = (u64::from(first) * PAGE_BYTES as u64, count as usize * PAGE_BYTES);
+    let read = tier.read_range(name, offset, len, buffer).await;
+    let bytes = read.map_err(|error| tier.note_damage(name, error))?;
+    let mut pages = Vec::with_capacity(count as usize);
+    for (number, page) in (first..).zip(bytes.chunks_exact(PAGE_BYTES)) {
+        pages.push(decode(page, table, number).map_err(|fault| {
+            let at = u64::from(number) * PAGE_BYTES as u64;
+            tier.note_damage(name, tier.corrupt(format_args!("{name} at {at}"), fault))
+        })?);
+    }
+    Ok((pages, bytes))
+}
+
+/// Tells every entry of these layers, each layer's after the one's before it, and verifies the whole tables.
+pub(super) async fn read_tables<S: Store>(
+    tier: &Rc<Inner<S>>,
+    layers: &[LayerInfo],
+    tell: &mut dyn FnMut(&LayerInfo, &Entry),
+) -> Result<()> {
+    let pieces = layers.iter().flat_map(|layer| {
+        let firsts = (0..layer.pages).step_by(PAGES_PER_READ as usize);
+        firsts.map(move |first| (layer, first, PAGES_PER_READ.min(layer.pages - first)))
+    });
+    let reads = pieces.map(|(layer, first, count)| async move {
+        let (pages, _) = read_pages(tier, identity(tier, layer), first, count, Vec::new()).await?;
+        Ok((layer, first, pages))
+    });
+    let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
+    let mut cursor: Option<LayerCursor<S>> = None;
+    while let Some(read) = reads.next().await {
+        let (layer, first, pages) = read?;
+        let mut own = match cursor.take() {
+            Some(own) if first > 0 => own,
+            _ => LayerCursor::new(tier, layer, PAGES_PER_READ),
+        };
+        own.accept(first, pages)?;
+        while let Some(entry) = own.take() {
+            tell(layer, &entry);
+        }
+        cursor = Some(own);
+    }
+    Ok(())
 }

@@ -100,7 +100,7 @@ pub use segment_scan::{FoundRecord, SegmentScan};
 pub use space::Space;
 pub use store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED, Upload};
 pub use table_scan::BlockRange;
-pub use tier::{CapacityTier, volume_in};
+pub use tier::{CapacityTier, Counted, volume_in};
 pub use warm_list::{MAX_WARM_BLOCKS, WarmList};
 
 #[cfg(test)]

@@ -16,9 +16,10 @@ use forerun::geometry::{BlockIndex, Epoch, Generation, Geometry, SegmentId};
 
 use super::alone::lock;
 use super::any_store::AnyStore;
+use super::entry::Entry;
 use super::error::{CapacityError, Result};
-use super::head::{Head, MAX_HEAD_BYTES};
-use super::layer_cursor::{LayerCursor, PAGES_PER_READ};
+use super::head::{Head, LayerInfo, MAX_HEAD_BYTES};
+use super::layer_cursor::read_tables;
 use super::layer_writer::LayerWriter;
 use super::names::{ObjectKind, ObjectName, SnapshotName, VolumeUuid};
 use super::options::Options;
@@ -26,6 +27,7 @@ use super::place::Place;
 use super::record::read_record;
 use super::state::{Inner, take_numbers};
 use super::store::{HeadNumber, ReplaceError, Store};
+use super::usage::Usage;
 
 /// How long closing waits for a replacement of HEAD.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -35,6 +37,12 @@ pub struct CapacityTier<S: Store = AnyStore> {
     pub(super) inner: Rc<Inner<S>>,
     lease: Option<S::Lease>,
     found: HeadNumber,
+}
+
+/// What refers to each segment, as of one HEAD.
+pub struct Counted {
+    found: HeadNumber,
+    usage: Usage,
 }
 
 impl CapacityTier {
@@ -118,10 +126,24 @@ impl<S: Store> CapacityTier<S> {
         geometry: Geometry,
         options: Options,
     ) -> Result<Self> {
+        Self::open_writer_counted(store, volume, geometry, options, None).await
+    }
+
+    /// The same by whoever has just read the map, which counted.
+    ///
+    /// # Errors
+    /// As [`CapacityTier::open_writer`].
+    pub async fn open_writer_counted(
+        store: S,
+        volume: VolumeUuid,
+        geometry: Geometry,
+        options: Options,
+        counted: Option<Counted>,
+    ) -> Result<Self> {
         // Looked at before the lock is taken, so that a foreign directory is left as it is.
         read_head(&store, Some(volume)).await?;
         let least = lock(&store).await?;
-        Self::open_locked(store, volume, geometry, options, least).await
+        Self::open_locked(store, volume, geometry, options, least, counted).await
     }
 
     /// The writer's lock is ours; it is given back where this fails.
@@ -131,6 +153,7 @@ impl<S: Store> CapacityTier<S> {
         geometry: Geometry,
         options: Options,
         least: Generation,
+        counted: Option<Counted>,
     ) -> Result<Self> {
         let (head, bytes) = match read_head(&store, Some(volume)).await {
             Ok(read) => read,
@@ -154,7 +177,7 @@ impl<S: Store> CapacityTier<S> {
         let inner = Rc::new(Inner::new(store, head, bytes, options, Some(generation)));
         inner.geometry.set(geometry);
         let tier = Self { inner, lease: None, found };
-        if let Err(error) = tier.take_over().await {
+        if let Err(error) = tier.take_over(counted).await {
             tier.close().await;
             return Err(error);
         }
@@ -165,10 +188,10 @@ impl<S: Store> CapacityTier<S> {
     }
 
     /// What a writer does first: its own numbers, in a HEAD of its generation; what its clones need; what is used.
-    async fn take_over(&self) -> Result<()> {
+    async fn take_over(&self, counted: Option<Counted>) -> Result<()> {
         self.inner.update_head(take_numbers, |_| ()).await?;
         self.inner.check_pins().await?;
-        self.count_usage().await?;
+        self.count_usage(counted).await?;
         self.inner.look_at_pins().await
     }
 
@@ -337,27 +360,38 @@ impl<S: Store> CapacityTier<S> {
             Some(epoch) => head.layers_up_to(epoch).ok_or(CapacityError::NoSuchEpoch { epoch })?,
         };
         let mut told = 0;
-        for layer in layers {
-            let mut cursor = LayerCursor::new(&self.inner, layer, PAGES_PER_READ);
-            while let Some(entry) = cursor.next().await? {
-                sink(entry.block, entry.epoch, entry.place);
-                told += 1;
-            }
-        }
+        let mut tell = |_: &LayerInfo, entry: &Entry| {
+            sink(entry.block, entry.epoch, entry.place);
+            told += 1;
+        };
+        read_tables(&self.inner, layers, &mut tell).await?;
         Ok(told)
     }
 
-    /// Counts what refers to each segment, and queues what nothing refers to.
-    async fn count_usage(&self) -> Result<()> {
-        let head = self.head();
-        for layer in head.layers() {
-            let mut cursor = LayerCursor::new(&self.inner, layer, PAGES_PER_READ);
-            while let Some(entry) = cursor.next().await? {
-                if let Some(place) = entry.place {
-                    self.inner.state.borrow_mut().usage.refer(place, layer.last_epoch);
-                }
+    /// As [`Self::load_places`] for all epochs, and counts meanwhile, so that a writer that opens next need not read it all again.
+    ///
+    /// # Errors
+    /// As [`Self::load_places`].
+    pub async fn load_map(&self, sink: &mut dyn FnMut(BlockIndex, Epoch, Option<Place>)) -> Result<Counted> {
+        let mut usage = Usage::default();
+        let mut tell = |layer: &LayerInfo, entry: &Entry| {
+            sink(entry.block, entry.epoch, entry.place);
+            if let Some(place) = entry.place {
+                usage.refer(place, layer.last_epoch);
             }
-        }
+        };
+        read_tables(&self.inner, self.head().layers(), &mut tell).await?;
+        Ok(Counted { found: self.found, usage })
+    }
+
+    /// Counts what refers to each segment, unless somebody has for this very HEAD, and queues what nothing refers to.
+    async fn count_usage(&self, counted: Option<Counted>) -> Result<()> {
+        let head = self.head();
+        let usage = match counted.filter(|counted| counted.found == self.found) {
+            Some(counted) => counted.usage,
+            None => self.load_map(&mut |_, _, _| ()).await?.usage,
+        };
+        self.inner.state.borrow_mut().usage = usage;
         let due = self.inner.due();
         for kind in [ObjectKind::Segment, ObjectKind::Layer] {
             let listed = self.inner.store.list(kind).await;

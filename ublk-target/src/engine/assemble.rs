@@ -5,7 +5,7 @@ use std::sync::Arc;
 use forerun::geometry::{Epoch, Geometry};
 
 use crate::background::Shared;
-use crate::capacity_tier::{CapacityError, CapacityTier, Place, Store};
+use crate::capacity_tier::{CapacityError, CapacityTier, Counted, Place, Store};
 use crate::fast_tier::log::DeltaLog;
 use crate::fast_tier::{Committer, Health};
 use crate::volume::{Recovered, Recovery, Unsound, Volume};
@@ -21,7 +21,7 @@ pub(crate) enum NoMap {
     Unsound(Unsound),
 }
 
-/// Builds the map from what the fast tier remembers and from the capacity tier's layers.
+/// Builds the map from what the fast tier remembers and from the capacity tier's layers; counts for the writer to come.
 pub(crate) async fn build_map<S: Store>(
     tier: &CapacityTier<S>,
     geometry: Geometry,
@@ -29,7 +29,7 @@ pub(crate) async fn build_map<S: Store>(
     log: Arc<dyn DeltaLog>,
     recovered: &Recovered,
     opened_us: u64,
-) -> Result<Volume, NoMap> {
+) -> Result<(Volume, Counted), NoMap> {
     let written_back = tier.head().written_back_epoch();
     let open = recovered.open_epoch();
     if open <= written_back {
@@ -37,13 +37,11 @@ pub(crate) async fn build_map<S: Store>(
     }
     let recovery = Recovery::begin(geometry, slots, log, recovered, written_back, opened_us);
     let mut recovery = recovery.map_err(NoMap::Unsound)?;
-    let told = tier
-        .load_places(None, &mut |block, epoch, place| {
-            recovery.place(block, epoch, place.map(Place::word));
-        })
-        .await;
-    told.map_err(NoMap::Capacity)?;
-    Ok(recovery.finish())
+    let counted = tier
+        .load_map(&mut |block, epoch, place| recovery.place(block, epoch, place.map(Place::word)))
+        .await
+        .map_err(NoMap::Capacity)?;
+    Ok((recovery.finish(), counted))
 }
 
 /// Lets the journal tell the map what has become durable, and take checkpoints of it.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::assemble::{NoMap, build_map, connect};
 use super::backend::{Threads, VolumeBackend};
 use crate::background::{Ask, Background, PredictionState, Settings, Shared, now_us};
-use crate::capacity_tier::{AnyStore, CapacityError, CapacityTier, HeadNumber, Options, VolumeUuid};
+use crate::capacity_tier::{AnyStore, CapacityError, CapacityTier, Counted, HeadNumber, Options, VolumeUuid};
 use crate::fast_tier::{FastTier, OpenInfo, OpenOptions};
 use crate::volume::{Recovered, Unsound, Volume};
 
@@ -115,7 +115,7 @@ impl Opened {
 
         let capacity_error = |source| OpenError::Capacity { volume: volume(), source };
         let (address, geometry) = (config.capacity.address.clone(), config.geometry);
-        let (map, read_from) = read_map(config, &fast, &recovered)?;
+        let (map, counted, read_from) = read_map(config, &fast, &recovered)?;
         let written_back = map.written_back();
         let settings = Settings::new(
             config.threshold,
@@ -132,7 +132,8 @@ impl Opened {
         let open = move |pace| async move {
             let store = AnyStore::at(&address).map_err(io::Error::other)?;
             let options = Options { pace, ..Options::default() };
-            let tier = CapacityTier::open_writer_in(store, VolumeUuid(uuid), geometry, options).await;
+            let uuid = VolumeUuid(uuid);
+            let tier = CapacityTier::open_writer_counted(store, uuid, geometry, options, Some(counted)).await;
             let tier = tier.map_err(io::Error::other)?;
             // The map was built before the writer's lock was ours.
             if tier.found() == read_from {
@@ -194,14 +195,14 @@ fn read_map(
     config: &VolumeConfig,
     fast: &FastTier,
     recovered: &Recovered,
-) -> Result<(Volume, HeadNumber), OpenError> {
+) -> Result<(Volume, Counted, HeadNumber), OpenError> {
     let uuid = VolumeUuid(*config.uuid.as_bytes());
     let (slots, log) = (fast.slot_count(), fast.committer());
     let map = tokio_uring::start(async {
         let tier =
             CapacityTier::open_for_recovery(&config.capacity.address, uuid).await.map_err(NoMap::Capacity)?;
-        let map = build_map(&tier, config.geometry, slots, log, recovered, now_us()).await?;
-        Ok((map, tier.found()))
+        let (map, counted) = build_map(&tier, config.geometry, slots, log, recovered, now_us()).await?;
+        Ok((map, counted, tier.found()))
     });
     let volume = config.name.to_string();
     map.map_err(|error| match error {

@@ -220,7 +220,7 @@ impl Machine {
         lock(&self.truth).open_again(recovered.open_epoch());
         let reader = CapacityTier::open_for_recovery_in(self.store.clone(), uuid).await?;
         let map = build_map(&reader, self.geometry, tier.slot_count(), log, &recovered, now_us());
-        let map = map.await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let (map, counted) = map.await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let written_back = map.written_back();
         // Some lives hydrate in each of the orders, and some do not.
         let orders = [
@@ -248,7 +248,9 @@ impl Machine {
             now: Rc::new(move || begun.elapsed()),
             pace: pace(budget.clone(), shared.clone()),
         };
-        let capacity = CapacityTier::open_writer_in(self.store.clone(), uuid, self.geometry, options).await?;
+        let (store, geometry) = (self.store.clone(), self.geometry);
+        let capacity =
+            CapacityTier::open_writer_counted(store, uuid, geometry, options, Some(counted)).await?;
         let (asks, asked) = mpsc::unbounded_channel();
         let slots = SimSlots { disk: self.disk.clone(), slots_offset: tier.slots_offset() };
         let named = capacity.head().snapshots().count();

@@ -42,6 +42,8 @@ pub struct Faults {
     pub lost_reply: u64,
     /// Reads that give something else than what is there.
     pub corrupt: u64,
+    /// How long each read of a range takes besides.
+    pub slow_read: Duration,
     /// How long each deletion takes besides.
     pub slow_delete: Duration,
 }
@@ -400,6 +402,10 @@ impl Store for MemoryStore {
         len: usize,
         mut buffer: Vec<u8>,
     ) -> io::Result<Vec<u8>> {
+        let slow = self.faults().slow_read;
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
         self.operation(false).await?;
         let mut disk = self.0.borrow_mut();
         let rate = disk.faults.corrupt;

@@ -7,5 +7,6 @@ mod directory;
 mod golden;
 mod hostile;
 pub(crate) mod model;
+mod opening;
 mod random;
 mod writers;

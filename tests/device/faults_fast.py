@@ -4,7 +4,7 @@ import re
 import time
 
 from dm import mapped, modules
-from ledger import Background, Ledger
+from ledger import Background, filled
 from lab import MIB, equal, expect, test, until
 from rig import drop_caches
 
@@ -28,10 +28,7 @@ def prepared(lab, name, sync_interval="3600"):
     modules("dm_mod", "dm_flakey")
     fast = mapped(lab, "faultfast", lab.extra_disks[0], FAST_SECTORS)
     volume = lab.volume(name, "512M", "0", "--sync-interval", sync_interval, fast=fast.path)
-    ledger = Ledger(volume.add(), 0, UNITS, seed=21)
-    lab.devices.append(ledger)
-    ledger.fill()
-    expect(ledger.flush(), "the first flush failed")
+    ledger = filled(lab, volume, UNITS, seed=21)
     return fast, volume, ledger
 
 

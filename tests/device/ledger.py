@@ -136,6 +136,16 @@ class Ledger:
         self.flushed = dict(self.acknowledged)
 
 
+def filled(lab, volume, units, seed):
+    """A ledger over the first units of a volume that is started for it: each is written and flushed."""
+    ledger = Ledger(volume.add(), 0, units, seed=seed)
+    lab.devices.append(ledger)
+    ledger.fill()
+    if not ledger.flush():
+        raise Failed("the first flush failed")
+    return ledger
+
+
 class Background(threading.Thread):
     """Keeps a ledger at work until it is told to stop; an unexpected error is raised again by `end`."""
 

@@ -4,7 +4,7 @@ import os
 import shutil
 
 from lab import BLOCK, MIB, Volume, equal, expect, files_are, run, test, until, write_files
-from ledger import Ledger
+from ledger import filled
 from object_store import Server
 from rig import drop_caches
 
@@ -139,10 +139,7 @@ def a_lost_machine_and_a_clone_on_an_object_store(lab):
 def what_was_not_written_back_is_lost_and_the_rest_is_not(lab):
     """A target that dies with its machine: what a snapshot on the capacity tier had is there, byte for byte."""
     volume = lab.volume("dead", "256M", "160M", "--sync-interval", "3600")
-    ledger = Ledger(volume.add(), 0, 64 * MIB // 4096, seed=9)
-    lab.devices.append(ledger)
-    ledger.fill()
-    expect(ledger.flush(), "a flush failed")
+    ledger = filled(lab, volume, 64 * MIB // 4096, seed=9)
     volume.snapshot("kept")
     volume.written_back()
     kept = dict(ledger.acknowledged)

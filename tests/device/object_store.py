@@ -8,7 +8,7 @@ from faults_capacity import snapshot_with_room
 from faults_fast import RETRY_LIMIT, shows
 from kill_rounds import recovered
 from lab import MIB, equal, expect, files_are, run, test, until, write_files
-from ledger import Background, Ledger
+from ledger import Background, filled
 from rig import Job, drop_caches
 
 SECRET = "dont-log-this-secret"
@@ -85,10 +85,7 @@ def an_object_that_the_store_lost(lab):
     """`check` finds it, and `repair` makes a new capacity tier of all the others and of what the fast tier has."""
     server = Server(lab)
     volume = volume_on(lab, "lost", "256M", "128M", "--sync-interval", "2")
-    ledger = Ledger(volume.add(), 0, UNITS, seed=11)
-    lab.devices.append(ledger)
-    ledger.fill()
-    expect(ledger.flush(), "a flush failed")
+    ledger = filled(lab, volume, UNITS, seed=11)
     volume.snapshot("then")
     volume.written_back()
     ledger.close()
@@ -112,10 +109,7 @@ def an_object_store_that_fails_now_and_then(lab):
     """Errors, resets, lost answers, bodies cut short and delays, under load with a kill: nothing is lost."""
     server = Server(lab)
     volume = volume_on(lab, "bad-days", "512M", "128M", "--sync-interval", "2")
-    ledger = Ledger(volume.add(), 0, UNITS, seed=6)
-    lab.devices.append(ledger)
-    ledger.fill()
-    expect(ledger.flush(), "a flush failed")
+    ledger = filled(lab, volume, UNITS, seed=6)
     volume.snapshot("before")
     before = dict(ledger.acknowledged)
     volume.written_back()
@@ -162,10 +156,7 @@ def an_object_store_that_is_gone_and_back(lab):
     seconds = int(os.environ.get("FORERUN_OUTAGE", "60"))
     server = Server(lab)
     volume = volume_on(lab, "gone", "512M", "128M", "--sync-interval", "2")
-    ledger = Ledger(volume.add(), 0, UNITS, seed=7)
-    lab.devices.append(ledger)
-    ledger.fill()
-    expect(ledger.flush(), "a flush failed")
+    ledger = filled(lab, volume, UNITS, seed=7)
     volume.written_back()
     server.faults(stop=1)
     began = time.monotonic()

@@ -86,9 +86,7 @@ impl AnyStore {
             }
         }
     }
-}
 
-impl AnyStore {
     /// Begins the making of a volume at the object store's `address` by a repair of `volume`: what an earlier attempt left is
     /// deleted.
     ///

@@ -59,7 +59,7 @@ def link(lab):
 
 @test
 def stock_ublk_adds_lists_recovers_and_deletes(lab):
-    volume = lab.volume("stock", "128M", "128M")
+    lab.volume("stock", "128M", "128M")
     program, env = link(lab), lab.forerun.env
     word, child = as_stock_ublk_does(program, ["add", "-t", "forerun", "--volume", "stock", "-n", "7", "-q", "1", "-d", "32"], env)
     equal(word, 8, "the 8 bytes: the device's number plus 1")

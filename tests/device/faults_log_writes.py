@@ -13,7 +13,7 @@ import time
 
 from dm import modules, sectors_of
 from ledger import Ledger
-from lab import MIB, equal, expect, run, test
+from lab import MIB, equal, run, test
 from log_writes import Log
 from rig import Failed, partition, partition_appears, quiet_umount, result
 

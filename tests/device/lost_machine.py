@@ -9,7 +9,7 @@ from object_store import Server
 from rig import drop_caches
 
 
-def filled(lab, volume):
+def with_files(lab, volume):
     """A file system with files whose sums are known, written back whole."""
     device = volume.add()
     run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", device], 180)
@@ -46,7 +46,7 @@ def lose(lab, volume):
 def goes_on(lab, capacity, objects):
     """`objects` is the folder that the capacity tier's objects lie in, on whatever machine."""
     volume = lab.volume("lost", "512M", "160M", "--sync-interval", "2", capacity=capacity)
-    sums, path = filled(lab, volume)
+    sums, path = with_files(lab, volume)
     place = volume.capacity
     # A snapshot brings it with it, ten seconds after the start.
     until("a warm list", 60, lambda: any(objects.glob("warm/*")), 0.5)

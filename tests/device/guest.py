@@ -24,12 +24,14 @@ MEASURING = ["restart", "cliff", "many_snapshots", "fights"]
 # What these look at is forerun's own, and depends on no kernel: where several kernels run side by side, each takes its share.
 ANY_KERNEL = {"bad_input", "grow_fast", "streams", "object_store", "lost_machine", "predictions"}
 ANY_KERNEL |= {"faults_capacity", "faults_log_writes", "faults_trainer", "verify_predictions"}
+# By far the longest of its module; `random_kills` is much the same, and runs on each.
+ANY_KERNEL_TESTS = {"kills_under_verified_load_with_snapshots"}
 
 
 def dealt(tests, deal):
     """The tests of share K of N: all that a kernel can break, and every N-th of the others."""
     k, n = (int(number) for number in deal.split("/"))
-    others = [test for test in tests if test.__module__ in ANY_KERNEL]
+    others = [test for test in tests if test.__module__ in ANY_KERNEL or test.__name__ in ANY_KERNEL_TESTS]
     return [test for test in tests if test not in others or others.index(test) % n == k]
 
 

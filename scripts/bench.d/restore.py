@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from postgres import Postgres  # noqa: E402
-from rig import Forerun, run, until  # noqa: E402
+from rig import Failed, Forerun, run, until  # noqa: E402
 from slow_tier import BLOCK, PAGE, Device, at_hand, note, ram_disk, say, slow_disk  # noqa: E402
 
 QUICK = "--quick" in sys.argv
@@ -138,6 +138,8 @@ class Looks(threading.Thread):
 
     def end(self):
         """The curve."""
+        if self.process.poll() is not None:
+            raise Failed(f"`forerun status --watch` ended by itself, with status {self.process.returncode}, after {len(self.lines)} looks")
         self.process.terminate()
         self.process.wait(30)
         self.join(30)

@@ -100,13 +100,16 @@ pub fn run(paths: &Paths, options: &RollbackOptions) -> anyhow::Result<()> {
         snapshot::sync(paths, volume, &kept)?;
         changed_blocks(paths, volume, Some(name), &kept)
     };
-    let changed = differs();
-    if options.dry_run {
-        // Whatever came of it, and why it failed is told before why its snapshot is still there.
-        let deleted = snapshot::delete_one(paths, volume, &kept);
-        if changed.is_ok() {
-            deleted?;
-        }
+    let mut changed = differs();
+    if options.dry_run
+        && let Err(left) = snapshot::delete_one(paths, volume, &kept)
+    {
+        changed = match changed {
+            Ok(_) => Err(left),
+            Err(why) => {
+                Err(why.context(format!("the dry run failed, and its snapshot {kept} is left ({left:#})")))
+            }
+        };
     }
     let changed = changed?;
     let cleared_blocks = changed.iter().filter(|change| change.kind == ChangeKind::Added).count();

@@ -166,7 +166,7 @@ class Filler(threading.Thread):
 
     def __init__(self, path):
         super().__init__(daemon=True)
-        self.path, self.removing = path, threading.Event()
+        self.path, self.removing, self.failure = path, threading.Event(), None
         self.file = open(path, "wb", buffering=0)
         self.fill()
         self.start()
@@ -180,15 +180,20 @@ class Filler(threading.Thread):
                 raise
 
     def run(self):
-        while not self.removing.wait(0.02):
-            self.fill()
+        try:
+            while not self.removing.wait(0.02):
+                self.fill()
+        except OSError as error:
+            self.failure = error
 
     def remove(self):
-        """All of it is free again."""
+        """All of it is free again; raises what kept it from taking space, if anything did."""
         self.removing.set()
         self.join()
         self.file.close()
         self.path.unlink(missing_ok=True)
+        if self.failure:
+            raise self.failure
 
 
 def refused_snapshot(volume, tries=20):

@@ -21,10 +21,13 @@ pub struct Truth(BTreeMap<u64, u64>);
 
 impl Truth {
     pub fn sub_block(&self, number: u64) -> Vec<u8> {
-        match self.0.get(&number) {
-            None => vec![0; SUB],
-            Some(value) => value.to_le_bytes().iter().copied().cycle().take(SUB).collect(),
-        }
+        self.0.get(&number).copied().unwrap_or(0).to_le_bytes().repeat(SUB / 8)
+    }
+
+    /// Whether this is what a sub-block holds.
+    pub fn is(&self, number: u64, have: &[u8]) -> bool {
+        let value = self.0.get(&number).copied().unwrap_or(0).to_le_bytes();
+        have.len() == SUB && have.chunks_exact(value.len()).all(|word| word == value)
     }
 
     pub fn blocks(&self) -> usize {

@@ -186,3 +186,36 @@ fn a_warm_list_that_is_damaged_costs_its_order_and_nothing_else() {
     assert!(all_are(&read(&*opened.backend, 5 * BLOCK_BYTES, BLOCK_BYTES as usize), 5));
     opened.close().expect("a clean stop");
 }
+
+#[test]
+fn a_warm_list_that_was_being_written_is_passed_over() {
+    let rig = Rig::new(4096);
+    let (opened, control) = rig.open(Open::Fresh);
+    drop(control);
+    opened.close().expect("a clean stop");
+    let uuid = VolumeUuid(*rig.config.uuid.as_bytes());
+    let bands = vec![vec![BlockIndex(5)]];
+    tokio_uring::start(async {
+        let (address, geometry) = (&rig.config.capacity.address, rig.config.geometry);
+        let tier = CapacityTier::open_writer(address, uuid, geometry).await.expect("a writer");
+        let list = WarmList { bands: bands.clone(), ..WarmList::default() };
+        tier.put_warm_list(&list).await.expect("written");
+        tier.close().await;
+    });
+    let folder = rig.config.capacity.address.directory().unwrap().join("warm");
+    let whole = std::fs::read_dir(&folder).unwrap().next().expect("a list").unwrap().path();
+    let number = u64::from_str_radix(whole.file_name().unwrap().to_str().unwrap(), 16).expect("a number");
+    let bytes = std::fs::read(&whole).unwrap();
+    let newer = folder.join(format!("{:016x}", number + 1));
+    // Made, and not a byte of it written yet; some of it; all but the last byte.
+    for len in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&newer, &bytes[..len]).unwrap();
+        assert_eq!(list(&rig).map(|list| list.bands), Some(bands.clone()), "{len} bytes");
+        let outcome = check(&Places::of(&rig.config), &mut Quiet).expect("checked");
+        assert!(outcome.is_clean() && !outcome.text().contains("warms up"), "{}", outcome.text());
+    }
+    std::fs::remove_file(&whole).unwrap();
+    std::fs::write(&newer, []).unwrap();
+    let outcome = check(&Places::of(&rig.config), &mut Quiet).expect("checked");
+    assert!(outcome.is_clean() && outcome.text().contains("warms up"), "{}", outcome.text());
+}

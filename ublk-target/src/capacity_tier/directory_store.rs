@@ -166,6 +166,9 @@ impl Store for DirectoryStore {
     ) -> io::Result<Vec<u8>> {
         let file = self.opened(name).await?;
         buffer.clear();
+        if len == 0 {
+            return Ok(buffer);
+        }
         buffer.reserve(len);
         let (result, slice) = file.read_exact_at(buffer.slice(..len), offset).await;
         result?;

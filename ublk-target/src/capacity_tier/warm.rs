@@ -1,7 +1,8 @@
 //! Writing and reading the warm list: one object, in the place of the one before.
 //!
 //! It is written whole under a number of its own, and the older ones are deleted then; a crash in between leaves two, of
-//! which the one with the higher number counts. Nothing refers to it and nothing waits for it.
+//! which the one with the higher number counts. Nothing refers to it and nothing waits for it. In a directory it appears
+//! before it is whole: one that cannot be read is passed over for an older one.
 
 use std::rc::Rc;
 
@@ -41,7 +42,7 @@ impl<S: Store> CapacityTier<S> {
     }
 }
 
-/// The newest warm list of a tier.
+/// The newest warm list of a tier that can be read; where none of a volume's can, the newest one's damage.
 pub(super) async fn warm_list<S: Store>(inner: &Rc<Inner<S>>) -> Result<Option<WarmList>> {
     let own = std::iter::once((&inner.store, inner.volume));
     let theirs = inner
@@ -58,12 +59,23 @@ pub(super) async fn warm_list<S: Store>(inner: &Rc<Inner<S>>) -> Result<Option<W
         };
         let listed = store.list(ObjectKind::Warm).await;
         let listed = listed.map_err(|error| failed("list", &ObjectKind::Warm.folder(), error))?;
-        let Some((name, bytes)) = listed.into_iter().max_by_key(|(name, _)| name.number) else { continue };
-        let len = bytes.min(MAX_WARM_BYTES) as usize;
-        let bytes = store.read_range(name, 0, len, Vec::new()).await;
-        let bytes = bytes.map_err(|error| failed("read", &name, error))?;
-        let list = WarmList::decode(&bytes, volume, name.number, inner.geometry.get());
-        return list.map(Some).map_err(|fault| super::CapacityError::faulty(place(&name), fault));
+        let mut newest_first = listed;
+        newest_first.sort_unstable_by_key(|(name, _)| std::cmp::Reverse(name.number));
+        let mut damage = None;
+        for (name, bytes) in newest_first {
+            let len = bytes.min(MAX_WARM_BYTES) as usize;
+            let bytes = store.read_range(name, 0, len, Vec::new()).await;
+            let bytes = bytes.map_err(|error| failed("read", &name, error))?;
+            match WarmList::decode(&bytes, volume, name.number, inner.geometry.get()) {
+                Ok(list) => return Ok(Some(list)),
+                Err(fault) => {
+                    damage.get_or_insert_with(|| super::CapacityError::faulty(place(&name), fault));
+                }
+            }
+        }
+        if let Some(damage) = damage {
+            return Err(damage);
+        }
     }
     Ok(None)
 }

@@ -4,6 +4,7 @@
 //! which the one with the higher number counts. Nothing refers to it and nothing waits for it. In a directory it appears
 //! before it is whole: one that cannot be read is passed over for an older one.
 
+use std::io;
 use std::rc::Rc;
 
 use super::error::Result;
@@ -64,8 +65,12 @@ pub(super) async fn warm_list<S: Store>(inner: &Rc<Inner<S>>) -> Result<Option<W
         let mut damage = None;
         for (name, bytes) in newest_first {
             let len = bytes.min(MAX_WARM_BYTES) as usize;
-            let bytes = store.read_range(name, 0, len, Vec::new()).await;
-            let bytes = bytes.map_err(|error| failed("read", &name, error))?;
+            let bytes = match store.read_range(name, 0, len, Vec::new()).await {
+                Ok(bytes) => bytes,
+                // Its writer has written a newer one, and deleted it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed("read", &name, error)),
+            };
             match WarmList::decode(&bytes, volume, name.number, inner.geometry.get()) {
                 Ok(list) => return Ok(Some(list)),
                 Err(fault) => {

@@ -130,12 +130,21 @@ finish panic
 check "panic: status" 125 "$status"
 check "panic: message" '*Kernel panic*the guest ended*' "$err"
 
-start warn --console "$work/console" -- sh -c 'echo "WARNING: a test" >/dev/kmsg'
+# This one's folder is taken away before it is locked, as another run does that begins at that moment.
+mkdir "$work/bin" "$work/tmp"
+cat >"$work/bin/flock" <<'SH'
+#!/bin/sh
+[ -e "$0.done" ] || { rm -rf "$TMPDIR"/forerun-vm.* && touch "$0.done"; }
+PATH=${PATH#*:} exec flock "$@"
+SH
+chmod +x "$work/bin/flock"
+PATH=$work/bin:$PATH TMPDIR=$work/tmp start warn --console "$work/console" -- sh -c 'echo "WARNING: a test" >/dev/kmsg'
 start allow --kernel 7.x --allow 'WARNING: a test' -- sh -c '
     echo "WARNING: a test" >/dev/kmsg; head -c 20000000 /dev/zero | sha256sum; head -c 3000000 /dev/zero'
 finish warn
 check "warning: status" 126 "$status"
 check "warning: shown" '*WARNING: a test*' "$err"
+check "warning: the folder was taken away once" yes "$([ -e "$work/bin/flock.done" ] && echo yes)"
 check "warning: in the console log" '*WARNING: a test*' "$(cat "$work/console")"
 finish allow 2>/dev/null
 check "allowed warning ($err)" 0 "$status"

@@ -8,10 +8,11 @@ use super::report::CostReport;
 use crate::config::Config;
 use crate::cpu::peak_memory_bytes;
 use crate::learner::{Effort, Learner};
+use crate::model::REPLAY_EPOCHS;
 use crate::rng::Rng;
 
-/// Epochs that the candidates are spread over.
-const EPOCHS: u32 = 20;
+/// Epochs that the candidates are spread over: as many as samples are kept of, which are a good part of the memory.
+const EPOCHS: u32 = REPLAY_EPOCHS as u32;
 /// Blocks of the volume for each candidate: changes are neither dense nor alone.
 const BLOCKS_A_CANDIDATE: u32 = 4;
 const EPOCH_US: u64 = 300_000_000;
@@ -29,7 +30,7 @@ pub struct Cost {
     pub peak_memory_bytes: u64,
 }
 
-/// Measures an epoch with about `candidates` candidates, of which a twentieth changes in each epoch.
+/// Measures an epoch with about `candidates` candidates, spread over the epochs.
 ///
 /// # Errors
 /// candle refuses, for want of memory at most.

@@ -9,6 +9,6 @@ mod training;
 mod weights;
 
 pub use network::{HEAD, HIDDEN, Network, OUTPUTS};
-pub use replay::{LEARNED_HORIZON_EPOCHS, Replay, Sample};
+pub use replay::{EPOCHS as REPLAY_EPOCHS, LEARNED_HORIZON_EPOCHS, Replay, Sample};
 pub use training::{Scores, Trainer, TrainingReport};
 pub use weights::WeightsError;

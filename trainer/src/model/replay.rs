@@ -11,7 +11,7 @@ use crate::inputs::WIDE;
 use crate::rng::Rng;
 
 /// Epochs of samples kept.
-const EPOCHS: usize = 24;
+pub const EPOCHS: usize = 24;
 /// The longest horizon that is learned, in epochs: its samples have to be there when it ends.
 pub const LEARNED_HORIZON_EPOCHS: u32 = 16;
 /// The most candidates that one sample stands for in training: more would let it drown the others of its batch.

@@ -63,7 +63,7 @@ impl Drop for Busy<'_> {
 }
 
 impl<S: Store> CapacityTier<S> {
-    /// Does one step: deletes what is due, then merges some layers, or else compacts some segments.
+    /// Does one step: deletes what is due, looks once for what earlier writers left, then merges some layers, or else compacts some segments.
     ///
     /// Relocations have to be followed before the next step, and at the latest when the delay of deletions
     /// has passed: then
@@ -85,6 +85,7 @@ impl<S: Store> CapacityTier<S> {
         if let Err(error) = inner.store.replenish().await {
             tracing::debug!(%error, "no room is kept for HEAD");
         }
+        inner.survey().await?;
         let head = self.head();
         let merge = choose_merge(&head, &inner.state.borrow().damaged, &inner.options, urgency);
         let stepped = if let Some(range) = merge {

@@ -46,6 +46,8 @@ pub struct Faults {
     pub slow_read: Duration,
     /// How long each deletion takes besides.
     pub slow_delete: Duration,
+    /// How long each list takes besides.
+    pub slow_list: Duration,
 }
 
 /// A pin that is there, and what a power cut leaves; `None` for nothing.
@@ -421,6 +423,10 @@ impl Store for MemoryStore {
     }
 
     async fn list(&self, kind: ObjectKind) -> io::Result<Vec<(ObjectName, u64)>> {
+        let slow = self.faults().slow_list;
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
         self.operation(false).await?;
         let disk = self.0.borrow();
         let objects = disk.objects.iter().filter(|(name, _)| name.kind == kind);

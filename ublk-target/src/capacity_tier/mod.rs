@@ -61,6 +61,7 @@ mod snapshots;
 mod space;
 mod state;
 mod store;
+mod survey;
 mod table_scan;
 mod table_writer;
 mod tier;

@@ -64,6 +64,8 @@ pub(super) struct State {
     pub pins: Vec<Pin>,
     /// When the pins in the stores of origins that are left may be removed.
     pub unpin_due: Option<Duration>,
+    /// Below which number there may be objects of earlier writers that nothing refers to; `None` once they were looked for.
+    pub unsurveyed_below: Option<u64>,
     /// From which number on objects are this volume's own, and its to delete.
     pub own_from: u64,
 }
@@ -107,6 +109,7 @@ impl<S: Store> Inner<S> {
             damaged: BTreeSet::new(),
             pins: Vec::new(),
             unpin_due: None,
+            unsurveyed_below: None,
             own_from: origins.last().map_or(0, OpenOrigin::below),
         };
         Self {

@@ -7,12 +7,11 @@
 //! lease (a snapshot's reader does), else for [`super::options::DELETION_DELAY`] after something else
 //! replaced it.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use forerun::config::CapacityAddress;
-use forerun::geometry::{BlockIndex, Epoch, Generation, Geometry, SegmentId};
+use forerun::geometry::{BlockIndex, Epoch, Generation, Geometry};
 
 use super::alone::lock;
 use super::any_store::AnyStore;
@@ -21,7 +20,7 @@ use super::error::{CapacityError, Result};
 use super::head::{Head, LayerInfo, MAX_HEAD_BYTES};
 use super::layer_cursor::read_tables;
 use super::layer_writer::LayerWriter;
-use super::names::{ObjectKind, ObjectName, SnapshotName, VolumeUuid};
+use super::names::{ObjectName, SnapshotName, VolumeUuid};
 use super::options::Options;
 use super::place::Place;
 use super::record::read_record;
@@ -190,6 +189,8 @@ impl<S: Store> CapacityTier<S> {
     /// What a writer does first: its own numbers, in a HEAD of its generation; what its clones need; what is used.
     async fn take_over(&self, counted: Option<Counted>) -> Result<()> {
         self.inner.update_head(take_numbers, |_| ()).await?;
+        let first_own = self.inner.next_number();
+        self.inner.state.borrow_mut().unsurveyed_below = Some(first_own);
         self.inner.check_pins().await?;
         self.count_usage(counted).await?;
         self.inner.look_at_pins().await
@@ -384,39 +385,13 @@ impl<S: Store> CapacityTier<S> {
         Ok(Counted { found: self.found, usage })
     }
 
-    /// Counts what refers to each segment, unless somebody has for this very HEAD, and queues what nothing refers to.
+    /// Counts what refers to each segment, unless somebody has for this very HEAD.
     async fn count_usage(&self, counted: Option<Counted>) -> Result<()> {
-        let head = self.head();
         let usage = match counted.filter(|counted| counted.found == self.found) {
             Some(counted) => counted.usage,
             None => self.load_map(&mut |_, _, _| ()).await?.usage,
         };
         self.inner.state.borrow_mut().usage = usage;
-        let due = self.inner.due();
-        for kind in [ObjectKind::Segment, ObjectKind::Layer] {
-            let listed = self.inner.store.list(kind).await;
-            let listed = listed.map_err(|error| self.inner.io_error("list", kind.folder(), error))?;
-            let mut state = self.inner.state.borrow_mut();
-            if kind == ObjectKind::Segment {
-                let there: BTreeSet<_> = listed.iter().map(|(name, _)| SegmentId(name.number)).collect();
-                let own_from = state.own_from;
-                let own = state.usage.iter().filter(|(segment, _)| segment.0 >= own_from);
-                for (segment, used) in own.filter(|(segment, _)| !there.contains(segment)) {
-                    let (place, blocks) = (self.inner.store.place(), used.live_records);
-                    tracing::error!(%place, segment = %ObjectName::segment(segment), blocks, "a segment is missing; reading its blocks will fail");
-                }
-            }
-            for (name, bytes) in listed {
-                let used = match kind {
-                    ObjectKind::Segment => state.usage.set_len(SegmentId(name.number), bytes),
-                    ObjectKind::Layer => head.layers().iter().any(|layer| layer.id.0 == name.number),
-                    ObjectKind::Warm => true,
-                };
-                if !used {
-                    state.deletions.queue(name, bytes, due, Epoch(0));
-                }
-            }
-        }
         Ok(())
     }
 }

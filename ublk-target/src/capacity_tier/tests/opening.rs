@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use forerun::change_vector::ChangeKind;
+use forerun::geometry::{BlockIndex, Epoch};
 use tokio::time::Instant;
 
+use super::super::check::check_store;
 use super::super::memory_store::{Faults, MemoryStore};
+use super::super::names::ObjectKind;
+use super::super::store::Store;
 use super::super::*;
 use super::model::*;
 
@@ -58,6 +63,47 @@ fn tables_are_read_side_by_side_and_once() {
     });
 }
 
+/// A list of all segments is long where there are many, so a volume does not wait for it. What this writer writes before it comes
+/// is in it, and nothing refers to that yet.
+#[test]
+fn what_others_left_is_looked_for_after_the_opening() {
+    run(async {
+        let (store, clock) = (MemoryStore::new(1), Clock::new());
+        CapacityTier::create_in(&store, VOLUME, geometry()).await.unwrap();
+        let former = open(&store, &clock).await.unwrap();
+        let mut lost = former.begin_layer(Epoch(1), 0, 1).unwrap();
+        for block in 0..200 {
+            lost.put(BlockIndex(block), ChangeKind::Added, 16, &content(9)).await.unwrap();
+        }
+        // As if it had been killed: what it wrote stays, and nothing refers to it.
+        drop(lost);
+        former.close().await;
+        // What was under way arrives.
+        tokio::time::sleep(READ).await;
+        let mut left = store.list(ObjectKind::Segment).await.unwrap();
+        left.extend(store.list(ObjectKind::Layer).await.unwrap());
+        assert!(!left.is_empty());
+
+        store.set_faults(Faults { slow_list: READ * 100, ..Faults::default() });
+        let begun = Instant::now();
+        let tier = open(&store, &clock).await.unwrap();
+        assert!(begun.elapsed() < READ, "{:?}: the opening waits for a list", begun.elapsed());
+        let changes = Changes::from([(3, Some(1)), (4, Some(2))]);
+        let model = Model::default();
+        let (upkeep, written) =
+            tokio::join!(tier.maintain(Urgency::Relaxed), write_back(&tier, &model, 1, &changes, Some("s1")));
+        written.unwrap();
+        assert_eq!(upkeep.unwrap().deleted.objects, 0);
+        assert_eq!(tier.garbage().queued_objects as usize, left.len());
+        clock.pass(60);
+        let deleted = tier.maintain(Urgency::Relaxed).await.unwrap().deleted;
+        assert_eq!(deleted.objects as usize, left.len());
+        assert_eq!(tier.garbage().queued_objects, 0, "what it wrote itself stays");
+        tier.close().await;
+        assert!(check_store(store.clone(), None, &mut |_| ()).await.unwrap().findings.is_empty());
+    });
+}
+
 /// What was counted under one HEAD is not taken for what another one refers to.
 #[test]
 fn what_another_head_referred_to_is_counted_anew() {
@@ -100,11 +146,10 @@ fn a_volume_of_two_million_blocks_opens() {
         CapacityTier::create_in(&store, VOLUME, geometry).await.unwrap();
         let options = Options::default();
         let tier = CapacityTier::open_writer_in(store.clone(), VOLUME, geometry, options).await.unwrap();
-        let mut layer = tier.begin_layer(forerun::geometry::Epoch(1), 0, 1).unwrap();
+        let mut layer = tier.begin_layer(Epoch(1), 0, 1).unwrap();
         let data = content(1);
         for block in 0..BLOCKS {
-            let block = forerun::geometry::BlockIndex(block);
-            layer.put(block, forerun::change_vector::ChangeKind::Added, 16, &data).await.unwrap();
+            layer.put(BlockIndex(block), ChangeKind::Added, 16, &data).await.unwrap();
         }
         layer.commit(None, BLOCKS).await.unwrap();
         tier.close().await;

@@ -6,9 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ublk_target::capacity_tier::CapacityTier;
+use forerun::change_vector::ChangeKind;
+use forerun::geometry::{BlockIndex, Epoch};
+use ublk_target::capacity_tier::{CapacityTier, VolumeUuid};
 use ublk_target::control::ControlPlane;
 use ublk_target::engine::{Open, Opened, SnapshotBackend, create};
+use ublk_target::offline::restore::restore;
 use ublk_target::request::Operation;
 
 mod support;
@@ -272,4 +275,52 @@ fn every_damaged_byte_of_the_capacity_tier_is_found() {
         std::fs::write(&all[file], &bytes).expect("mended");
     }
     assert!(!damaged(), "sound again");
+}
+
+/// How soon a volume of so many blocks of data (`FORERUN_BLOCKS`; 4 Mi, 256 GiB of data, by default) is open after it was lost; prints
+/// it. On a directory, whose tables are read from the page cache, or on an empty store at `FORERUN_TEST_STORE`, whose server is told
+/// through `FORERUN_FAULTS` to take so long for each request (`FORERUN_DELAY_MS`) once the data is there.
+#[test]
+#[ignore = "a measurement: takes minutes and gigabytes"]
+fn how_soon_a_large_volume_is_open() {
+    let set = |name| std::env::var(name).ok();
+    let number =
+        |name, otherwise| set(name).map_or(otherwise, |value| value.parse::<u32>().expect("a number"));
+    let blocks = number("FORERUN_BLOCKS", 4 << 20);
+    let store = set("FORERUN_TEST_STORE").map(|store| store.parse().expect("an address"));
+    let rig = Rig::sized(u64::from(blocks) << 16, 1 << 30, 4096, store);
+    let block_of = |block: u32| {
+        let mut data = vec![0; 65536];
+        data[..4].copy_from_slice(&(block + 1).to_le_bytes());
+        data
+    };
+    tokio_uring::start(async {
+        let uuid = VolumeUuid(*rig.config.uuid.as_bytes());
+        let address = &rig.config.capacity.address;
+        let tier = CapacityTier::open_writer(address, uuid, rig.config.geometry).await.expect("a writer");
+        let mut layer = tier.begin_layer(Epoch(1), 0, 1).expect("a layer");
+        for block in 0..blocks {
+            layer.put(BlockIndex(block), ChangeKind::Added, 16, &block_of(block)).await.expect("room");
+        }
+        layer.commit(None, blocks).await.expect("a layer");
+        tier.close().await;
+    });
+    std::fs::remove_file(&rig.config.fast.path).expect("lost");
+    if let Some(faults) = set("FORERUN_FAULTS") {
+        let delay = number("FORERUN_DELAY_MS", 0);
+        std::fs::write(faults, format!("delay_ms = {delay}\n")).expect("told");
+    }
+    let paths = rig.paths.volume(&rig.config.name);
+    let begun = Instant::now();
+    restore(&rig.config, &paths, false).expect("restored");
+    let restored = begun.elapsed();
+    let (opened, _control) = rig.open(Open::Fresh);
+    let open = begun.elapsed();
+    let at = blocks / 3;
+    assert_eq!(read(&*opened.backend, u64::from(at) << 16, 65536), block_of(at));
+    println!(
+        "{blocks} blocks: restored after {restored:?}, open after {open:?}, a block is read after {:?}",
+        begun.elapsed()
+    );
+    opened.close().expect("a clean stop");
 }

@@ -1,7 +1,7 @@
 //! An S3 server over a directory (s3s-fs), for tests, whose answers can be made to fail.
 //!
 //! ```text
-//! s3-server --root DIR [--port P] [--access-key K --secret-key S] [--faults FILE]
+//! s3-server --root DIR [--port P] [--access-key K --secret-key S] [--faults FILE] [--verbose]
 //! ```
 //! Without keys whoever asks is served. So it stands in for Google's store, whose requests are the same but for conditions, which it
 //! ignores.
@@ -17,6 +17,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -56,6 +57,9 @@ struct Options {
     /// What goes wrong, read for every request; nothing while there is no such file
     #[arg(long)]
     faults: Option<PathBuf>,
+    /// Notes each request on stderr: when it came and when it was answered, in ms
+    #[arg(long)]
+    verbose: bool,
 }
 
 #[tokio::main]
@@ -70,6 +74,7 @@ async fn main() -> Result<()> {
     }
     let service = builder.build();
     let faults = Arc::new(Faults::new(options.faults));
+    let begun = Instant::now();
     let listener = TcpListener::bind((options.host.as_str(), options.port)).await.context("cannot listen")?;
     println!("http://{}", listener.local_addr()?);
     loop {
@@ -90,9 +95,19 @@ async fn main() -> Result<()> {
                     // Google's client names a token, if only an empty one.
                     request.headers_mut().remove(AUTHORIZATION);
                 }
+                let (came, asked) = (begun.elapsed(), format!("{} {}", request.method(), request.uri()));
                 let answer = answer(service.clone(), faults.clone(), request);
                 async move {
-                    let mut response = answer.await?;
+                    let answer = answer.await;
+                    if options.verbose {
+                        let status = answer.as_ref().map_or(0, |response| response.status().as_u16());
+                        eprintln!(
+                            "{:6} {:6} {status} {asked}",
+                            came.as_millis(),
+                            begun.elapsed().as_millis()
+                        );
+                    }
+                    let mut response = answer?;
                     if !has_keys {
                         response.headers_mut().insert("x-goog-generation", generation());
                     }

@@ -26,7 +26,7 @@ use super::place::Place;
 use super::record::read_record;
 use super::state::{Inner, take_numbers};
 use super::store::{HeadNumber, ReplaceError, Store};
-use super::usage::Usage;
+use super::usage::{Counting, Usage};
 
 /// How long closing waits for a replacement of HEAD.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -139,8 +139,10 @@ impl<S: Store> CapacityTier<S> {
         options: Options,
         counted: Option<Counted>,
     ) -> Result<Self> {
-        // Looked at before the lock is taken, so that a foreign directory is left as it is.
-        read_head(&store, Some(volume)).await?;
+        // Looked at before the lock is taken, so that a foreign directory is left as it is. Who counted has read all of it.
+        if counted.is_none() {
+            read_head(&store, Some(volume)).await?;
+        }
         let least = lock(&store).await?;
         Self::open_locked(store, volume, geometry, options, least, counted).await
     }
@@ -374,15 +376,15 @@ impl<S: Store> CapacityTier<S> {
     /// # Errors
     /// As [`Self::load_places`].
     pub async fn load_map(&self, sink: &mut dyn FnMut(BlockIndex, Epoch, Option<Place>)) -> Result<Counted> {
-        let mut usage = Usage::default();
+        let mut counting = Counting::default();
         let mut tell = |layer: &LayerInfo, entry: &Entry| {
             sink(entry.block, entry.epoch, entry.place);
             if let Some(place) = entry.place {
-                usage.refer(place, layer.last_epoch);
+                counting.refer(place, layer.last_epoch);
             }
         };
         read_tables(&self.inner, self.head().layers(), &mut tell).await?;
-        Ok(Counted { found: self.found, usage })
+        Ok(Counted { found: self.found, usage: counting.end() })
     }
 
     /// Counts what refers to each segment, unless somebody has for this very HEAD.

@@ -48,17 +48,44 @@ pub fn release(released: &mut Released, place: Place) {
 #[derive(Default)]
 pub struct Usage(BTreeMap<SegmentId, SegmentUse>);
 
-impl Usage {
+/// Counts references where most come segment by segment, as they do in a layer's table: one look-up for each run of them.
+#[derive(Default)]
+pub struct Counting {
+    usage: Usage,
+    run: Option<(SegmentId, SegmentUse)>,
+}
+
+impl Counting {
     /// Counts one reference, of a layer that includes `epoch`.
     pub fn refer(&mut self, place: Place, epoch: Epoch) {
+        if self.run.is_none_or(|(segment, _)| segment != place.segment()) {
+            self.end_run();
+        }
         let none = SegmentUse { epoch, live_records: 0, live_units: 0, units: 0 };
-        let usage = self.0.entry(place.segment()).or_insert(none);
-        usage.live_records += 1;
-        usage.live_units += place.len_units();
+        let (_, run) = self.run.get_or_insert((place.segment(), none));
+        run.live_records += 1;
+        run.live_units += place.len_units();
         // Until the length is known: at least what is referred to.
-        usage.units = usage.units.max(place.offset_units() + place.len_units());
+        run.units = run.units.max(place.offset_units() + place.len_units());
     }
 
+    /// What was counted.
+    pub fn end(mut self) -> Usage {
+        self.end_run();
+        self.usage
+    }
+
+    fn end_run(&mut self) {
+        let Some((segment, run)) = self.run.take() else { return };
+        let none = SegmentUse { live_records: 0, live_units: 0, units: 0, ..run };
+        let usage = self.usage.0.entry(segment).or_insert(none);
+        usage.live_records += run.live_records;
+        usage.live_units += run.live_units;
+        usage.units = usage.units.max(run.units);
+    }
+}
+
+impl Usage {
     /// Notes a segment's length; `false` where nothing refers to it.
     pub fn set_len(&mut self, segment: SegmentId, len_bytes: u64) -> bool {
         let Some(usage) = self.0.get_mut(&segment) else { return false };

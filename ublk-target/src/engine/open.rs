@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::assemble::{NoMap, build_map, connect};
 use super::backend::{Threads, VolumeBackend};
 use crate::background::{Ask, Background, PredictionState, Settings, Shared, now_us};
-use crate::capacity_tier::{AnyStore, CapacityError, CapacityTier, Counted, HeadNumber, Options, VolumeUuid};
+use crate::capacity_tier::{AnyStore, CapacityTier, Counted, HeadNumber, Options, VolumeUuid};
 use crate::fast_tier::{FastTier, OpenInfo, OpenOptions};
 use crate::volume::{Recovered, Unsound, Volume};
 
@@ -97,25 +97,14 @@ impl Opened {
     pub fn open(config: &VolumeConfig, paths: &VolumePaths, how: Open) -> Result<Self, OpenError> {
         let volume = || config.name.to_string();
         let uuid = *config.uuid.as_bytes();
-        let fast_error = |source| OpenError::Fast { volume: volume(), source };
-        // The capacity tier is looked at first, since opening the fast tier changes it.
-        let written_back = look_at_capacity(&config.capacity.address, uuid)
-            .map_err(|source| OpenError::Capacity { volume: volume(), source })?;
-        let options = OpenOptions {
-            geometry: Some(config.geometry),
-            take_over: how == Open::TakeOver,
-            written_back,
-            ..OpenOptions::new(paths.pending())
-        };
-        let (fast, recovered, info) =
-            FastTier::open(&config.fast.path, config.uuid, &options).map_err(fast_error)?;
+        let Read { fast, recovered, info, map, counted, found } =
+            tokio_uring::start(read(config, paths, how))?;
         let no_handle = |source| OpenError::Handle { volume: volume(), source };
         let file = fast.try_clone_file().map_err(no_handle)?;
         let background_file = fast.try_clone_file().map_err(no_handle)?;
 
         let capacity_error = |source| OpenError::Capacity { volume: volume(), source };
         let (address, geometry) = (config.capacity.address.clone(), config.geometry);
-        let (map, counted, read_from) = read_map(config, &fast, &recovered)?;
         let written_back = map.written_back();
         let settings = Settings::new(
             config.threshold,
@@ -136,7 +125,7 @@ impl Opened {
             let tier = CapacityTier::open_writer_counted(store, uuid, geometry, options, Some(counted)).await;
             let tier = tier.map_err(io::Error::other)?;
             // The map was built before the writer's lock was ours.
-            if tier.found() == read_from {
+            if tier.found() == found {
                 return Ok(tier);
             }
             tier.close().await;
@@ -171,43 +160,53 @@ impl Opened {
     }
 }
 
-/// Sees whether the capacity tier is there, the volume's, and writable; changes nothing in it. Gives the newest epoch on it.
-fn look_at_capacity(address: &CapacityAddress, uuid: [u8; 16]) -> io::Result<Epoch> {
-    let written_back = tokio_uring::start(async {
-        let tier = CapacityTier::open_for_recovery(address, VolumeUuid(uuid)).await?;
-        Ok(tier.head().written_back_epoch())
-    })
-    .map_err(|error: CapacityError| io::Error::other(error))?;
-    // An object store tells when it is opened for writing.
-    let Some(directory) = address.directory() else { return Ok(written_back) };
+/// What both tiers say.
+struct Read {
+    fast: FastTier,
+    recovered: Recovered,
+    info: OpenInfo,
+    map: Volume,
+    counted: Counted,
+    /// The HEAD that it is from.
+    found: HeadNumber,
+}
+
+/// Reads both tiers, and builds the map. The capacity tier is only read; it is opened for writing afterwards.
+async fn read(config: &VolumeConfig, paths: &VolumePaths, how: Open) -> Result<Read, OpenError> {
+    let volume = || config.name.to_string();
+    let capacity_error = |source| OpenError::Capacity { volume: volume(), source };
+    // The capacity tier is looked at first, since opening the fast tier changes it.
+    let tier = CapacityTier::open_for_recovery(&config.capacity.address, VolumeUuid(*config.uuid.as_bytes()));
+    let tier = tier.await.map_err(|error| capacity_error(io::Error::other(error)))?;
+    may_write(&config.capacity.address).map_err(capacity_error)?;
+    let options = OpenOptions {
+        geometry: Some(config.geometry),
+        take_over: how == Open::TakeOver,
+        written_back: tier.head().written_back_epoch(),
+        ..OpenOptions::new(paths.pending())
+    };
+    let (fast, recovered, info) = FastTier::open(&config.fast.path, config.uuid, &options)
+        .map_err(|source| OpenError::Fast { volume: volume(), source })?;
+    let (slots, log) = (fast.slot_count(), fast.committer());
+    let built = build_map(&tier, config.geometry, slots, log, &recovered, now_us()).await;
+    let (map, counted) = built.map_err(|error| match error {
+        NoMap::Capacity(error) => capacity_error(io::Error::other(error)),
+        NoMap::FastTierIsOld { fast, capacity } => {
+            OpenError::FastTierIsOld { volume: volume(), fast, capacity }
+        }
+        NoMap::Unsound(source) => OpenError::Unsound { volume: volume(), source },
+    })?;
+    Ok(Read { fast, recovered, info, map, counted, found: tier.found() })
+}
+
+/// Sees whether a directory can be written to; an object store tells when it is opened for writing.
+fn may_write(address: &CapacityAddress) -> io::Result<()> {
+    let Some(directory) = address.directory() else { return Ok(()) };
     nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).map_err(|error| {
         let why = io::Error::from(error);
         io::Error::new(
             why.kind(),
             format!("{} cannot be written to: {why}; nothing was changed", directory.display()),
         )
-    })?;
-    Ok(written_back)
-}
-
-/// Builds the map from both tiers, and tells from which HEAD. The capacity tier is only read; it is opened for writing afterwards.
-fn read_map(
-    config: &VolumeConfig,
-    fast: &FastTier,
-    recovered: &Recovered,
-) -> Result<(Volume, Counted, HeadNumber), OpenError> {
-    let uuid = VolumeUuid(*config.uuid.as_bytes());
-    let (slots, log) = (fast.slot_count(), fast.committer());
-    let map = tokio_uring::start(async {
-        let tier =
-            CapacityTier::open_for_recovery(&config.capacity.address, uuid).await.map_err(NoMap::Capacity)?;
-        let (map, counted) = build_map(&tier, config.geometry, slots, log, recovered, now_us()).await?;
-        Ok((map, counted, tier.found()))
-    });
-    let volume = config.name.to_string();
-    map.map_err(|error| match error {
-        NoMap::Capacity(error) => OpenError::Capacity { volume, source: io::Error::other(error) },
-        NoMap::FastTierIsOld { fast, capacity } => OpenError::FastTierIsOld { volume, fast, capacity },
-        NoMap::Unsound(source) => OpenError::Unsound { volume, source },
     })
 }

@@ -13,8 +13,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use forerun::config::{
-    CapacityTierConfig, FastTierConfig, HydrateOrder, Paths, SnapshotName, SyncInterval, VolumeConfig,
-    VolumeName,
+    CapacityAddress, CapacityTierConfig, FastTierConfig, HydrateOrder, Paths, SnapshotName, SyncInterval,
+    VolumeConfig, VolumeName,
 };
 use forerun::geometry::{Epoch, Geometry};
 use forerun::prediction::{Horizon, Threshold};
@@ -164,6 +164,15 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(logical_block_bytes: u32) -> Self {
+        Self::sized(VOLUME_BYTES, FAST_BYTES, logical_block_bytes, None)
+    }
+
+    pub fn sized(
+        volume_bytes: u64,
+        fast_bytes: u64,
+        logical_block_bytes: u32,
+        capacity: Option<CapacityAddress>,
+    ) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let root = folder.path().to_owned();
         let paths = Paths::new(root.join("state"), root.join("run"));
@@ -173,9 +182,11 @@ impl Rig {
         let config = VolumeConfig {
             name,
             uuid: uuid::Uuid::new_v4(),
-            geometry: Geometry::new(VOLUME_BYTES, logical_block_bytes).expect("a geometry"),
-            fast: FastTierConfig { path: root.join("fast"), size_bytes: Some(FAST_BYTES) },
-            capacity: CapacityTierConfig { address: root.join("capacity").into() },
+            geometry: Geometry::new(volume_bytes, logical_block_bytes).expect("a geometry"),
+            fast: FastTierConfig { path: root.join("fast"), size_bytes: Some(fast_bytes) },
+            capacity: CapacityTierConfig {
+                address: capacity.unwrap_or_else(|| root.join("capacity").into()),
+            },
             sync_interval: SyncInterval::new(3600).expect("an interval"),
             threshold: Threshold::DEFAULT,
             horizon: Horizon::DEFAULT,

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use object_store::PutMode;
 use uuid::Uuid;
 
@@ -53,18 +54,18 @@ impl fmt::Display for Ability {
     }
 }
 
-/// Tries it out with an object that is deleted again.
+/// Tries it out with two objects that are deleted again.
 ///
 /// # Errors
 /// The server fails, or its lists do not show what is there: a volume cannot be kept safe on it.
 pub async fn examine(bucket: &Bucket) -> io::Result<Ability> {
-    let name = Uuid::new_v4().simple().to_string();
-    let examined = examine_with(bucket, &name).await;
-    let deleted = bucket.delete(PROBES, &name).await;
-    let ability = examined?;
-    deleted?;
+    let [created, replaced] = [(); 2].map(|()| Uuid::new_v4().simple().to_string());
+    let (create, replace) = join(create(bucket, &created), replace(bucket, &replaced)).await;
+    let deleted = join(bucket.delete(PROBES, &created), bucket.delete(PROBES, &replaced)).await;
+    let ability = Ability { create: create?, replace: replace? };
+    deleted.0.and(deleted.1)?;
     let left = bucket.list(PROBES).await?;
-    if left.iter().any(|object| object.name == name) {
+    if left.iter().any(|object| object.name == created || object.name == replaced) {
         return Err(io::Error::other(
             "the server's list shows what was deleted before it was asked for; a volume cannot be kept safe on it",
         ));
@@ -76,29 +77,30 @@ pub async fn examine(bucket: &Bucket) -> io::Result<Ability> {
     Ok(ability)
 }
 
-async fn examine_with(bucket: &Bucket, name: &str) -> io::Result<Ability> {
+async fn create(bucket: &Bucket, name: &str) -> io::Result<Condition> {
     let content = |text: &'static str| Bytes::from_static(text.as_bytes());
-    let mut create = match bucket.put_if(PROBES, name, content("1"), PutMode::Create).await {
+    let refused = match bucket.put_if(PROBES, name, content("1"), PutMode::Create).await {
         Ok(_) => None,
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Some(Condition::Unsupported),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(Condition::AlwaysRefused),
         Err(error) => return Err(error),
     };
-    bucket.put(PROBES, name, content("2"), Write::Replace).await?;
+    if refused.is_some() {
+        bucket.put(PROBES, name, content("2"), Write::Replace).await?;
+    }
     if !bucket.list(PROBES).await?.iter().any(|object| object.name == name) {
         return Err(io::Error::other(
             "the server's list does not show what was just written; a volume cannot be kept safe on it",
         ));
     }
-    if create.is_none() {
-        create = Some(match bucket.put_if(PROBES, name, content("3"), PutMode::Create).await {
-            Ok(_) => Condition::Ignored,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Condition::Honoured,
-            Err(error) => return Err(error),
-        });
+    if let Some(condition) = refused {
+        return Ok(condition);
     }
-    let replace = replace(bucket, name).await?;
-    Ok(Ability { create: create.unwrap_or(Condition::Unsupported), replace })
+    match bucket.put_if(PROBES, name, content("3"), PutMode::Create).await {
+        Ok(_) => Ok(Condition::Ignored),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Condition::Honoured),
+        Err(error) => Err(error),
+    }
 }
 
 async fn replace(bucket: &Bucket, name: &str) -> io::Result<Condition> {

@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forerun::geometry::Generation;
+use futures_util::future::join;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -211,8 +212,9 @@ impl Claim {
             let name = ClaimPart::Closed.of(self.name);
             return bucket.put(WRITERS, &name, Bytes::from_static(b"closed\n"), Write::Replace).await;
         }
-        bucket.delete(WRITERS, &ClaimPart::Claim.of(self.name)).await?;
-        bucket.delete(WRITERS, &ClaimPart::Alive.of(self.name)).await
+        let (claim, alive) = (ClaimPart::Claim.of(self.name), ClaimPart::Alive.of(self.name));
+        let (claim, alive) = join(bucket.delete(WRITERS, &claim), bucket.delete(WRITERS, &alive)).await;
+        claim.and(alive)
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Rates {
     pub sleep: u64,
     /// Requests take time.
     pub latency: bool,
+    /// The way there takes so long besides, and the way back, too.
+    pub way: Duration,
 }
 
 struct Late {
@@ -173,10 +175,10 @@ impl Connection {
         if self.happens(|rates| rates.sleep) {
             self.sleep(Duration::from_secs(20 + self.random(100)));
         }
-        let latency = lock(&self.state).rates.latency;
+        let Rates { latency, way, .. } = lock(&self.state).rates;
         let wait = if latency { Duration::from_micros(100 + self.random(30_000)) } else { Duration::ZERO };
         tokio::task::yield_now().await;
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(wait + way).await;
         loop {
             let until = lock(&self.state).asleep_until.filter(|until| *until > Instant::now());
             let Some(until) = until else { break };

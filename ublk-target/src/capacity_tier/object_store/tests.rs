@@ -190,7 +190,16 @@ fn two_writers_fight_and_nothing_acknowledged_is_lost() {
             [Manner::Honest, Manner::Ignores, Manner::RefusesMatch, Manner::NotAtomic][(seed % 4) as usize];
         let rates = match seed % 3 {
             0 => Rates { latency: true, sleep: 60, ..Rates::default() },
-            1 => Rates { latency: true, sleep: 200, fail: 40, lost: 40, late: 40, cut: 60, hang: 1000 },
+            1 => Rates {
+                latency: true,
+                sleep: 200,
+                fail: 40,
+                lost: 40,
+                late: 40,
+                cut: 60,
+                hang: 1000,
+                ..Rates::default()
+            },
             _ => Rates { latency: true, sleep: 40, late: 15, lost: 200, ..Rates::default() },
         };
         let fight = fight(seed, manner, rates);
@@ -253,6 +262,30 @@ fn who_restores_from_a_dead_writer_watches_it_once() {
         let second = open(&Connection::new(&server, 3)).await.unwrap();
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert!(read_all(&second).await[&1] == content(1));
+    });
+}
+
+/// By far most of the time that a restore takes on a server far away: so many requests wait for the one before.
+#[test]
+fn a_restore_and_a_start_are_thirty_requests() {
+    run(async {
+        let server = made(Manner::Honest).await;
+        let first = open(&Connection::new(&server, 1)).await.unwrap();
+        commit(&first, 1, 1).await.unwrap();
+        first.close().await;
+        let (way, connection) = (Duration::from_millis(500), Connection::new(&server, 2));
+        connection.set_rates(Rates { way, ..Rates::default() });
+        let begun = Instant::now();
+        take_over(&connection, false).await.unwrap();
+        let restored = begun.elapsed().as_secs();
+        let reader = CapacityTier::open_for_recovery_in(store_over(&connection), VOLUME).await.unwrap();
+        let counted = Some(reader.load_map(&mut |_, _, _| ()).await.unwrap());
+        let store = store_over(&connection);
+        let tier =
+            CapacityTier::open_writer_counted(store, VOLUME, geometry(), options(), counted).await.unwrap();
+        let open = begun.elapsed().as_secs();
+        assert!(restored <= 14 && open <= 30, "{restored} and {open} requests, one after the other");
+        tier.close().await;
     });
 }
 

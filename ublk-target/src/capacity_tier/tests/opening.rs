@@ -133,39 +133,3 @@ fn what_another_head_referred_to_is_counted_anew() {
         assert_eq!(space, found);
     });
 }
-
-/// How long opening takes with so many blocks, in one layer; prints it. The tables are in memory: what is measured is forerun's
-/// own part.
-#[test]
-#[ignore = "a measurement: takes a minute and three gigabytes"]
-fn a_volume_of_two_million_blocks_opens() {
-    const BLOCKS: u32 = 2_000_000;
-    let geometry = forerun::geometry::Geometry::new(1 << 40, 4096).unwrap();
-    run(async {
-        let store = MemoryStore::new(1);
-        CapacityTier::create_in(&store, VOLUME, geometry).await.unwrap();
-        let options = Options::default();
-        let tier = CapacityTier::open_writer_in(store.clone(), VOLUME, geometry, options).await.unwrap();
-        let mut layer = tier.begin_layer(Epoch(1), 0, 1).unwrap();
-        let data = content(1);
-        for block in 0..BLOCKS {
-            layer.put(BlockIndex(block), ChangeKind::Added, 16, &data).await.unwrap();
-        }
-        layer.commit(None, BLOCKS).await.unwrap();
-        tier.close().await;
-        let begun = std::time::Instant::now();
-        let reader = CapacityTier::open_for_recovery_in(store.clone(), VOLUME).await.unwrap();
-        let mut told = 0;
-        let counted = reader.load_map(&mut |_, _, _| told += 1).await.unwrap();
-        let read = begun.elapsed();
-        let options = Options::default();
-        let writer =
-            CapacityTier::open_writer_counted(store.clone(), VOLUME, geometry, options, Some(counted));
-        writer.await.unwrap().close().await;
-        println!(
-            "{told} blocks: the tables read after {read:?}, open for writing after {:?}",
-            begun.elapsed()
-        );
-        assert_eq!(told, BLOCKS);
-    });
-}

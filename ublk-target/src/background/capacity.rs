@@ -10,7 +10,7 @@ use forerun::geometry::{BlockIndex, Epoch, Geometry};
 use tokio::sync::oneshot;
 
 use super::kept::note_kept;
-use super::upkeep::{Collected, collect, look_at_space};
+use super::upkeep::{Collected, collect, look_at_space, look_for_left};
 use super::{Tasks, World};
 use crate::aligned::AlignedBuffer;
 pub use crate::capacity_tier::CapacityError;
@@ -121,9 +121,11 @@ pub(super) async fn answer(tasks: &Tasks<impl World>, ask: Ask) {
             tasks.wake_upkeep.notify_one();
         }
         Ask::Garbage { reply } => {
+            look_for_left(tasks).await;
             let _ = reply.send(Ok(tasks.capacity.garbage()));
         }
         Ask::Collect { reply } => {
+            look_for_left(tasks).await;
             let before = tasks.capacity.garbage();
             let collected = collect(tasks).await;
             look_at_space(tasks).await;

@@ -98,6 +98,13 @@ pub struct Collected {
     pub deleted_bytes: u64,
 }
 
+/// Looks for what earlier writers left, so that it is counted, unless upkeep has done so or is at it.
+pub(super) async fn look_for_left(tasks: &Tasks<impl World>) {
+    if let Ok(_one) = tasks.maintaining.try_lock() {
+        tasks.capacity.survey().await;
+    }
+}
+
 /// Merges and compacts whatever gives space back; what nothing refers to any more is deleted when its delay has passed.
 pub(super) async fn collect(tasks: &Tasks<impl World>) -> Result<Collected, CapacityError> {
     let _one = tasks.maintaining.lock().await;

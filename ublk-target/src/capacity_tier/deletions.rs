@@ -49,6 +49,11 @@ impl Deletions {
         self.0.push_back(Deletion { name, bytes, due, from_epoch, written_for, pinned });
     }
 
+    /// All objects in the queue.
+    pub fn names(&self) -> impl Iterator<Item = ObjectName> {
+        self.0.iter().map(|deletion| deletion.name)
+    }
+
     /// Bytes of all objects in the queue that no clone needs.
     pub fn bytes(&self) -> u64 {
         self.0.iter().filter(|deletion| !deletion.pinned).map(|deletion| deletion.bytes).sum()
@@ -249,8 +254,8 @@ impl<S: Store> Drop for Provisional<S> {
     fn drop(&mut self) {
         let Some(tier) = self.tier.upgrade().filter(|_| !self.kept.get()) else { return };
         let due = tier.due();
-        // Never borrowed while something that can be dropped with it runs; a missed object is found at the
-        // next opening.
+        // Never borrowed while something that can be dropped with it runs; a missed object is found after
+        // the next opening.
         if let Ok(mut state) = tier.state.try_borrow_mut() {
             state.deletions.queue(self.name, 0, due, Epoch(0));
         }

@@ -176,26 +176,10 @@ impl Store for DirectoryStore {
     }
 
     async fn list(&self, kind: ObjectKind) -> io::Result<Vec<(ObjectName, u64)>> {
-        let mut objects = Vec::new();
-        let entries = match std::fs::read_dir(self.folder(kind)) {
-            Err(error) if kind == ObjectKind::Warm && error.kind() == io::ErrorKind::NotFound => {
-                return Ok(objects);
-            }
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let Some(name) = entry.file_name().to_str().and_then(|text| ObjectName::parse(kind, text)) else {
-                continue;
-            };
-            match entry.metadata() {
-                Ok(metadata) => objects.push((name, metadata.len())),
-                // A reader may list while the writer deletes.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(objects)
+        let folder = self.folder(kind);
+        // A look at every file, which may take long on a cold disk: the volume's own thread has other things to do.
+        let listed = tokio::task::spawn_blocking(move || list(&folder, kind)).await;
+        listed.map_err(io::Error::other)?
     }
 
     async fn delete(&self, name: ObjectName) -> io::Result<()> {
@@ -322,4 +306,27 @@ impl Store for DirectoryStore {
     async fn leased(&self) -> io::Result<Vec<Epoch>> {
         leased_epochs(&self.path.join(LEASES))
     }
+}
+
+fn list(folder: &Path, kind: ObjectKind) -> io::Result<Vec<(ObjectName, u64)>> {
+    let mut objects = Vec::new();
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if kind == ObjectKind::Warm && error.kind() == io::ErrorKind::NotFound => {
+            return Ok(objects);
+        }
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().and_then(|text| ObjectName::parse(kind, text)) else {
+            continue;
+        };
+        match entry.metadata() {
+            Ok(metadata) => objects.push((name, metadata.len())),
+            // A reader may list while the writer deletes.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(objects)
 }

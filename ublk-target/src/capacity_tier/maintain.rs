@@ -54,7 +54,8 @@ pub struct Maintained {
     pub more: bool,
 }
 
-struct Busy<'a>(&'a std::cell::Cell<bool>);
+/// A step is under way.
+pub(super) struct Busy<'a>(pub &'a std::cell::Cell<bool>);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
@@ -85,7 +86,7 @@ impl<S: Store> CapacityTier<S> {
         if let Err(error) = inner.store.replenish().await {
             tracing::debug!(%error, "no room is kept for HEAD");
         }
-        inner.survey().await?;
+        inner.survey().await;
         let head = self.head();
         let merge = choose_merge(&head, &inner.state.borrow().damaged, &inner.options, urgency);
         let stepped = if let Some(range) = merge {

@@ -48,6 +48,8 @@ pub struct Faults {
     pub slow_delete: Duration,
     /// How long each list takes besides.
     pub slow_list: Duration,
+    /// Lists fail.
+    pub no_lists: bool,
 }
 
 /// A pin that is there, and what a power cut leaves; `None` for nothing.
@@ -428,6 +430,9 @@ impl Store for MemoryStore {
             tokio::time::sleep(slow).await;
         }
         self.operation(false).await?;
+        if self.faults().no_lists {
+            return Err(io::Error::other("no list"));
+        }
         let disk = self.0.borrow();
         let objects = disk.objects.iter().filter(|(name, _)| name.kind == kind);
         Ok(objects.map(|(name, object)| (*name, object.bytes.len() as u64)).collect())

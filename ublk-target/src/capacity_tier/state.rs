@@ -66,6 +66,8 @@ pub(super) struct State {
     pub unpin_due: Option<Duration>,
     /// Below which number there may be objects of earlier writers that nothing refers to; `None` once they were looked for.
     pub unsurveyed_below: Option<u64>,
+    /// That failed, and was told of.
+    pub survey_fails: bool,
     /// From which number on objects are this volume's own, and its to delete.
     pub own_from: u64,
 }
@@ -110,6 +112,7 @@ impl<S: Store> Inner<S> {
             pins: Vec::new(),
             unpin_due: None,
             unsurveyed_below: None,
+            survey_fails: false,
             own_from: origins.last().map_or(0, OpenOrigin::below),
         };
         Self {

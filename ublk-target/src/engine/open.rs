@@ -176,8 +176,12 @@ async fn read(config: &VolumeConfig, paths: &VolumePaths, how: Open) -> Result<R
     let volume = || config.name.to_string();
     let capacity_error = |source| OpenError::Capacity { volume: volume(), source };
     // The capacity tier is looked at first, since opening the fast tier changes it.
-    let tier = CapacityTier::open_for_recovery(&config.capacity.address, VolumeUuid(*config.uuid.as_bytes()));
-    let tier = tier.await.map_err(|error| capacity_error(io::Error::other(error)))?;
+    let look = || async {
+        let (address, uuid) = (&config.capacity.address, VolumeUuid(*config.uuid.as_bytes()));
+        let tier = CapacityTier::open_for_recovery(address, uuid).await;
+        tier.map_err(|error| capacity_error(io::Error::other(error)))
+    };
+    let tier = look().await?;
     may_write(&config.capacity.address).map_err(capacity_error)?;
     let options = OpenOptions {
         geometry: Some(config.geometry),
@@ -187,6 +191,8 @@ async fn read(config: &VolumeConfig, paths: &VolumePaths, how: Open) -> Result<R
     };
     let (fast, recovered, info) = FastTier::open(&config.fast.path, config.uuid, &options)
         .map_err(|source| OpenError::Fast { volume: volume(), source })?;
+    // The process that it was taken over from may have replaced HEAD at the very end.
+    let tier = if how == Open::TakeOver { look().await? } else { tier };
     let (slots, log) = (fast.slot_count(), fast.committer());
     let built = build_map(&tier, config.geometry, slots, log, &recovered, now_us()).await;
     let (map, counted) = built.map_err(|error| match error {

@@ -218,7 +218,8 @@ impl Machine {
         }
         let log = Arc::new(Watching { log: tier.committer(), truth: self.truth.clone() });
         lock(&self.truth).open_again(recovered.open_epoch());
-        let reader = CapacityTier::open_for_recovery_in(self.store.clone(), uuid).await?;
+        let look = CapacityTier::open_for_recovery_in(self.store.clone(), uuid);
+        let reader = if take_over { look.await? } else { reader };
         let map = build_map(&reader, self.geometry, tier.slot_count(), log, &recovered, now_us());
         let (map, counted) = map.await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let written_back = map.written_back();

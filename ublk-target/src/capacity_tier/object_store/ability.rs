@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 
 use bytes::Bytes;
-use futures_util::future::join;
+use futures_util::future::join3;
 use object_store::PutMode;
 use uuid::Uuid;
 
@@ -54,51 +54,56 @@ impl fmt::Display for Ability {
     }
 }
 
-/// Tries it out with two objects that are deleted again.
+/// Tries it out with three objects that are deleted again.
 ///
 /// # Errors
 /// The server fails, or its lists do not show what is there: a volume cannot be kept safe on it.
 pub async fn examine(bucket: &Bucket) -> io::Result<Ability> {
-    let [created, replaced] = [(); 2].map(|()| Uuid::new_v4().simple().to_string());
-    let (create, replace) = join(create(bucket, &created), replace(bucket, &replaced)).await;
-    let deleted = join(bucket.delete(PROBES, &created), bucket.delete(PROBES, &replaced)).await;
-    let ability = Ability { create: create?, replace: replace? };
-    deleted.0.and(deleted.1)?;
-    let left = bucket.list(PROBES).await?;
-    if left.iter().any(|object| object.name == created || object.name == replaced) {
-        return Err(io::Error::other(
-            "the server's list shows what was deleted before it was asked for; a volume cannot be kept safe on it",
-        ));
-    }
-    for object in left {
-        // Of somebody who died at this; of somebody who is at it, at worst, who is told that it failed.
-        tracing::debug!(object = object.name, "an earlier probe was left behind");
-    }
-    Ok(ability)
+    let [listed, created, replaced] = [(); 3].map(|()| Uuid::new_v4().simple().to_string());
+    let condition = |name, condition: io::Result<Condition>| async move {
+        let deleted = bucket.delete(PROBES, name).await;
+        condition.and_then(|condition| deleted.map(|()| condition))
+    };
+    let (lists, create, replace) = join3(
+        examine_lists(bucket, &listed),
+        async { condition(&created, create(bucket, &created).await).await },
+        async { condition(&replaced, replace(bucket, &replaced).await).await },
+    )
+    .await;
+    lists?;
+    Ok(Ability { create: create?, replace: replace? })
 }
 
-async fn create(bucket: &Bucket, name: &str) -> io::Result<Condition> {
-    let content = |text: &'static str| Bytes::from_static(text.as_bytes());
-    let refused = match bucket.put_if(PROBES, name, content("1"), PutMode::Create).await {
-        Ok(_) => None,
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Some(Condition::Unsupported),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(Condition::AlwaysRefused),
-        Err(error) => return Err(error),
-    };
-    if refused.is_some() {
-        bucket.put(PROBES, name, content("2"), Write::Replace).await?;
-    }
-    if !bucket.list(PROBES).await?.iter().any(|object| object.name == name) {
+/// Whether a list shows what was written, and does not show what was deleted.
+async fn examine_lists(bucket: &Bucket, name: &str) -> io::Result<()> {
+    bucket.put(PROBES, name, Bytes::from_static(b"listed"), Write::Replace).await?;
+    let shown = bucket.list(PROBES).await;
+    let deleted = bucket.delete(PROBES, name).await;
+    if !shown?.iter().any(|object| object.name == name) {
         return Err(io::Error::other(
             "the server's list does not show what was just written; a volume cannot be kept safe on it",
         ));
     }
-    if let Some(condition) = refused {
-        return Ok(condition);
+    deleted?;
+    if bucket.list(PROBES).await?.iter().any(|object| object.name == name) {
+        return Err(io::Error::other(
+            "the server's list shows what was deleted before it was asked for; a volume cannot be kept safe on it",
+        ));
     }
-    match bucket.put_if(PROBES, name, content("3"), PutMode::Create).await {
+    Ok(())
+}
+
+async fn create(bucket: &Bucket, name: &str) -> io::Result<Condition> {
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    match bucket.put_if(PROBES, name, Bytes::from_static(b"1"), PutMode::Create).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(Condition::Unsupported),
+        Err(error) if refused(&error) => return Ok(Condition::AlwaysRefused),
+        Err(error) => return Err(error),
+    }
+    match bucket.put_if(PROBES, name, Bytes::from_static(b"2"), PutMode::Create).await {
         Ok(_) => Ok(Condition::Ignored),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Condition::Honoured),
+        Err(error) if refused(&error) => Ok(Condition::Honoured),
         Err(error) => Err(error),
     }
 }

@@ -38,11 +38,12 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use forerun::geometry::Generation;
-use futures_util::future::join;
+use futures_util::future::{Either, select};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -114,34 +115,48 @@ impl Drop for Claim {
     }
 }
 
-/// How an attempt to claim ended.
-enum Attempt {
-    Claimed(Claim),
+/// What somebody who wants to claim has found.
+enum Looked {
+    /// All others are dead: the next generation, and their claims.
+    Free { generation: Generation, dead: BTreeSet<ClaimName> },
+    /// Somebody has it.
     Held(String),
-    /// Somebody else is at it.
-    Again,
+    /// Something changed meanwhile.
+    Changed,
 }
 
 impl Claim {
-    /// Claims the next generation, or tells who holds it.
-    pub async fn establish(
+    /// Claims the next generation, or tells who holds it. `able` says whether the server can be relied on: it is asked while
+    /// others are looked for, and nothing is written before it has said so.
+    pub async fn establish<T>(
         bucket: &Bucket,
         here: &Holder,
         unclosed: Unclosed,
-    ) -> io::Result<Result<Self, String>> {
+        able: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<(T, Result<Self, String>)> {
+        let first = look_around(bucket, here, unclosed);
+        let (able, mut looked) = match select(pin!(able), pin!(first)).await {
+            Either::Left((able, first)) => (able?, first.await?),
+            Either::Right((looked, able)) => (able.await?, looked?),
+        };
         let mut wait = BACK_OFF;
         for _ in 0..ATTEMPTS {
-            match attempt(bucket, here, unclosed).await? {
-                Attempt::Claimed(claim) => return Ok(Ok(claim)),
-                Attempt::Held(holder) => return Ok(Err(holder)),
-                Attempt::Again => {}
+            match looked {
+                Looked::Held(holder) => return Ok((able, Err(holder))),
+                Looked::Free { generation, dead } => {
+                    if let Some(claim) = attempt(bucket, here, generation, &dead).await? {
+                        return Ok((able, Ok(claim)));
+                    }
+                }
+                Looked::Changed => {}
             }
             // Two that meet must not meet again.
             let part = u32::from(Uuid::new_v4().as_bytes()[0]);
             tokio::time::sleep(wait / 2 + wait * part / 256).await;
             wait *= 2;
+            looked = look_around(bucket, here, unclosed).await?;
         }
-        Ok(Err("somebody who opens it at the same time".to_owned()))
+        Ok((able, Err("somebody who opens it at the same time".to_owned())))
     }
 
     /// The writer's generation.
@@ -212,43 +227,54 @@ impl Claim {
             let name = ClaimPart::Closed.of(self.name);
             return bucket.put(WRITERS, &name, Bytes::from_static(b"closed\n"), Write::Replace).await;
         }
-        let (claim, alive) = (ClaimPart::Claim.of(self.name), ClaimPart::Alive.of(self.name));
-        let (claim, alive) = join(bucket.delete(WRITERS, &claim), bucket.delete(WRITERS, &alive)).await;
-        claim.and(alive)
+        // In this order: a claim whose `.alive` changes lives.
+        bucket.delete(WRITERS, &ClaimPart::Claim.of(self.name)).await?;
+        bucket.delete(WRITERS, &ClaimPart::Alive.of(self.name)).await
     }
 }
 
-async fn attempt(bucket: &Bucket, here: &Holder, unclosed: Unclosed) -> io::Result<Attempt> {
+/// Looks who else is there. Writes nothing.
+async fn look_around(bucket: &Bucket, here: &Holder, unclosed: Unclosed) -> io::Result<Looked> {
     let seen = look(bucket).await?;
     let superseded_below = heads::list(bucket).await?.last().map(|head| head.generation);
     let counts = |claim: &ClaimName| superseded_below.is_none_or(|newest| claim.generation >= newest);
-    let rivals: BTreeSet<_> = seen.claims.iter().copied().filter(counts).collect();
-    match judge(bucket, here, unclosed, &seen, &rivals).await? {
+    let dead: BTreeSet<_> = seen.claims.iter().copied().filter(counts).collect();
+    match judge(bucket, here, unclosed, &seen, &dead).await? {
         Judged::Dead => {}
-        Judged::Lives(holder) => return Ok(Attempt::Held(holder)),
-        Judged::Changed => return Ok(Attempt::Again),
+        Judged::Lives(holder) => return Ok(Looked::Held(holder)),
+        Judged::Changed => return Ok(Looked::Changed),
     }
     let highest = seen.claims.iter().map(|claim| claim.generation).chain(superseded_below).max();
     let generation = Generation(highest.map_or(0, |highest| highest.0 + 1));
     debug_assert!(superseded_below.is_none_or(|newest| newest < generation), "above all that was seen");
+    Ok(Looked::Free { generation, dead })
+}
+
+/// Claims this generation; `None` where somebody else is at it.
+async fn attempt(
+    bucket: &Bucket,
+    here: &Holder,
+    generation: Generation,
+    dead: &BTreeSet<ClaimName>,
+) -> io::Result<Option<Claim>> {
     let name = ClaimName { generation, uuid: Uuid::new_v4() };
     let held = HeldHere::new(name.uuid);
     let written = bucket.put(WRITERS, &ClaimPart::Claim.of(name), here.encode().into(), Write::Create).await;
     let stands = match written {
-        Ok(()) => stands(bucket, name, &rivals).await,
+        Ok(()) => stands(bucket, name, dead).await,
         // An attempt whose answer was lost: nobody else has this name.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stands(bucket, name, &rivals).await,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stands(bucket, name, dead).await,
         // It may be there all the same, or get there later: nobody uses it, and the next opener finds nobody behind it.
         Err(error) => Err(error),
     };
     if !matches!(stands, Ok(true)) {
         // No HEAD was tried under it.
         let taken_back = bucket.delete(WRITERS, &ClaimPart::Claim.of(name)).await;
-        return stands.and(taken_back).map(|()| Attempt::Again);
+        return stands.and(taken_back).map(|()| None);
     }
     let renewal = tokio::spawn(keep_renewing(bucket.clone(), name)).abort_handle();
     let (unsettled, alone) = (Cell::new(false), Cell::new(false));
-    Ok(Attempt::Claimed(Claim { name, renewal, unsettled, alone, _held: held }))
+    Ok(Some(Claim { name, renewal, unsettled, alone, _held: held }))
 }
 
 /// Whether the claim that was just written is the only one that counts.

@@ -30,7 +30,6 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use forerun::geometry::{Epoch, Generation};
-use futures_util::future::join;
 
 use super::names::{ObjectKind, ObjectName, VolumeUuid};
 use super::store::{HeadNumber, ReplaceError, Store, StoreSpace, UNLIMITED};
@@ -139,29 +138,18 @@ impl ObjectStore {
         self.claim.borrow().clone()
     }
 
-    /// Claims the volume, and finds out meanwhile what the server can do: each takes several requests, one after the other.
+    /// Finds out what the server can do and who else is there, at the same time: each takes several requests, one after the
+    /// other. Then claims the volume.
     async fn establish(&self) -> io::Result<Result<Generation, String>> {
-        let claim = Claim::establish(&self.bucket, &self.here, self.unclosed);
-        let (ability, claim) = join(ability::examine(&self.bucket), claim).await;
-        let claim = match claim? {
-            Ok(claim) => claim,
-            Err(holder) => return Ok(Err(holder)),
-        };
-        let ability = match ability {
-            Ok(ability) => ability,
-            Err(error) => {
-                // No HEAD was tried under it.
-                if let Err(left) = claim.release(&self.bucket).await {
-                    tracing::debug!(error = %left, "a claim is left behind; it counts as dead when it has expired");
-                }
-                return Err(error);
-            }
-        };
+        let able = ability::examine(&self.bucket);
+        let (ability, claim) = Claim::establish(&self.bucket, &self.here, self.unclosed, able).await?;
         tracing::info!(place = self.place, "conditional writes: {ability}; the volume is safe without them");
         self.ability.set(Some(ability));
-        let generation = claim.generation();
-        *self.claim.borrow_mut() = Some(Rc::new(claim));
-        Ok(Ok(generation))
+        Ok(claim.map(|claim| {
+            let generation = claim.generation();
+            *self.claim.borrow_mut() = Some(Rc::new(claim));
+            generation
+        }))
     }
 
     /// Writes a HEAD and finds out whether it counts.

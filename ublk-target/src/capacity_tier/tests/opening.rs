@@ -84,6 +84,12 @@ fn what_others_left_is_looked_for_after_the_opening() {
         left.extend(store.list(ObjectKind::Layer).await.unwrap());
         assert!(!left.is_empty());
 
+        store.set_faults(Faults { no_lists: true, ..Faults::default() });
+        let without = open(&store, &clock).await.unwrap();
+        let done = without.maintain(Urgency::Relaxed).await.unwrap();
+        assert!(!done.more && without.garbage().queued_objects == 0, "upkeep goes on: {done:?}");
+        without.close().await;
+
         store.set_faults(Faults { slow_list: READ * 100, ..Faults::default() });
         let begun = Instant::now();
         let tier = open(&store, &clock).await.unwrap();

@@ -30,10 +30,10 @@ impl<S: Store> Inner<S> {
     /// missing; once for each opening. A store that cannot be listed is told of once, and is asked again the next time: without
     /// this, upkeep knows less, and nothing of what it does is wrong.
     pub(super) async fn survey(&self) {
-        if let Err(error) = self.look_for_left().await {
-            if !std::mem::replace(&mut self.state.borrow_mut().survey_fails, true) {
-                tracing::warn!(%error, "what earlier writers left cannot be looked for; it is tried again now and then");
-            }
+        if let Err(error) = self.look_for_left().await
+            && !std::mem::replace(&mut self.state.borrow_mut().survey_fails, true)
+        {
+            tracing::warn!(%error, "what earlier writers left cannot be looked for; it is tried again now and then");
         }
     }
 

@@ -8,6 +8,7 @@
 //! 1. List `writers/` and `heads/`. A claim below the newest HEAD's generation is of somebody who was superseded. The others
 //!    are judged: dead (closed, a process of this machine that is gone, or nothing shown for [`Timing::claim_expiry`]),
 //!    or alive, which ends it here. Whoever was told to fence ([`Unclosed::Fence`]) counts as dead what it would have to watch.
+//!    Meanwhile the server is tried out (`ability`).
 //! 2. Write a claim of a generation above all that was seen.
 //! 3. List `writers/`. Any claim but ours and those judged dead: take ours back, and begin again. Of two writers with
 //!    the same generation whoever lists last sees both, so that at most one goes on.

@@ -64,7 +64,8 @@ impl Drop for Busy<'_> {
 }
 
 impl<S: Store> CapacityTier<S> {
-    /// Does one step: deletes what is due, looks once for what earlier writers left, then merges some layers, or else compacts some segments.
+    /// Does one step: deletes what is due, looks once for what earlier writers left, then merges some layers, or else compacts
+    /// some segments.
     ///
     /// Relocations have to be followed before the next step, and at the latest when the delay of deletions
     /// has passed: then

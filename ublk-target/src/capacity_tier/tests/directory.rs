@@ -179,7 +179,7 @@ fn a_crash_of_the_process_leaves_only_what_is_tidied_up() {
         let options = Options { deletion_delay: std::time::Duration::ZERO, ..Options::default() };
         let store = AnyStore::Directory(DirectoryStore::new(&path));
         let tier = CapacityTier::open_writer_in(store, VOLUME, geometry(), options).await.unwrap();
-        assert_eq!(tier.maintain(Urgency::Relaxed).await.unwrap().deleted.objects, 0, "found, not due yet");
+        assert_eq!(tier.maintain(Urgency::Relaxed).await.unwrap().deleted.objects, 0, "they are only found");
         assert_eq!(tier.maintain(Urgency::Relaxed).await.unwrap().deleted.objects, 2);
         assert!(!path.join("HEAD.tmp-9-9").exists());
         write(&tier, 2, &[3], None).await;

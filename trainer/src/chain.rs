@@ -18,8 +18,9 @@ use crate::similar::{Likeness, Signature, Weights, weigh};
 
 /// Members of a chain that are compared with, the newest.
 const COMPARED_MEMBERS: usize = 6;
-/// Changes in one signature; of larger epochs only the blocks whose hash is low are compared.
-const MAX_SIGNATURE_BLOCKS: usize = 1 << 16;
+/// Changes in one signature, about; of larger epochs only the blocks whose hash is low are compared. With all chains and the members
+/// that are compared: 50 MB at most.
+const MAX_SIGNATURE_BLOCKS: usize = 1 << 14;
 const US_PER_HOUR: u64 = 3_600_000_000;
 /// Chains that may come next, the likeliest, and the epochs of each that speak, the newest.
 const NEXT_CHAINS: usize = 3;
@@ -197,7 +198,8 @@ impl Chains {
 /// A signature of bounded size: the same blocks are left out of every epoch of about that size, so that what is
 /// left stays comparable.
 fn sampled(vector: &ChangeVector) -> Signature {
-    let skip_bits = (vector.changes().len() / MAX_SIGNATURE_BLOCKS).next_power_of_two().trailing_zeros();
+    let skip_bits =
+        vector.changes().len().div_ceil(MAX_SIGNATURE_BLOCKS).next_power_of_two().trailing_zeros();
     // Multiplicative hashing (Knuth, volume 3, 6.4).
     let kept = |block: u32| skip_bits == 0 || block.wrapping_mul(2_654_435_769) >> (32 - skip_bits) == 0;
     let changes = vector.changes().iter().map(|change| (change.block.0, change.sub_blocks, change.kind));

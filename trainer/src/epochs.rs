@@ -37,9 +37,9 @@ pub struct EpochView {
     pub sub_blocks: Vec<u8>,
     /// What happened to each.
     pub kinds: Vec<ChangeKind>,
-    /// The runs, ascending.
+    /// The runs, ascending; none once the network no longer looks back on it.
     pub runs: Vec<Run>,
-    /// Changed blocks by region of 32 MiB, ascending.
+    /// Changed blocks by region of 32 MiB, ascending; as the runs.
     pub regions: Vec<(u32, u32)>,
     /// Logarithm of the number of changes over its mean so far, -3 to 3.
     pub volume_ratio: f32,
@@ -95,6 +95,8 @@ impl EpochView {
                     before.runs.get(next).is_some_and(|old| old.end <= run.start + 1 && old.end < run.end);
             }
         }
+        runs.shrink_to_fit();
+        regions.shrink_to_fit();
         let ratio = ((blocks.len() as f32 + 1.0) / (mean_changes + 1.0)).ln().clamp(-3.0, 3.0);
         let angle = (vector.sealed_us % US_PER_DAY) as f32 / US_PER_DAY as f32 * std::f32::consts::TAU;
         Self {
@@ -203,6 +205,11 @@ impl RecentEpochs {
         self.mean_changes += weight * (view.blocks.len() as f32 - self.mean_changes);
         self.held += view.blocks.len();
         self.views.push_back(view);
+        // What is older is only compared as a whole; runs and regions would be three quarters of it.
+        let looked_back_on = self.views.len().checked_sub(SEQUENCE_EPOCHS + 1);
+        if let Some(old) = looked_back_on.and_then(|at| self.views.get_mut(at)) {
+            (old.runs, old.regions) = (Vec::new(), Vec::new());
+        }
         while self.views.len() > SIMILAR_WINDOW_EPOCHS
             || (self.held > MAX_HELD_CHANGES && self.views.len() > SEQUENCE_EPOCHS)
         {

@@ -72,10 +72,12 @@ struct Evaluate {
     /// read or write), MSR Cambridge CSV, vscsiStats CSV, blkparse's output, or fio iologs.
     #[arg(required_unless_present = "cost", value_name = "TRACE")]
     traces: Vec<PathBuf>,
-    /// An epoch's length: 5m, 30s, 500ms, 1h, or 1000-requests [default: of equal time, so short that 150 change
-    /// something].
+    /// An epoch's length: 5m, 30s, 500ms, 1h, or 1000-requests [default: as --epochs says].
     #[arg(long, value_name = "LENGTH")]
     epoch: Option<EpochLength>,
+    /// Epochs of equal time, so short that this many change something, 10 to 100,000.
+    #[arg(long, value_name = "N", default_value = "150", value_parser = clap::value_parser!(u64).range(10..=100_000), conflicts_with = "epoch")]
+    epochs: u64,
     /// A block's size, a power of two from 4K to 4M [default: 64K, as the target's].
     #[arg(long, value_name = "SIZE")]
     block: Option<BlockSize>,
@@ -113,6 +115,7 @@ impl Settings {
 
 fn main() -> ExitCode {
     one_thread_for_tensors();
+    give_large_lists_back();
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
         .with_writer(std::io::stderr)
@@ -136,6 +139,17 @@ fn main() -> ExitCode {
 fn one_thread_for_tensors() {
     // SAFETY: this is the first thing `main` does; no other thread exists that could read the environment.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
+}
+
+/// With each large list that is freed, glibc raises the size from which on it maps lists by themselves, to 32 MiB in the end; what is
+/// smaller stays with the process: at a million candidates, a fifth of all memory, between one epoch's scores and the next's.
+#[allow(unsafe_code, reason = "nix has no mallopt")]
+fn give_large_lists_back() {
+    // SAFETY: sets a number of bytes in the allocator; no other thread exists. Where it is refused, all is as it was.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
 }
 
 /// Everything else goes first: a prediction that comes a little later is worth nearly as much, a request is not. Idle time
@@ -184,7 +198,7 @@ fn evaluate_all(arguments: &Evaluate) -> Result<()> {
         println!("{}", cost::measure(*candidates, &config)?.line());
     }
     let cut = Cut {
-        epoch: arguments.epoch.unwrap_or(EpochLength::Count(150)),
+        epoch: arguments.epoch.unwrap_or(EpochLength::Count(arguments.epochs)),
         block: arguments.block.unwrap_or_default(),
         horizon: Horizon::new(arguments.horizon)?,
         without_chains: arguments.without_chains,

@@ -64,22 +64,27 @@ pub struct Quality {
 pub fn qualities(scores: &[f32], truth: &Truth, budgets: [usize; 2]) -> [Option<Quality>; 2] {
     debug_assert_eq!(scores.len(), truth.changed.len(), "one score for each candidate");
     debug_assert!(truth.added <= truth.total);
-    let labels = truth.changed.iter().copied().zip(truth.empty.iter().copied());
-    let mut order: Vec<(f32, bool, bool)> = scores
-        .iter()
-        .zip(labels)
-        // What was given no score at all is no prediction.
-        .filter(|(score, _)| **score > 0.0)
-        .map(|(score, (changed, empty))| (*score, changed, empty))
-        .collect();
-    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    let all = order.iter().map(|(score, changed, _)| (*score, *changed));
-    let empty = order.iter().filter(|(.., empty)| *empty).map(|(score, changed, _)| (*score, *changed));
     let [for_all, for_added] = budgets;
+    let labelled = || scores.iter().copied().zip(truth.changed.iter().copied());
+    let all = || ranked(labelled());
+    let empty =
+        || ranked(labelled().zip(&truth.empty).filter(|(_, empty)| **empty).map(|(labelled, _)| labelled));
     [
-        (truth.total > 0).then(|| quality(all, truth.total, for_all)),
-        (truth.added > 0).then(|| quality(empty, truth.added, for_added)),
+        (truth.total > 0).then(|| quality(all(), truth.total, for_all)),
+        (truth.added > 0).then(|| quality(empty(), truth.added, for_added)),
     ]
+}
+
+/// Best first. Those given no score at all are left out: that is no prediction.
+fn ranked(labelled: impl Iterator<Item = (f32, bool)>) -> impl Iterator<Item = (f32, bool)> {
+    // The bits of positive numbers are in the order of the numbers, and leave the sign's place free: half the memory of pairs, and
+    // faster to sort.
+    let mut keys: Vec<u32> = labelled
+        .filter(|(score, _)| *score > 0.0)
+        .map(|(score, changed)| (score.to_bits() << 1) | u32::from(changed))
+        .collect();
+    keys.sort_unstable();
+    keys.into_iter().rev().map(|key| (f32::from_bits(key >> 1), key & 1 == 1))
 }
 
 /// The quality of a ranking of (score, changed), best first, when `total` blocks changed.

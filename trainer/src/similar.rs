@@ -126,6 +126,9 @@ impl Signature {
             }
         }
         ended(&mut signature.runs, run);
+        // Chains hold many of them for long.
+        signature.blocks.shrink_to_fit();
+        signature.regions.shrink_to_fit();
         let all = signature.changes.max(1) as f32;
         signature.runs.iter_mut().chain(&mut signature.kinds).for_each(|share| *share /= all);
         signature

@@ -1,4 +1,5 @@
-//! What a number of candidates costs, in CPU time and memory: a volume that changes at random, and then one more epoch.
+//! What a number of candidates costs, in CPU time and memory: a volume that changes at random until all that grows with time is
+//! full (the epochs remembered, the samples, the blocks tracked), and then one more epoch.
 
 use anyhow::Result;
 use forerun::change_vector::{Change, ChangeKind, ChangeVector};
@@ -7,12 +8,16 @@ use forerun::geometry::{BlockIndex, Epoch};
 use super::report::CostReport;
 use crate::config::Config;
 use crate::cpu::peak_memory_bytes;
+use crate::epochs::SIMILAR_WINDOW_EPOCHS;
 use crate::learner::{Effort, Learner};
 use crate::model::REPLAY_EPOCHS;
 use crate::rng::Rng;
 
-/// Epochs that the candidates are spread over: as many as samples are kept of, which are a good part of the memory.
-const EPOCHS: u32 = REPLAY_EPOCHS as u32;
+/// Epochs in which as much changes as there are candidates.
+const SPREAD_EPOCHS: u32 = 24;
+/// The last epochs are learned from, as many as samples are kept of; those before are only remembered, as many as are at all.
+const LEARNED_EPOCHS: u32 = REPLAY_EPOCHS as u32 + 1;
+const EPOCHS: u32 = SIMILAR_WINDOW_EPOCHS as u32 + LEARNED_EPOCHS;
 /// Blocks of the volume for each candidate: changes are neither dense nor alone.
 const BLOCKS_A_CANDIDATE: u32 = 4;
 const EPOCH_US: u64 = 300_000_000;
@@ -30,30 +35,31 @@ pub struct Cost {
     pub peak_memory_bytes: u64,
 }
 
-/// Measures an epoch with about `candidates` candidates, spread over the epochs.
+/// Measures an epoch with `candidates` candidates, or up to a fifteenth more: the blocks longest unchanged are forgotten by the sixteenth.
 ///
 /// # Errors
 /// candle refuses, for want of memory at most.
 pub fn measure(candidates: u32, config: &Config) -> Result<Cost> {
     let blocks = candidates.saturating_mul(BLOCKS_A_CANDIDATE).max(1024);
     let config = Config {
-        tracked_blocks: config.tracked_blocks.max(candidates as usize),
+        tracked_blocks: (candidates + candidates / 15) as usize,
         // Growth is bounded by itself: here all candidates are to be blocks with a past.
         frontier_candidates: 0,
         ..config.clone()
     };
     let (mut learner, mut rng) = (Learner::new(config, blocks)?, Rng::new(1));
     let mut last = (0, 0, CostReport::default());
-    for epoch in 1..=EPOCHS + 1 {
+    for epoch in 1..=EPOCHS {
         let mut changed: Vec<u32> =
-            (0..candidates / EPOCHS).map(|_| rng.below(blocks as usize) as u32).collect();
+            (0..candidates / SPREAD_EPOCHS).map(|_| rng.below(blocks as usize) as u32).collect();
         changed.sort_unstable();
         changed.dedup();
         let change = |block| Change { block: BlockIndex(block), kind: ChangeKind::Modified, sub_blocks: 4 };
         let opened_us = u64::from(epoch) * EPOCH_US;
         let changes = changed.into_iter().map(change).collect();
         let vector = ChangeVector::new(Epoch(epoch), opened_us, opened_us + EPOCH_US, changes)?;
-        let report = learner.observe(&vector, Effort::Full)?;
+        let learned = epoch + LEARNED_EPOCHS > EPOCHS;
+        let report = learner.observe(&vector, if learned { Effort::Full } else { Effort::Remember })?;
         let mut cost = CostReport::default();
         cost.add(&report.costs);
         last = (report.candidates, report.scored_by_network, cost);

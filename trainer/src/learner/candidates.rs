@@ -12,8 +12,8 @@ use crate::inputs::{PER_EPOCH, SequenceSource, WIDE, wide};
 use crate::model::Scores;
 use crate::predictors::{PREDICTORS, Predictor, simple_score};
 
-/// Candidates the network scores at a time.
-const BATCH: usize = 512;
+/// Candidates the network scores at a time: with 512, a third fewer in the same time, and 16 MB more.
+const BATCH: usize = 256;
 /// Candidates whose facts are held at a time.
 const CHUNK: usize = 4096;
 /// Candidates scored to learn how long one takes on this machine, before anything depends on it.
@@ -91,6 +91,7 @@ impl Learner {
             self.score_by_tables(&facts, &mut scored);
             watch.lap(&mut costs.tables);
         }
+        drop(candidates);
         if with_network && !self.replay.is_empty() {
             self.score_by_network(&mut scored, budget)?;
             let blend = self.blend(&scored);
@@ -144,6 +145,8 @@ impl Learner {
         // One pass in ascending order is cheapest, so that the number is settled beforehand.
         let affordable = budget.left().as_secs_f64() / seconds.max(1e-7);
         chosen.truncate((affordable as usize).max(PROBE));
+        // The list of all would be held while the network scores some of them.
+        chosen.shrink_to_fit();
         chosen.sort_unstable();
         let (by_net, measured) = self.score_in_order(scored, &chosen, budget)?;
         if by_net.len() >= PROBE {

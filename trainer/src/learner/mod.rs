@@ -5,7 +5,7 @@
 //! itself; score the candidates for the next. So nothing that a prediction is made from has seen what it is
 //! about. With the same epochs, settings and enough CPU time, two learners predict the same.
 //!
-//! Memory: about 300 bytes a block remembered or candidate, and some 50 MB of samples at most; nothing grows
+//! Memory: about 200 bytes a block remembered or candidate, and some 50 MB of samples at most; nothing grows
 //! with the volume's size.
 
 mod blend;
@@ -286,9 +286,10 @@ impl Learner {
     /// Scores the candidates again, the network included: after catching up, or with other weights.
     ///
     /// # Errors
-    /// candle refuses, for want of memory at most.
+    /// candle refuses, for want of memory at most; nothing is predicted until the next epoch then.
     pub fn score_again(&mut self) -> candle_core::Result<()> {
-        if self.scored.is_some() {
+        // The old scores go first: both at once would be a quarter of all memory.
+        if self.scored.take().is_some() {
             let budget = Budget::start(self.config.cpu_seconds_per_epoch);
             self.scored = Some(self.score_candidates(true, &budget, &mut Costs::default())?);
         }

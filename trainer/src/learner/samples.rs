@@ -34,10 +34,11 @@ impl Learner {
             negatives
                 .select_nth_unstable_by(HARD_NEGATIVES, |a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
         }
-        let mut others = negatives.split_off(HARD_NEGATIVES.min(negatives.len()));
+        let at = HARD_NEGATIVES.min(negatives.len());
+        let (hard, others) = negatives.split_at_mut(at);
         others.sort_unstable();
-        chosen.extend(negatives.into_iter().map(|at| (at as usize, 1.0)));
-        self.choose(&mut others, OTHER_NEGATIVES, &mut chosen);
+        chosen.extend(hard.iter().map(|at| (*at as usize, 1.0)));
+        self.choose(others, OTHER_NEGATIVES, &mut chosen);
         chosen.sort_unstable_by_key(|(at, _)| *at);
         chosen
     }

@@ -18,8 +18,8 @@ use crate::similar::{Likeness, Signature, Weights, weigh};
 
 /// Members of a chain that are compared with, the newest.
 const COMPARED_MEMBERS: usize = 6;
-/// Changes in one signature, about; of larger epochs only the blocks whose hash is low are compared. With all chains and the members
-/// that are compared: 50 MB at most.
+/// Changes in one signature, about; of larger epochs only the blocks whose hash is low are compared. That of 32 chains (the
+/// default), each with all members that are compared: about 50 MB.
 const MAX_SIGNATURE_BLOCKS: usize = 1 << 14;
 const US_PER_HOUR: u64 = 3_600_000_000;
 /// Chains that may come next, the likeliest, and the epochs of each that speak, the newest.

@@ -205,7 +205,7 @@ impl RecentEpochs {
         self.mean_changes += weight * (view.blocks.len() as f32 - self.mean_changes);
         self.held += view.blocks.len();
         self.views.push_back(view);
-        // What is older is only compared as a whole; runs and regions would be three quarters of it.
+        // What is older is only compared as a whole; runs and regions would be up to three quarters of it.
         let looked_back_on = self.views.len().checked_sub(SEQUENCE_EPOCHS + 1);
         if let Some(old) = looked_back_on.and_then(|at| self.views.get_mut(at)) {
             (old.runs, old.regions) = (Vec::new(), Vec::new());
@@ -253,6 +253,18 @@ mod tests {
         let next = EpochView::new(&vector_of(2, &[3, 4, 5, 11, 20]), Some(&first), 4.0);
         let continues: Vec<_> = next.runs.iter().map(|run| (run.start, run.continues)).collect();
         assert_eq!(continues, [(3, true), (11, true), (20, false)]);
+    }
+
+    #[test]
+    fn only_what_the_network_looks_back_on_keeps_its_runs() {
+        let mut recent = RecentEpochs::default();
+        for epoch in 1..=SEQUENCE_EPOCHS as u32 + 5 {
+            recent.push(&vector_of(epoch, &[1, 2, 9]), None);
+        }
+        let kept: Vec<_> = recent.iter().map(|view| (view.runs.len(), view.regions.len())).collect();
+        assert_eq!(kept[..5], [(0, 0); 5]);
+        assert_eq!(kept[5..], [(2, 1); SEQUENCE_EPOCHS]);
+        assert!(recent.iter().all(|view| view.blocks == [1, 2, 9]));
     }
 
     #[test]

@@ -77,8 +77,7 @@ pub fn qualities(scores: &[f32], truth: &Truth, budgets: [usize; 2]) -> [Option<
 
 /// Best first. Those given no score at all are left out: that is no prediction.
 fn ranked(labelled: impl Iterator<Item = (f32, bool)>) -> impl Iterator<Item = (f32, bool)> {
-    // The bits of positive numbers are in the order of the numbers, and leave the sign's place free: half the memory of pairs, and
-    // faster to sort.
+    // The bits of positive numbers are in the order of the numbers, and leave the sign's place free: half the memory of pairs.
     let mut keys: Vec<u32> = labelled
         .filter(|(score, _)| *score > 0.0)
         .map(|(score, changed)| (score.to_bits() << 1) | u32::from(changed))

@@ -12,7 +12,7 @@ use crate::inputs::{PER_EPOCH, SequenceSource, WIDE, wide};
 use crate::model::Scores;
 use crate::predictors::{PREDICTORS, Predictor, simple_score};
 
-/// Candidates the network scores at a time: with 512, a third fewer in the same time, and 16 MB more.
+/// Candidates the network scores at a time: 512 were a third to a half fewer in the same time, and 16 MB more.
 const BATCH: usize = 256;
 /// Candidates whose facts are held at a time.
 const CHUNK: usize = 4096;
@@ -91,6 +91,7 @@ impl Learner {
             self.score_by_tables(&facts, &mut scored);
             watch.lap(&mut costs.tables);
         }
+        // Nor is their list, once the scores have one of their own.
         drop(candidates);
         if with_network && !self.replay.is_empty() {
             self.score_by_network(&mut scored, budget)?;

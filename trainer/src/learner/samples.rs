@@ -34,8 +34,8 @@ impl Learner {
             negatives
                 .select_nth_unstable_by(HARD_NEGATIVES, |a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
         }
-        let at = HARD_NEGATIVES.min(negatives.len());
-        let (hard, others) = negatives.split_at_mut(at);
+        let hardest = HARD_NEGATIVES.min(negatives.len());
+        let (hard, others) = negatives.split_at_mut(hardest);
         others.sort_unstable();
         chosen.extend(hard.iter().map(|at| (*at as usize, 1.0)));
         self.choose(others, OTHER_NEGATIVES, &mut chosen);

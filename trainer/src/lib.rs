@@ -7,7 +7,7 @@
 //! - [`history`] keeps them
 //! - [`learner`] is one volume's learning: it scores what it predicted, learns, and predicts again, out of
 //!   [`state`] ([`activity`] in a [`block_map`], [`association`], [`epochs`], [`frontier`], [`similar`]), [`facts`] and [`inputs`] of each candidate,
-//!   the [`predictors`] with [`contexts`], [`logistic`] and [`model`], [`calibrate`] and [`level`], [`score`] and [`select`]
+//!   the [`predictors`] with [`contexts`], [`logistic`], [`trees`] and [`model`], [`calibrate`] and [`level`], [`score`] and [`select`]
 //! - [`chain`] links epochs that are alike
 //! - [`publish`] turns probabilities into the prediction table
 //!
@@ -42,3 +42,4 @@ pub mod similar;
 pub mod state;
 #[cfg(test)]
 mod testing;
+pub mod trees;

@@ -6,7 +6,7 @@
 use crate::facts::Facts;
 
 /// How many predictors there are.
-pub const PREDICTORS: usize = 15;
+pub const PREDICTORS: usize = 16;
 /// How many of them are calibrated: all but the pool, which is the last.
 pub const CALIBRATED: usize = PREDICTORS - 1;
 
@@ -38,6 +38,8 @@ pub enum Predictor {
     ContextTables,
     /// Logistic regression on the wide inputs.
     Linear,
+    /// Boosted trees on the wide inputs.
+    BoostedTrees,
     /// The network.
     Lstm,
     /// Logistic regression on the others' probabilities.
@@ -61,6 +63,7 @@ impl Predictor {
         Self::Association,
         Self::ContextTables,
         Self::Linear,
+        Self::BoostedTrees,
         Self::Lstm,
         Self::Blend,
         Self::Pool,
@@ -82,6 +85,7 @@ impl Predictor {
             Self::Association => "association",
             Self::ContextTables => "context-tables",
             Self::Linear => "linear",
+            Self::BoostedTrees => "boosted-trees",
             Self::Lstm => "lstm",
             Self::Blend => "blend",
             Self::Pool => "pool",
@@ -91,7 +95,10 @@ impl Predictor {
     /// Whether it is one of those that need no weights: what the others have to beat.
     #[must_use]
     pub const fn is_simple(self) -> bool {
-        !matches!(self, Self::ContextTables | Self::Linear | Self::Lstm | Self::Blend | Self::Pool)
+        !matches!(
+            self,
+            Self::ContextTables | Self::Linear | Self::BoostedTrees | Self::Lstm | Self::Blend | Self::Pool
+        )
     }
 }
 
@@ -113,6 +120,7 @@ pub fn simple_score(predictor: Predictor, facts: &Facts) -> f32 {
         Predictor::Association => (facts.association * 0.9).max(rate_12 * 0.5),
         Predictor::ContextTables
         | Predictor::Linear
+        | Predictor::BoostedTrees
         | Predictor::Lstm
         | Predictor::Blend
         | Predictor::Pool => 0.0,

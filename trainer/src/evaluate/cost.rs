@@ -73,7 +73,7 @@ impl Cost {
     #[must_use]
     pub fn line(&self) -> String {
         format!(
-            "{} candidates ({} by the network): scoring {:.2} CPU seconds (facts {:.2}, simple {:.2}, tables and linear {:.2}, network {:.2}), \
+            "{} candidates ({} by the network): scoring {:.2} CPU seconds (facts {:.2}, simple {:.2}, tables and linear {:.2}, trees {:.2}, network {:.2}), \
              training {:.2}; peak memory of the process {} MiB",
             self.candidates,
             self.by_network,
@@ -81,6 +81,7 @@ impl Cost {
             self.cost.facts,
             self.cost.simple,
             self.cost.tables,
+            self.cost.trees,
             self.cost.network,
             self.cost.training(),
             self.peak_memory_bytes >> 20,

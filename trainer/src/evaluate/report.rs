@@ -90,12 +90,16 @@ pub struct CostReport {
     pub training_network: f64,
     /// Training everything else.
     pub training_others: f64,
+    /// Of the boosted trees.
+    pub training_trees: f64,
     /// Finding candidates, and what is known of each.
     pub facts: f64,
     /// Scoring by all predictors without weights.
     pub simple: f64,
     /// Scoring by the context tables and the linear predictor.
     pub tables: f64,
+    /// Scoring by the boosted trees.
+    pub trees: f64,
     /// Scoring by the network, the blend and the pool.
     pub network: f64,
 }
@@ -103,20 +107,24 @@ pub struct CostReport {
 impl CostReport {
     pub(super) fn add(&mut self, costs: &Costs) {
         self.training_network += costs.training_network.as_secs_f64();
+        self.training_trees += costs.training_trees.as_secs_f64();
         self.training_others += costs.training_others.as_secs_f64();
         self.facts += costs.facts.as_secs_f64();
         self.simple += costs.simple.as_secs_f64();
         self.tables += costs.tables.as_secs_f64();
+        self.trees += costs.trees.as_secs_f64();
         self.network += costs.network.as_secs_f64();
     }
 
     pub(super) fn divide(&mut self, epochs: usize) {
         let all = [
             &mut self.training_network,
+            &mut self.training_trees,
             &mut self.training_others,
             &mut self.facts,
             &mut self.simple,
             &mut self.tables,
+            &mut self.trees,
             &mut self.network,
         ];
         for seconds in all {
@@ -127,13 +135,13 @@ impl CostReport {
     /// All of training.
     #[must_use]
     pub fn training(&self) -> f64 {
-        self.training_network + self.training_others
+        self.training_network + self.training_trees + self.training_others
     }
 
     /// All of scoring.
     #[must_use]
     pub fn scoring(&self) -> f64 {
-        self.facts + self.simple + self.tables + self.network
+        self.facts + self.simple + self.tables + self.trees + self.network
     }
 }
 
@@ -345,7 +353,7 @@ impl TraceReport {
         let _ = write!(
             text,
             "\n  serving: {}; pays: {}\n  of {} served at 0.7 to 0.9, {:.2} changed; of its calibration error {:.3} by chance; error of all candidates {:.4}\n\
-             \x20 CPU seconds an epoch: training {:.3} (network {:.3}); scoring {:.3} (facts {:.3}, simple {:.3}, tables and linear {:.3}, network {:.3})\n\
+             \x20 CPU seconds an epoch: training {:.3} (network {:.3}, trees {:.3}); scoring {:.3} (facts {:.3}, simple {:.3}, tables and linear {:.3}, trees {:.3}, network {:.3})\n\
              \x20 up to {} candidates; peak memory {} MiB\n",
             self.reason,
             if self.pays { "yes" } else { "no" },
@@ -355,10 +363,12 @@ impl TraceReport {
             served.calibration_error_of_all,
             cost.training(),
             cost.training_network,
+            cost.training_trees,
             cost.scoring(),
             cost.facts,
             cost.simple,
             cost.tables,
+            cost.trees,
             cost.network,
             self.most_candidates,
             self.peak_memory_bytes >> 20,

@@ -1,6 +1,6 @@
 //! The blend: logistic regression on what the other predictors say, learning online.
 //!
-//! It begins as a mean of the three that learn, and finds out by itself which of them, and which of the simple ones,
+//! It begins as a mean of the four that learn, and finds out by itself which of them, and which of the simple ones,
 //! say something on this volume that the others do not (stacking; Wolpert, "Stacked generalization", 1992). Its inputs
 //! were made before what it learns from was known, as every score is.
 
@@ -11,10 +11,11 @@ use crate::logistic::Logistic;
 use crate::predictors::Predictor;
 
 /// The predictors that are blended, and the weight each begins with.
-const BLENDED: [(Predictor, f32); 10] = [
-    (Predictor::Lstm, 0.5),
-    (Predictor::Linear, 0.25),
-    (Predictor::ContextTables, 0.25),
+const BLENDED: [(Predictor, f32); 11] = [
+    (Predictor::Lstm, 0.4),
+    (Predictor::BoostedTrees, 0.2),
+    (Predictor::Linear, 0.2),
+    (Predictor::ContextTables, 0.2),
     (Predictor::DecayedRate1, 0.0),
     (Predictor::DecayedRate12, 0.0),
     (Predictor::DecayedRate48, 0.0),
@@ -38,21 +39,22 @@ pub(super) fn first_weights() -> Weights {
 
 /// A candidate's inputs to the blend, for all candidates.
 struct Inputs<'a> {
-    scores: [(&'a [f32], &'a crate::calibrate::Calibration); BLENDED.len()],
+    scores: [Option<(&'a [f32], &'a crate::calibrate::Calibration)>; BLENDED.len()],
 }
 
 impl<'a> Inputs<'a> {
-    /// `None` where one of the predictors has not scored.
+    /// `None` where the network has not scored. Of the others one may not have: the trees have to grow first.
     fn new(learner: &'a Learner, scored: &'a Scored) -> Option<Self> {
-        let mut found = Vec::with_capacity(BLENDED.len());
-        for (predictor, _) in BLENDED {
-            found.push((scored.of(predictor)?, learner.calibrations.get(predictor as usize)?.curve()));
-        }
-        Some(Self { scores: found.try_into().ok()? })
+        scored.of(Predictor::Lstm)?;
+        let found = |(predictor, _)| {
+            Some((scored.of(predictor)?, learner.calibrations.get(predictor as usize)?.curve()))
+        };
+        Some(Self { scores: BLENDED.map(found) })
     }
 
     fn of(&self, at: usize) -> [f32; BLENDED.len()] {
-        self.scores.map(|(scores, calibration)| {
+        self.scores.map(|scores| {
+            let Some((scores, calibration)) = scores else { return 0.0 };
             let score = scores.get(at).copied().unwrap_or(0.0);
             // The calibrated value for the level, a little of the score itself to break its ties.
             (0.8 * to_logit(calibration.probability(score)) + 0.2 * to_logit(score)) / SCALE
@@ -61,7 +63,7 @@ impl<'a> Inputs<'a> {
 }
 
 impl Learner {
-    /// The blend's scores; empty where one of the predictors has not scored.
+    /// The blend's scores; empty where the network has not scored.
     pub(super) fn blend(&self, scored: &Scored) -> Vec<f32> {
         let Some(inputs) = Inputs::new(self, scored) else { return Vec::new() };
         (0..scored.blocks.len()).map(|at| from_logit(self.blending.logit(&inputs.of(at)))).collect()

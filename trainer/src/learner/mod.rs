@@ -41,6 +41,7 @@ use crate::rng::Rng;
 use crate::score::{Outcome, Quality, Reliability, Truth, log_loss, qualities};
 use crate::select::{EpochScore, Scoreboard};
 use crate::state::VolumeState;
+use crate::trees::Trees;
 
 use candidates::Scored;
 pub use saved::SavedError;
@@ -53,6 +54,8 @@ const LINEAR_RATE: f32 = 0.06;
 const LINEAR_PASSES: usize = 2;
 /// The share of the CPU time that training may use; the rest is for scoring.
 const TRAINING_SHARE: f64 = 0.5;
+/// The share of the CPU time, of that for training, that goes to the boosted trees in the mean of the epochs.
+const TREES_SHARE: f64 = 0.125;
 
 /// How much is done for an epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,12 +99,16 @@ pub struct Costs {
     pub training_network: Duration,
     /// Training of the linear predictor, the context tables and the calibrations, the choice of samples included.
     pub training_others: Duration,
+    /// Training of the boosted trees: nothing in most epochs, and what was saved up in one of several.
+    pub training_trees: Duration,
     /// Finding the candidates, and what is known of each.
     pub facts: Duration,
     /// The scores of the predictors without weights.
     pub simple: Duration,
     /// The scores of the context tables and of the linear predictor.
     pub tables: Duration,
+    /// The scores of the boosted trees.
+    pub trees: Duration,
     /// The scores of the network, the blend and the pool.
     pub network: Duration,
 }
@@ -110,13 +117,13 @@ impl Costs {
     /// All of training.
     #[must_use]
     pub fn training(&self) -> Duration {
-        self.training_network + self.training_others
+        self.training_network + self.training_trees + self.training_others
     }
 
     /// All of scoring.
     #[must_use]
     pub fn scoring(&self) -> Duration {
-        self.facts + self.simple + self.tables + self.network
+        self.facts + self.simple + self.tables + self.trees + self.network
     }
 }
 
@@ -146,6 +153,7 @@ pub struct Learner {
     state: VolumeState,
     contexts: ContextTables,
     linear: Logistic<WIDE>,
+    trees: Trees,
     blending: blend::Weights,
     trainer: Trainer,
     replay: Replay,
@@ -176,6 +184,7 @@ impl Learner {
             state: VolumeState::new(&config),
             contexts: ContextTables::default(),
             linear: Logistic::new([0.0; WIDE], -2.0, LINEAR_RATE),
+            trees: Trees::new(config.seed),
             blending: blend::first_weights(),
             trainer: Trainer::new(config.seed)?,
             replay: Replay::default(),
@@ -266,14 +275,20 @@ impl Learner {
         self.learn_horizon(vector);
         report.costs.training_others = thread_time().saturating_sub(started);
         if effort == Effort::Full {
-            let budget = Budget::start(whole * TRAINING_SHARE - report.costs.training_others.as_secs_f64());
+            let share = TRAINING_SHARE - TREES_SHARE;
+            let budget = Budget::start(whole * share - report.costs.training_others.as_secs_f64());
             report.training = self.trainer.train(&self.replay, self.config.steps_per_epoch, &budget)?;
             report.costs.training_network = budget.used();
+            let budget = Budget::start(0.0);
+            self.trees.learn(whole * TREES_SHARE);
+            report.costs.training_trees = budget.used();
         }
         self.state.push(vector);
         self.last = Some(vector.epoch);
         if effort != Effort::Remember {
-            let left = whole - report.costs.training().as_secs_f64();
+            // What the trees take was saved up in the epochs before.
+            let trained = report.costs.training_network + report.costs.training_others;
+            let left = whole * (1.0 - TREES_SHARE) - trained.as_secs_f64();
             let budget = Budget::start(left.max(whole * (1.0 - TRAINING_SHARE)));
             let scored = self.score_candidates(effort == Effort::Full, &budget, &mut report.costs)?;
             report.candidates = scored.blocks.len();
@@ -314,6 +329,7 @@ impl Learner {
         for sample in std::iter::repeat_n(&samples, LINEAR_PASSES).flatten() {
             self.linear.learn(&sample.wide, sample.changed.is_some(), sample.stands_for.min(4.0));
         }
+        self.trees.remember(&samples);
         self.replay.push(self.state.activity.step() + 1, samples);
         self.contexts.fade();
         for (cells, changed) in scored.cells.iter().zip(&truth.changed) {

@@ -1,8 +1,7 @@
 //! Scoring all candidates for the next epoch.
 //!
 //! The cheap predictors score every candidate. The network scores those that the cheap ones think likeliest, as
-//! many as the CPU time allows; of the others it says what the linear predictor says. So do the boosted trees, which take a
-//! sixth of its time for each.
+//! many as the CPU time allows; of the others it says what the linear predictor says. So do the boosted trees, before it.
 
 use super::{Costs, Learner};
 use crate::contexts::{Cells, cells, from_logit};
@@ -20,7 +19,7 @@ const CHUNK: usize = 4096;
 /// Candidates scored to learn how long one takes on this machine, before anything depends on it.
 const PROBE: usize = 64;
 /// The most candidates the boosted trees score.
-const MAX_BY_TREES: usize = 1 << 16;
+const MAX_BY_TREES: usize = 1 << 15;
 /// The most candidates the network scores, whatever the CPU time.
 const MAX_BY_NETWORK: usize = 1 << 18;
 

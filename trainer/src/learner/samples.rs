@@ -55,6 +55,7 @@ impl Learner {
         let serving = self.scoreboard.serving();
         let (calibration, scores) = (self.calibrations.get(serving as usize), scored.of(serving));
         let epochs = self.horizon.epochs();
+        let likely = scored.of(Predictor::Lstm).or_else(|| scored.of(Predictor::Linear));
         for &(at, stands_for) in chosen {
             let Some((block, cells)) = scored.blocks.get(at).zip(scored.cells.get(at)) else { continue };
             let Some(known) = facts.facts(*block) else { continue };
@@ -64,6 +65,7 @@ impl Learner {
             let next = scores.and_then(|scores| Some(probability_by(calibration, *scores.get(at)?)));
             samples.push(Sample {
                 block: *block,
+                score: likely.and_then(|scores| scores.get(at)).copied().unwrap_or(0.0),
                 sequence,
                 wide: wide(&known, &self.contexts.logits(cells)),
                 changed: change.ok().and_then(|at| vector.changes().get(at)).map(|change| change.kind),

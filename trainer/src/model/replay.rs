@@ -28,6 +28,8 @@ pub struct Sample {
     pub sequence: Vec<f32>,
     /// Wide inputs.
     pub wide: [f32; WIDE],
+    /// How likely it was thought, by the network or, before that has scored, by the linear predictor.
+    pub score: f32,
     /// How it changed, if it did.
     pub changed: Option<ChangeKind>,
     /// For how many candidates it stands.
@@ -147,6 +149,7 @@ mod tests {
             block: *block,
             sequence: Vec::new(),
             wide: [0.0; WIDE],
+            score: 0.0,
             changed: changed.contains(block).then_some(ChangeKind::Modified),
             stands_for: 1.0,
             within: None,

@@ -20,10 +20,10 @@ use crate::rng::Rng;
 
 /// The most samples kept: 5 MB, and by reckoning 15 MB more while trees are made.
 const MAX_SAMPLES: usize = 24_576;
-/// The most samples that an epoch adds: of what changed; of what did not, those that were thought likeliest, and others.
+/// The most samples that an epoch adds of what changed.
 const CHANGED: usize = 256;
-const LIKELIEST: usize = 64;
-const OTHERS: usize = 64;
+/// Of what did not change, at least so many that were thought likeliest, and so many others; as many of either as changed.
+const UNCHANGED: usize = 64;
 /// The most candidates that one sample stands for.
 const MAX_WEIGHT: f32 = 16.0;
 /// Epochs from one making to the next, at least.
@@ -79,7 +79,9 @@ impl Trees {
 
     /// Keeps some of an epoch's samples, in place of others where there are too many.
     pub fn remember(&mut self, samples: &[Sample]) {
-        for (changed, likeliest, others) in [(true, 0, CHANGED), (false, LIKELIEST, OTHERS)] {
+        let changed = samples.iter().filter(|sample| sample.changed.is_some()).count();
+        let unchanged = changed.clamp(UNCHANGED, CHANGED);
+        for (changed, likeliest, others) in [(true, 0, CHANGED), (false, unchanged, unchanged)] {
             // A number that is not finite would stop the making of trees; no input of ours should be one.
             let finite = |sample: &&Sample| sample.wide.iter().all(|input| input.is_finite());
             let sort = |sample: &&Sample| sample.changed.is_some() == changed;
@@ -268,7 +270,7 @@ mod tests {
         while trees.kept.len() < MAX_SAMPLES {
             trees.remember(&old);
         }
-        for _ in 0..MAX_SAMPLES / 270 {
+        for _ in 0..MAX_SAMPLES / 300 {
             trees.remember(&new);
         }
         assert_eq!(trees.kept.len(), MAX_SAMPLES);

@@ -20,6 +20,8 @@ const CHUNK: usize = 4096;
 const PROBE: usize = 64;
 /// The most candidates the boosted trees score.
 const MAX_BY_TREES: usize = 1 << 15;
+/// Candidates they score before they look at the CPU time.
+const TREES_PIECE: usize = 1024;
 /// The most candidates the network scores, whatever the CPU time.
 const MAX_BY_NETWORK: usize = 1 << 18;
 
@@ -146,7 +148,7 @@ impl Learner {
         }
     }
 
-    /// Lets the boosted trees, where there are any, score the likeliest candidates, until half of the budget is spent.
+    /// Lets the boosted trees, where there are any, score the likeliest candidates, until half of what is left of the budget is spent.
     fn score_by_trees(&self, scored: &mut Scored, budget: &Budget) {
         if !self.trees.are_there() {
             return;
@@ -155,8 +157,9 @@ impl Learner {
         let enough = budget.left() / 2;
         let chosen = scored.likeliest(MAX_BY_TREES);
         // The likeliest first, in pieces that are gone through in the order of blocks, as facts are.
-        for piece in chosen.chunks(CHUNK) {
-            if budget.left() < enough {
+        for (at, piece) in chosen.chunks(TREES_PIECE).enumerate() {
+            // Some are scored whatever is left, as by the network.
+            if at > 0 && budget.left() <= enough {
                 break;
             }
             let mut piece: Vec<u32> = piece.iter().map(|(_, at)| *at).collect();

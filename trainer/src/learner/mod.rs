@@ -5,7 +5,7 @@
 //! itself; score the candidates for the next. So nothing that a prediction is made from has seen what it is
 //! about. With the same epochs, settings and enough CPU time, two learners predict the same.
 //!
-//! Memory, by reckoning: about 200 bytes a block remembered or candidate; at most some 50 MB of samples, 50 MB of chains and 40 MB
+//! Memory, by reckoning: about 200 bytes a block remembered or candidate; at most some 55 MB of samples, 50 MB of chains and 40 MB
 //! of recent epochs; nothing grows with the volume's size.
 
 mod blend;

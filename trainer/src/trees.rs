@@ -1,6 +1,6 @@
 //! Boosted trees over the wide inputs, made anew every few epochs from samples of all epochs so far.
 //!
-//! What the network forgets in a day, they keep: samples are replaced by chance, so that old epochs fade and never go all at
+//! What the network forgets after 24 epochs, they keep: samples are replaced by chance, so that old epochs fade and never go all at
 //! once. Trees by gradient boosting over binned inputs (Friedman, "Greedy function approximation", 2001; Chen, Guestrin,
 //! "XGBoost", 2016), by the crate forust-ml. Its time cannot be cut off, so that it is foretold from the last time, and
 //! saved up for over the epochs between. The last three makings count alike: which samples and inputs each was made from is

@@ -18,7 +18,7 @@ use crate::level::Leveled;
 use crate::predictors::CALIBRATED;
 use crate::select::Scoreboard;
 
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// No scores of ours are nearly as long, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
